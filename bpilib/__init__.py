@@ -1,0 +1,1 @@
+"""bpilib: the thin module under the notebooks (see README.md)."""
