@@ -1,0 +1,119 @@
+"""Loads weights saved by the published CTR-GCN, GAP and BPI code, and saves ours under their names."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bpilib.gcn import SUBSETS
+from bpilib.model import BPIClassifier, CTRGCNClassifier, GAPClassifier
+
+CLIP_NAME = "ViT-B/32"  # part of the published names of the global head
+BATCH_NORM = ("weight", "bias", "running_mean", "running_var")
+Place = tuple[str, str, Any]  # published name, our name, index into our tensor
+
+
+def _batch_norm(published: str, ours: str, index: Any = slice(None)) -> list[Place]:
+    places: list[Place] = [(f"{published}.{leaf}", f"{ours}.{leaf}", index) for leaf in BATCH_NORM]
+    return [*places, (f"{published}.num_batches_tracked", f"{ours}.num_batches_tracked", ())]
+
+
+def _linear(published: str, ours: str, index: Any = slice(None)) -> list[Place]:
+    return [(f"{published}.{leaf}", f"{ours}.{leaf}", index) for leaf in ("weight", "bias")]
+
+
+def _block(number: int, model: CTRGCNClassifier) -> list[Place]:
+    published, ours = f"l{number + 1}", f"backbone.blocks.{number}"
+    block = model.backbone.blocks[number]
+    c, r = block.spatial.channels, block.spatial.rank
+    gcn, spatial = f"{published}.gcn1", f"{ours}.spatial"
+    places: list[Place] = [
+        (f"{gcn}.PA", f"{spatial}.adjacency", slice(None)),
+        (f"{gcn}.alpha", f"{spatial}.alpha", slice(None)),
+        *_batch_norm(f"{gcn}.bn", f"{spatial}.bn"),
+    ]
+    for s in range(SUBSETS):
+        conv = f"{gcn}.convs.{s}"
+        places += _linear(f"{conv}.conv1", f"{spatial}.relate", slice(s * r, (s + 1) * r))
+        places += _linear(f"{conv}.conv2", f"{spatial}.relate", slice((SUBSETS + s) * r, (SUBSETS + s + 1) * r))
+        places += _linear(f"{conv}.conv3", f"{spatial}.transform", slice(s * c, (s + 1) * c))
+        places += [(f"{conv}.conv4.{leaf}", f"{spatial}.expand_{leaf}", s) for leaf in ("weight", "bias")]
+    if block.spatial.down is not None:
+        places += _linear(f"{gcn}.down.0", f"{spatial}.down.0") + _batch_norm(f"{gcn}.down.1", f"{spatial}.down.1")
+    tcn, temporal, q = f"{published}.tcn1.branches", f"{ours}.temporal", c // 4
+    for b in range(3):
+        places += _linear(f"{tcn}.{b}.0", f"{temporal}.reduce", slice(b * q, (b + 1) * q))
+        places += _batch_norm(f"{tcn}.{b}.1", f"{temporal}.reduce_bn", slice(b * q, (b + 1) * q))
+    for b in range(2):
+        places += _linear(f"{tcn}.{b}.3.conv", f"{temporal}.convs.{b}")
+    places += _linear(f"{tcn}.3.0", f"{temporal}.skip")
+    for b, name in enumerate(("0.3.bn", "1.3.bn", "2.4", "3.1")):
+        places += _batch_norm(f"{tcn}.{name}", f"{temporal}.bn", slice(b * q, (b + 1) * q))
+    if block.shortcut is not None:
+        places += _linear(f"{published}.residual.conv", f"{ours}.shortcut.0")
+        places += _batch_norm(f"{published}.residual.bn", f"{ours}.shortcut.1")
+    return places
+
+
+def _places(model: CTRGCNClassifier) -> list[Place]:
+    """Where each tensor of the published state dict lies in ours."""
+    places = _batch_norm("data_bn", "backbone.data_bn") + _linear("fc", "classifier")
+    for number in range(len(model.backbone.blocks)):
+        places += _block(number, model)
+    if isinstance(model, GAPClassifier):
+        places.append(("logit_scale", "stored_scale", slice(None)))
+        places += _linear(f"linear_head.{CLIP_NAME}", "global_head")
+    if isinstance(model, BPIClassifier):
+        leaves = {"wq": "query", "wk": "key", "wv": "value", "layer_norm": "norm", "proj": "project"}
+        for number, part in enumerate(("torso", "arm", "leg"), 1):
+            for theirs, mine in leaves.items():
+                places += _linear(f"cross_part.CA{number}.{theirs}", f"part_heads.{part}.{mine}")
+    elif isinstance(model, GAPClassifier):
+        for number, part in enumerate(("head", "hand", "foot", "hip")):
+            places += _linear(f"part_list.{number}", f"part_heads.{part}")
+    return places
+
+
+def load_reference_weights(model: CTRGCNClassifier, source: str | Path | dict[str, Tensor]) -> None:
+    """Load a published state dict into a model of ours, in place.
+
+    Args:
+        model: from `build_model`, with the skeleton, classes and persons the weights were trained with.
+        source: a file saved by the published code (read with weights_only=True), or its state dict. Names may
+            stand under "module.".
+
+    Raises:
+        ValueError: names or shapes that do not fit, each named; the model is then unchanged.
+    """
+    state = source if isinstance(source, dict) else torch.load(source, map_location="cpu", weights_only=True)
+    state = {name.removeprefix("module."): torch.as_tensor(tensor) for name, tensor in state.items()}
+    places, own = _places(model), model.state_dict()
+    expected = {published for published, _, _ in places}
+    problems = [f"missing: {name}" for name in sorted(expected - state.keys())]
+    problems += [f"not in this model: {name}" for name in sorted(state.keys() - expected)]
+    for published, ours, index in places:
+        want, got = own[ours][index], state.get(published)
+        if got is not None and got.numel() != want.numel():
+            problems.append(f"{published}: expected {want.numel()} numbers, as in {ours}, got shape {tuple(got.shape)}")
+    if problems:
+        more = f"\n  ... and {len(problems) - 12} more" if len(problems) > 12 else ""
+        raise ValueError(
+            "these weights do not fit this model:\n  " + "\n  ".join(problems[:12]) + more + "\n"
+            "build the model they were trained for (name, skeleton, num_classes, num_persons, modality)"
+        )
+    with torch.no_grad():
+        for published, ours, index in places:
+            own[ours][index] = state[published].reshape(own[ours][index].shape).to(own[ours].dtype)
+
+
+def reference_state_dict(model: CTRGCNClassifier, shapes: dict[str, list[int]] | None = None) -> dict[str, Tensor]:
+    """Our weights under the published names.
+
+    Args:
+        model: from `build_model`.
+        shapes: published shapes by name, to reshape to; by default 1x1 convolutions keep our shapes.
+    """
+    own = model.state_dict()
+    state = {published: own[ours][index].clone() for published, ours, index in _places(model)}
+    return {name: t.reshape(shapes[name]) if shapes else t for name, t in state.items()}
