@@ -1,0 +1,265 @@
+"""Every parameter once: name, type, unit, default, meaning; resolved strictly, recipes included.
+
+`python -m bpilib.config` prints the parameter table of README.
+"""
+
+import ast
+import dataclasses
+import difflib
+import random
+import re
+import types
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import yaml
+
+from bpilib.files import PARAMS, in_project
+from bpilib.skeleton import MODALITIES, MODELS
+
+BENCHMARKS = {"ucla": ("xview",), "synthetic": ("xview",), "ntu60": ("xsub", "xview"), "ntu120": ("xsub", "xset")}
+RAW = {"ucla": "data/NW-UCLA", "synthetic": "data/synthetic", "ntu60": "data/NTU", "ntu120": "data/NTU"}
+# What a parameter changes: the numbers of a run, or only where, how fast and on what it runs.
+RESULT, PLACE, MACHINE, NOTEBOOK = "result", "place", "machine", "notebook"
+
+
+def _param(default: Any, meaning: str, changes: str = RESULT, unit: str = "", choices: tuple = ()) -> Any:
+    """A field of `Config` with what the tables say of it."""
+    extra = {"meaning": meaning, "changes": changes, "unit": unit, "choices": choices}
+    return dataclasses.field(default=default, metadata=extra)
+
+
+@dataclass(frozen=True)
+class Config:
+    """A resolved run; make it with `resolve`. The fields' metadata are the parameter table of README."""
+
+    dataset: str = _param("ucla", "data set", choices=tuple(BENCHMARKS))
+    benchmark: str | None = _param(None, "evaluation protocol; None: the data set's first")
+    model: str = _param("bpi", "network", choices=MODELS)
+    modality: str = _param("joint", "input stream", choices=MODALITIES)
+    seed: int = _param(0, "seed of initial weights and of every draw")
+    tag: str = _param("", "suffix of the run directory, to keep runs of other settings apart")
+
+    raw: str | None = _param(None, "raw files: folder or zip (01)", PLACE)
+    download: bool = _param(False, "fetch NW-UCLA from its published address where raw is missing (01)", PLACE)
+    data: str | None = _param(None, "prepared store; None: data/prepared/<dataset>", PLACE)
+    outputs: str = _param("outputs", "where run directories go", PLACE)
+    prompts: str | None = _param(None, "class texts; None: params/prompts/<dataset>.yaml", PLACE)
+
+    epochs: int | None = _param(None, "length of training", unit="epochs")
+    batch_size: int | None = _param(None, "clips of a step", unit="clips")
+    test_batch_size: int | None = _param(None, "clips of an evaluation step; None: batch_size", MACHINE, "clips")
+    repeats: int | None = _param(None, "passes over the training clips in an epoch", unit="passes")
+    lr: float | None = _param(None, "learning rate after warm-up")
+    schedule: str | None = _param(None, "decay of the learning rate", choices=("step", "cosine"))
+    steps: list[int] | None = _param(None, "epochs after which the rate falls to a tenth (step)", unit="epochs")
+    warmup: int | None = _param(None, "linear warm-up", unit="epochs")
+    momentum: float | None = _param(None, "Nesterov momentum of SGD")
+    weight_decay: float | None = _param(None, "L2 penalty")
+    alpha: float | None = _param(None, "weight of the contrastive loss")
+    k: int | None = _param(None, "exponent of the bone operator; None: 1 for bones, 8 (NTU) or 6 (NW-UCLA) for joints")
+    width: int | None = _param(None, "channels of the first blocks", unit="channels")
+
+    text: str | None = _param(None, "text encoder; None: clip on a GPU, else minilm", choices=("clip", "minilm"))
+    clip_model: str = _param("ViT-B-32", "open_clip model name")
+    clip_pretrained: str = _param("openai", "open_clip pretrained tag, or a local weight file")
+    clip_trained: bool = _param(True, "train the CLIP text tower along, as published")
+
+    select: str = _param(
+        "last", "epoch that best.pt keeps: the last, the best on held-out subjects, or (as published) the best on test",
+        choices=("last", "heldout", "test"),
+    )
+    heldout: float = _param(0.2, "share of the training subjects kept from training (select heldout)")
+    eval_every: int | None = _param(None, "evaluate after every n epochs, and after the last", unit="epochs")
+    device: str = _param("auto", "auto, cpu, cuda, cuda:1, ...", MACHINE)
+    precision: str = _param("auto", "auto: bf16 where the device has it", MACHINE, "", ("auto", "fp32", "bf16", "fp16"))
+
+    clips: int = _param(12, "clips shown one by one (04)", NOTEBOOK, "clips")
+    modalities: list[str] | None = _param(None, "streams to ensemble; None: all that have been run (05)", NOTEBOOK)
+    weights: str = _param(
+        "published", "ensemble weights: the published ones, searched on held-out scores, or equal (05)", NOTEBOOK,
+        choices=("published", "searched", "equal"),
+    )
+
+    @property
+    def run_directory(self) -> Path:
+        """outputs/<dataset>_<benchmark>/<model>_<modality>_seed<seed>[_<tag>]"""
+        name = f"{self.model}_{self.modality}_seed{self.seed}" + (f"_{self.tag}" if self.tag else "")
+        return Path(self.outputs) / f"{self.dataset}_{self.benchmark}" / name
+
+    def result_settings(self) -> dict[str, Any]:
+        """What the numbers of a run depend on, as plain values for YAML."""
+        return {f.name: getattr(self, f.name) for f in _FIELDS.values() if f.metadata["changes"] == RESULT}
+
+    def settings(self) -> dict[str, Any]:
+        """All parameters, as plain values for YAML."""
+        return {name: getattr(self, name) for name in _FIELDS}
+
+    def changed(self, **changes: Any) -> "Config":
+        """A copy with other settings, checked like those of `resolve`; what they imply is not looked up anew."""
+        return dataclasses.replace(self, **{name: _checked(name, value) for name, value in changes.items()})
+
+    def table(self, *groups: str) -> pd.DataFrame:
+        """Name, value, unit and meaning of every parameter, for the notebooks."""
+        groups = groups or (RESULT, PLACE, MACHINE, NOTEBOOK)
+        rows = [
+            (f.name, getattr(self, f.name), f.metadata["unit"], f.metadata["meaning"])
+            for f in _FIELDS.values()
+            if f.metadata["changes"] in groups
+        ]
+        return pd.DataFrame(rows, columns=["parameter", "value", "unit", "meaning"]).set_index("parameter")
+
+
+_FIELDS = {f.name: f for f in dataclasses.fields(Config)}
+
+
+def nearest(name: str, known: typing.Iterable[str]) -> str:
+    """", did you mean ...?" for a mistyped name, or nothing."""
+    close = difflib.get_close_matches(str(name), list(known), 1, 0.5)
+    return f", did you mean {close[0]!r}?" if close else ""
+
+
+def _checked(name: str, value: Any) -> Any:
+    """`value` as parameter `name` holds it, or ValueError."""
+    if name not in _FIELDS:
+        raise ValueError(f"unknown parameter {name!r}{nearest(name, _FIELDS)} (known: {', '.join(_FIELDS)})")
+    field = _FIELDS[name]
+    kinds = typing.get_args(field.type) if isinstance(field.type, types.UnionType) else (field.type,)
+    plain = [typing.get_origin(kind) or kind for kind in kinds]
+    if isinstance(value, Path) and str in plain:
+        value = str(value)
+    if isinstance(value, int) and not isinstance(value, bool) and float in plain:
+        value = float(value)
+    fits = type(value) in plain or (value is None and type(None) in plain)
+    if fits and isinstance(value, list):
+        item = typing.get_args(next(kind for kind in kinds if typing.get_origin(kind) is list))[0]
+        fits = all(type(entry) is item for entry in value)
+    if not fits:
+        wanted = " or ".join(getattr(kind, "__name__", str(kind)) for kind in plain)
+        hint = ": in YAML write 1.0e-4, since 1e-4 arrives as text" if isinstance(value, str) and float in plain else ""
+        raise ValueError(f"parameter {name}: expected {wanted}, got {type(value).__name__} {value!r}{hint}")
+    choices = field.metadata["choices"]
+    if choices and value is not None and value not in choices:
+        known = ", ".join(choices)
+        raise ValueError(f"parameter {name}: unknown {value!r}{nearest(value, choices)} (expected one of {known})")
+    return value
+
+
+def _recipe(chosen: dict[str, Any]) -> dict[str, Any]:
+    """Published hyperparameters of a dataset, benchmark, model and modality."""
+    take: dict[str, Any] = {}
+    for rule in yaml.safe_load((PARAMS / "recipes.yaml").read_text()):
+        fits = (chosen[key] in want if isinstance(want, list) else chosen[key] == want
+                for key, want in rule["when"].items())
+        if all(fits):
+            take |= rule["take"]
+    return take
+
+
+def resolve(**given: Any) -> Config:
+    """A full configuration from any subset of parameters; the rest as published, or the default.
+
+    Args:
+        given: parameters by name; None means "as published". Relative paths lie in the project folder.
+
+    Raises:
+        ValueError: unknown name (the nearest known one is named), wrong type, unknown choice, impossible value.
+    """
+    given = {name: _checked(name, value) for name, value in given.items()}
+    values = {name: f.default for name, f in _FIELDS.items()} | given
+    protocols = BENCHMARKS[values["dataset"]]
+    values["benchmark"] = values["benchmark"] or protocols[0]
+    if values["benchmark"] not in protocols:
+        raise ValueError(
+            f"parameter benchmark: {values['dataset']} has {', '.join(protocols)}, not {values['benchmark']!r}"
+        )
+    for name, value in _recipe(values).items():
+        if values[name] is None:
+            values[name] = _checked(name, value)
+    if values["test_batch_size"] is None:
+        values["test_batch_size"] = values["batch_size"]
+    if values["text"] is None:
+        values["text"] = "clip" if pick_device(values["device"]).type == "cuda" else "minilm"
+    dataset = values["dataset"]
+    values["raw"] = str(in_project(values["raw"] or RAW[dataset]))
+    values["data"] = str(in_project(values["data"] or f"data/prepared/{dataset}"))
+    values["outputs"] = str(in_project(values["outputs"]))
+    values["prompts"] = str(in_project(values["prompts"] or PARAMS / "prompts" / f"{dataset}.yaml"))
+    _check_values(values)
+    return Config(**values)
+
+
+def _check_values(values: dict[str, Any]) -> None:
+    """Numbers in their ranges, names fit for paths."""
+    for name in ("epochs", "batch_size", "test_batch_size", "repeats", "eval_every", "clips"):
+        if values[name] < 1:
+            raise ValueError(f"parameter {name}: expected at least 1, got {values[name]}")
+    for name in ("lr", "weight_decay", "alpha", "warmup", "seed"):
+        if values[name] < 0:
+            raise ValueError(f"parameter {name}: expected 0 or more, got {values[name]}")
+    if not 0 < values["heldout"] < 1:
+        raise ValueError(f"parameter heldout: expected a share between 0 and 1, got {values['heldout']}")
+    if not re.fullmatch(r"[A-Za-z0-9._-]{0,64}", values["tag"]):
+        raise ValueError(f"parameter tag: expected letters, digits, '.', '_' or '-', got {values['tag']!r}")
+    if values["model"] == "ctrgcn" and values["k"] is not None:
+        raise ValueError("parameter k: ctrgcn has no bone operator; leave k at None")
+
+
+def from_notebook(namespace: dict[str, Any]) -> Config:
+    """`resolve` with what a notebook's parameters cell and papermill's injected cell set.
+
+    Papermill only warns of a mistyped name; here it raises. The names are read from the cells' source, so that
+    other variables of a session, and cells run twice, do no harm.
+
+    Args:
+        namespace: the notebook's `globals()`.
+    """
+    sources = namespace.get("In", [])
+    names: dict[str, None] = {}
+    for heading in ("# parameters", "# Parameters"):  # the notebook's own cell, papermill's
+        last = next((source for source in reversed(sources) if source.lstrip().startswith(heading)), "")
+        for statement in ast.parse(last).body:
+            targets = statement.targets if isinstance(statement, ast.Assign) else []
+            targets = [statement.target] if isinstance(statement, ast.AnnAssign) else targets
+            names |= {target.id: None for target in targets if isinstance(target, ast.Name)}
+    if not names:
+        raise ValueError("no parameters found: run the cell that begins with '# parameters' before this one")
+    return resolve(**{name: namespace[name] for name in names})
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The device of a `device` parameter; auto is the first GPU, or the CPU."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"parameter device: {name!r} is no device (auto, cpu, cuda, cuda:1)") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"parameter device: {name} was asked for, but PyTorch sees no GPU here: use auto or cpu")
+    return device
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and PyTorch, for what is drawn outside the feeder: initial weights."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def parameter_table() -> str:
+    """The parameter table of README, Markdown."""
+    lines = ["| parameter | default | unit | meaning |", "| --- | --- | --- | --- |"]
+    for f in _FIELDS.values():
+        choices = f" ({', '.join(f.metadata['choices'])})" if f.metadata["choices"] else ""
+        lines.append(f"| `{f.name}` | `{f.default!r}` | {f.metadata['unit']} | {f.metadata['meaning']}{choices} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(parameter_table(), end="")

@@ -1,0 +1,109 @@
+"""Raw files to one store per data set."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from bpilib.data import synthetic, ucla
+from bpilib.data.store import Problem, SkeletonStore, StoreWriter
+from bpilib.skeleton import UCLA
+
+__all__ = ["Problem", "SkeletonStore", "prepare"]
+
+
+def prepare(
+    dataset: str,
+    raw: str | Path | None = None,
+    out: str | Path | None = None,
+    *,
+    overwrite: bool = False,
+    on_error: str = "skip",
+    progress: bool = True,
+    **options: Any,
+) -> SkeletonStore:
+    """Prepare a data set into a store, or open the store if it is already there.
+
+    Args:
+        dataset: "ucla" or "synthetic".
+        raw: folder or zip of the raw files. "synthetic" writes its raw files there first; by default beside `out`.
+        out: folder of the store; it appears only when it is whole.
+        overwrite: prepare again, and replace the store at `out` once the new one is whole.
+        on_error: "skip" leaves a bad file out, counts it in the store's problems.csv and warns; "raise" raises.
+        progress: show a bar.
+        options: of `synthetic.write_raw` (seed, subjects, episodes).
+
+    Raises:
+        MissingInputError: no raw data.
+        ValueError: unknown data set; raw that is something else; a store at `out` that was made of other files.
+    """
+    if dataset not in ("ucla", "synthetic"):
+        raise ValueError(f"unknown data set {dataset!r}: expected ucla or synthetic")
+    if on_error not in ("skip", "raise"):
+        raise ValueError(f"on_error: expected 'skip' or 'raise', got {on_error!r}")
+    if options and dataset != "synthetic":
+        raise ValueError(f"{', '.join(options)}: options of the synthetic data set only")
+    if out is None:
+        raise ValueError("out: name the folder of the store, e.g. data/prepared/" + dataset)
+    out = Path(out)
+    classes, actions = ucla.CLASSES, ucla.ACTIONS
+    if dataset == "synthetic":
+        raw = synthetic.write_raw(raw or out.with_name(out.name + "_raw"), **options)
+        classes, actions = synthetic.CLASSES, tuple(range(1, 1 + len(synthetic.CLASSES)))
+    if raw is None:
+        raise ValueError(f"raw: name the folder or zip of the raw files; {ucla.HOW}")
+    if out.exists() and not overwrite:
+        return _reopen(out, dataset, Path(raw))
+    with StoreWriter(out, dataset, UCLA, classes, overwrite=overwrite) as writer:
+        cameras: list[int] = []
+        with tqdm(unit=" files", disable=not progress, desc=f"prepare {dataset}") as bar:
+            for total, found in ucla.read(raw, actions):
+                bar.total = total
+                bar.update()
+                if isinstance(found, Problem):
+                    if on_error == "raise":
+                        raise ValueError(f"{found.file}: {found.what}")
+                    writer.problems.append(found)
+                else:
+                    writer.add(found)
+                    cameras.append(found.camera)
+        store = writer.finish(ucla.splits(np.array(cameras)), _source(Path(raw)))
+    _report(store, expected=ucla.CLIPS if dataset == "ucla" else None)
+    return store
+
+
+def _source(raw: Path) -> dict[str, object]:
+    """What a store is made of, so far as it can be told at once: names and sizes."""
+    files = [path for path in raw.rglob("*") if path.suffix in (".json", ".zip")] if raw.is_dir() else [raw]
+    return {"name": raw.name, "files": len(files), "bytes": sum(path.stat().st_size for path in files)}
+
+
+def _reopen(out: Path, dataset: str, raw: Path) -> SkeletonStore:
+    """The store that is there already, if it is the one that would be made."""
+    store = SkeletonStore.open(out)
+    again = "choose another folder, or pass overwrite=True to replace it"
+    if store.dataset != dataset:
+        raise ValueError(f"{out} holds the data set {store.dataset}, not {dataset}: {again}")
+    source = store.manifest["source"]
+    if raw.exists() and any(_source(raw)[key] != source[key] for key in ("files", "bytes")):
+        raise ValueError(f"{out} was made of other files ({source}) than there are at {raw} ({_source(raw)}): {again}")
+    return store
+
+
+def _report(store: SkeletonStore, expected: int | None) -> None:
+    """Say loudly what was left out, and where counts differ from the published."""
+    problems = store.problems()
+    if problems:
+        lines = "\n".join(f"  {p.file}: {p.what}" for p in problems[:10])
+        more = f"\n  ... and {len(problems) - 10} more" if len(problems) > 10 else ""
+        warnings.warn(
+            f"{len(problems)} files were left out (all of them in {store.path / 'problems.csv'}):\n{lines}{more}",
+            stacklevel=3,
+        )
+    if expected is not None and len(store) != expected:
+        warnings.warn(
+            f"{len(store)} clips, but {store.dataset} has {expected}: accuracies will not compare with published ones",
+            stacklevel=3,
+        )

@@ -1,0 +1,277 @@
+"""The store: one folder of memory-mapped, variable-length clips that every data set is prepared into.
+
+    manifest.json   format, data set, source, classes, counts, checksums
+    poses.npy       (sum of L, M, V, 3) float32, the clips one after the other, nothing padded
+    index.npz       names, labels, offsets, valid frames, subjects, cameras, setups, splits
+    problems.csv    raw files that were left out, with the reason (may hold the header alone)
+"""
+
+import csv
+import hashlib
+import io
+import json
+import shutil
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bpilib.files import MissingInputError, sync
+from bpilib.skeleton import SKELETONS, Skeleton
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A raw file that could not be taken as it is: what is wrong, on which line (0: whole file), what was done."""
+
+    file: str
+    what: str
+    line: int = 0
+    done: str = "left out"
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One clip on its way into a store; poses (L, M, V, 3) float32, label counted from 0."""
+
+    name: str
+    poses: np.ndarray
+    label: int
+    subject: int = 0
+    camera: int = 0
+    setup: int = 0
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class StoreWriter:
+    """Writes clips one by one beside `out`, and renames the whole into place when it is finished.
+
+    Nothing is kept in memory but the index. Use as a context manager; leaving it by an exception removes what
+    was written, a kill leaves a folder `<out>.partial` that the next writer removes.
+
+    Args:
+        out: the store's folder; must not exist, unless `overwrite`.
+        dataset: name of the data set.
+        skeleton, persons: V and M of the clips.
+        classes: class names in label order.
+        overwrite: replace a store at `out` once the new one is whole.
+    """
+
+    def __init__(
+        self,
+        out: str | Path,
+        dataset: str,
+        skeleton: Skeleton,
+        classes: Iterable[str],
+        persons: int | None = None,
+        overwrite: bool = False,
+    ):
+        self.out = Path(out)
+        if self.out.exists() and not overwrite:
+            raise ValueError(f"{self.out} exists already: choose another folder, or pass overwrite=True to replace it")
+        self.folder = self.out.with_name(self.out.name + ".partial")
+        self.dataset, self.skeleton, self.classes = dataset, skeleton, list(classes)
+        self.shape = (skeleton.persons if persons is None else persons, skeleton.num_joints, 3)
+        self.problems: list[Problem] = []
+        self._rows: list[tuple] = []
+        self._offsets = [0]
+
+    def __enter__(self) -> "StoreWriter":
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        self._poses = (self.folder / "poses.npy").open("wb")
+        self._header()
+        return self
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        self._poses.close()
+        if kind is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _header(self) -> None:
+        shape = (self._offsets[-1], *self.shape)
+        np.lib.format.write_array_header_1_0(
+            self._poses, {"descr": "<f4", "fortran_order": False, "shape": shape}
+        )  # numpy pads the header so that the first axis can grow
+
+    def add(self, clip: Clip) -> None:
+        """Append a clip.
+
+        Raises:
+            ValueError: wrong shape, no frame, a number that is not finite, or a label without a class.
+        """
+        poses = np.asarray(clip.poses, np.float32)
+        if poses.ndim != 4 or poses.shape[1:] != self.shape or not len(poses):
+            m, v, _ = self.shape
+            raise ValueError(f"expected poses (L, {m}, {v}, 3) with L of at least 1, got {poses.shape}")
+        if not np.isfinite(poses).all():
+            raise ValueError("coordinates that are not finite (NaN or infinite)")
+        if not 0 <= clip.label < len(self.classes):
+            raise ValueError(f"label {clip.label} outside 0...{len(self.classes) - 1}")
+        self._poses.write(np.ascontiguousarray(poses, "<f4").tobytes())
+        self._offsets.append(self._offsets[-1] + len(poses))
+        valid = int((poses.sum((1, 2, 3), dtype=np.float64) != 0).sum())
+        self._rows.append((clip.name, clip.label, valid, clip.subject, clip.camera, clip.setup))
+
+    def finish(self, splits: dict[str, dict[str, np.ndarray]], source: dict[str, object]) -> "SkeletonStore":
+        """Close the files, write index and manifest, rename into place.
+
+        Args:
+            splits: benchmark → part ("train", "test") → clip indices in the published order.
+            source: what the store was made from; compared when the same store is prepared again.
+        """
+        if not self._rows:
+            raise ValueError(f"no usable clip for {self.out}; first problems: {self.problems[:3]}")
+        self._poses.seek(0)
+        self._header()
+        self._poses.close()
+        names = ("names", "labels", "valid_frames", "subjects", "cameras", "setups")
+        index = {key: np.array(column) for key, column in zip(names, zip(*self._rows))}
+        index["offsets"] = np.array(self._offsets, np.int64)
+        for benchmark, parts in splits.items():
+            for part, indices in parts.items():
+                index[f"split/{benchmark}/{part}"] = np.asarray(indices, np.int64)
+        buffer = io.BytesIO()
+        np.savez(buffer, **index)
+        (self.folder / "index.npz").write_bytes(buffer.getvalue())
+        with (self.folder / "problems.csv").open("w", newline="") as file:
+            rows = csv.writer(file)
+            rows.writerow(["file", "what", "line", "done"])
+            rows.writerows(astuple(problem) for problem in self.problems)
+        files = ("poses.npy", "index.npz", "problems.csv")
+        manifest = {
+            "format": "bpilib store",
+            "version": VERSION,
+            "dataset": self.dataset,
+            "skeleton": self.skeleton.name,
+            "persons": self.shape[0],
+            "classes": self.classes,
+            "counts": {
+                "clips": len(self._rows),
+                "frames": self._offsets[-1],
+                "problems": len(self.problems),
+                "splits": {b: {p: len(i) for p, i in parts.items()} for b, parts in splits.items()},
+            },
+            "source": source,
+            "sha256": {name: _sha256(self.folder / name) for name in files},
+        }
+        (self.folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+        for name in (*files, "manifest.json"):
+            sync(self.folder / name)
+        old = self.out.with_name(self.out.name + ".replaced")
+        shutil.rmtree(old, ignore_errors=True)
+        if self.out.exists():
+            self.out.rename(old)
+        self.folder.rename(self.out)
+        shutil.rmtree(old, ignore_errors=True)
+        return SkeletonStore.open(self.out)
+
+
+class SkeletonStore:
+    """Clips of one data set, read from a prepared folder. Open with `SkeletonStore.open`.
+
+    Attributes:
+        path, manifest: where it lies and what it says of itself.
+        poses: (sum of L, M, V, 3) float32, memory-mapped.
+        names (n,) str, labels (n,) int64 from 0, lengths (n,) frames, offsets (n+1,), valid_frames (n,) frames that
+        are not all zero, subjects, cameras, setups (n,) int64.
+        classes: class names in label order.
+        skeleton: NTU or UCLA.
+    """
+
+    def __init__(self, path: Path, manifest: dict, poses: np.ndarray, index: dict[str, np.ndarray]):
+        self.path, self.manifest, self.poses = path, manifest, poses
+        self.names: np.ndarray = index["names"]
+        self.labels: np.ndarray = index["labels"]
+        self.offsets: np.ndarray = index["offsets"]
+        self.valid_frames: np.ndarray = index["valid_frames"]
+        self.subjects: np.ndarray = index["subjects"]
+        self.cameras: np.ndarray = index["cameras"]
+        self.setups: np.ndarray = index["setups"]
+        self.lengths = np.diff(self.offsets)
+        self.dataset: str = manifest["dataset"]
+        self.classes: list[str] = manifest["classes"]
+        self.skeleton = SKELETONS[manifest["skeleton"]]
+        self.persons: int = manifest["persons"]
+        self._splits = {key.removeprefix("split/"): value for key, value in index.items() if key.startswith("split/")}
+
+    @classmethod
+    def open(cls, path: str | Path) -> "SkeletonStore":
+        """Open a prepared folder; cheap, nothing but the index is read.
+
+        Raises:
+            MissingInputError: nothing there.
+            ValueError: not a store, a store of another version, or files of the wrong size.
+        """
+        path = Path(path)
+        file = path / "manifest.json"
+        if not file.is_file():
+            raise MissingInputError(
+                f"no prepared data at {path}: run notebooks/01_prepare_data.ipynb (or bpilib.data.prepare) first"
+            )
+        renew = f"prepare the data again into another folder, or with overwrite=True (notebook 01), to replace {path}"
+        try:
+            manifest = json.loads(file.read_text())
+            version = manifest["version"] if manifest["format"] == "bpilib store" else None
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{file} is not a store's manifest ({error}): {renew}") from error
+        if version != VERSION:
+            raise ValueError(f"{path} is a store of version {version}, this bpilib reads version {VERSION}: {renew}")
+        try:
+            poses = np.load(path / "poses.npy", mmap_mode="c", allow_pickle=False)
+            with np.load(path / "index.npz", allow_pickle=False) as archive:
+                index = dict(archive)
+            frames = int(index["offsets"][-1])
+        except (OSError, ValueError, KeyError, EOFError) as error:
+            raise ValueError(f"{path} is damaged ({error}): {renew}") from error
+        if len(poses) != frames or frames != manifest["counts"]["frames"]:
+            raise ValueError(f"{path} is damaged (expected {frames} frames, found {len(poses)}): {renew}")
+        return cls(path, manifest, poses, index)
+
+    def verify(self) -> None:
+        """Read every file and compare its SHA-256 with the manifest's.
+
+        Raises:
+            ValueError: naming the files that differ.
+        """
+        wrong = [name for name, digest in self.manifest["sha256"].items() if _sha256(self.path / name) != digest]
+        if wrong:
+            raise ValueError(f"{', '.join(wrong)} of {self.path} differ from the manifest: prepare the data again")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def sample(self, i: int) -> np.ndarray:
+        """Clip i as float32 (L, M, V, 3), read-only; what the feeder starts from."""
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"clip {i} of {len(self)}")
+        i %= len(self)
+        return self.poses[self.offsets[i] : self.offsets[i + 1]]
+
+    @property
+    def benchmarks(self) -> list[str]:
+        """Names of the evaluation protocols, e.g. ["xview"]."""
+        return list(self.manifest["counts"]["splits"])
+
+    def split(self, benchmark: str, part: str) -> np.ndarray:
+        """int64 clip indices of a part ("train" or "test") of a benchmark, in the published order.
+
+        Raises:
+            ValueError: naming the benchmarks and parts there are.
+        """
+        key = f"{benchmark}/{part}"
+        if key not in self._splits:
+            raise ValueError(f"no split {key!r} in {self.path}: expected one of {', '.join(self._splits)}")
+        return self._splits[key]
+
+    def problems(self) -> list[Problem]:
+        """The raw files that were left out when the store was made."""
+        with (self.path / "problems.csv").open(newline="") as file:
+            return [Problem(row["file"], row["what"], int(row["line"]), row["done"]) for row in csv.DictReader(file)]

@@ -1,0 +1,170 @@
+"""NW-UCLA and the synthetic set: JSON clips, one a file, in a folder or a zip, to a store.
+
+Source: Wang et al., "Cross-view Action Modeling, Learning, and Recognition", CVPR 2014; the skeletons in JSON as the
+CTR-GCN authors share them. A file `aAA_sSS_eEE_vVV.json` (action, subject, episode, view) holds `file_name`,
+`skeletons` (L, 20, 3) and `label`, the class counted from 1.
+"""
+
+import hashlib
+import json
+import re
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pooch
+
+from bpilib.data.store import Clip, Problem
+from bpilib.files import MissingInputError
+
+CLASSES = (
+    "pick up with one hand", "pick up with two hands", "drop trash", "walk around", "sit down", "stand up",
+    "donning", "doffing", "throw", "carry",
+)  # fmt: skip
+ACTIONS = (1, 2, 3, 4, 5, 6, 8, 9, 11, 12)
+CLIPS = 1484
+URL = "https://www.dropbox.com/s/10pcm4pksjy6mkq/all_sqe.zip?dl=1"
+CONTENT = "64a21ec5e56332613349ae99a400a1f6ceb3aa9a8a0a945a81083ff741287b94"  # of names, sizes and CRCs
+NAME = re.compile(r"a(\d\d)_s(\d\d)_e(\d\d)_v(\d\d)")
+MAX_BYTES = 64 << 20  # of one clip's file; the largest real one has 0.2 MB
+HOW = f"download all_sqe.zip ({URL}) or set the parameter download=True"
+
+
+@contextmanager
+def raw_files(raw: str | Path) -> Iterator[dict[str, object]]:
+    """The JSON files below `raw`, by clip name: a dict of readers, sorted by name.
+
+    Args:
+        raw: a zip, a folder of JSON files, or a folder that holds either (any depth for JSON files). Zips are read
+            in place: nothing is unpacked, so no member can land anywhere.
+
+    Raises:
+        MissingInputError: nothing at `raw`.
+        ValueError: a file that is no zip, or no clip found.
+    """
+    raw = Path(raw)
+    if not raw.exists():
+        raise MissingInputError(f"no raw data at {raw}: {HOW}")
+    if raw.is_dir():
+        files = {path.stem: path for path in raw.rglob("*.json") if NAME.fullmatch(path.stem)}
+        zips = sorted(raw.glob("*.zip"))
+        if files or len(zips) != 1:
+            if not files:
+                raise MissingInputError(
+                    f"no clip named like a01_s01_e00_v01.json and no single zip below {raw}: {HOW}, and put it there"
+                )
+            yield {name: _folder_reader(files[name]) for name in sorted(files)}
+            return
+        raw = zips[0]
+    try:
+        archive = zipfile.ZipFile(raw)
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{raw} is not a zip file ({error}); a broken download? {HOW}") from error
+    with archive:
+        members = {PurePosixPath(m.filename).stem: m for m in archive.infolist() if m.filename.endswith(".json")}
+        names = sorted(name for name in members if NAME.fullmatch(name))
+        if not names:
+            first = ", ".join(archive.namelist()[:3])
+            raise ValueError(
+                f"{raw} is a zip of something else (first members: {first or 'none'}): expected clips named like "
+                f"all_sqe/a01_s01_e00_v01.json; {HOW}"
+            )
+        yield {name: _zip_reader(archive, members[name]) for name in names}
+
+
+def _folder_reader(path: Path):
+    def read() -> bytes:
+        if path.stat().st_size > MAX_BYTES:
+            raise ValueError(f"{path.stat().st_size} bytes, more than the {MAX_BYTES} a clip may have")
+        return path.read_bytes()
+
+    return read
+
+
+def _zip_reader(archive: zipfile.ZipFile, member: zipfile.ZipInfo):
+    def read() -> bytes:
+        with archive.open(member) as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise ValueError(f"more than the {MAX_BYTES} bytes a clip may have")
+        return content
+
+    return read
+
+
+def parse(name: str, content: bytes, actions: tuple[int, ...] = ACTIONS) -> Clip:
+    """One JSON file to a clip of poses (L, 1, 20, 3).
+
+    Args:
+        name: the file's name without ending.
+        content: its bytes.
+        actions: the action numbers of the classes, in label order.
+
+    Raises:
+        ValueError: what is wrong with it.
+    """
+    action, subject, _, view = (int(number) for number in NAME.fullmatch(name).groups())
+    if action not in actions:
+        raise ValueError(f"action a{action:02d} is not one of {', '.join(f'a{a:02d}' for a in actions)}")
+    try:
+        clip = json.loads(content)
+        skeletons, label, own_name = clip["skeletons"], clip["label"], clip["file_name"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"not a clip's JSON with file_name, skeletons and label ({error})") from error
+    if own_name != name:
+        raise ValueError(f"the file says it is {own_name!r}")
+    if label != actions.index(action) + 1:
+        raise ValueError(f"label {label!r}, but action a{action:02d} has label {actions.index(action) + 1}")
+    try:
+        poses = np.array(skeletons, np.float64)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"skeletons are not (L, 20, 3) numbers ({error})") from error
+    if poses.ndim != 3 or poses.shape[1:] != (20, 3) or not len(poses):
+        raise ValueError(f"expected skeletons (L, 20, 3) with L of at least 1, got {poses.shape}")
+    if not np.isfinite(poses).all():
+        frame = int(np.argwhere(~np.isfinite(poses))[0, 0])
+        raise ValueError(f"coordinates that are not finite (first in frame {frame})")
+    return Clip(name, poses[:, None].astype(np.float32), actions.index(action), subject=subject, camera=view)
+
+
+def read(raw: str | Path, actions: tuple[int, ...] = ACTIONS) -> Iterator[tuple[int, Clip | Problem]]:
+    """Every clip below `raw` in file-name order, or the problem that kept it out, with the number of files."""
+    with raw_files(raw) as files:
+        for name, content in files.items():
+            try:
+                yield len(files), parse(name, content(), actions)
+            except (ValueError, OSError, zipfile.BadZipFile) as error:
+                yield len(files), Problem(f"{name}.json", str(error))
+
+
+def splits(cameras: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
+    """Cross-view: train on views 1 and 2, test on view 3."""
+    return {"xview": {"train": np.flatnonzero(cameras != 3), "test": np.flatnonzero(cameras == 3)}}
+
+
+def download(folder: str | Path, url: str = URL, content: str = CONTENT) -> Path:
+    """Fetch all_sqe.zip into `folder` (data/NW-UCLA), unless it is there; returns its path.
+
+    The file appears in its place only when it is whole and holds what the published file holds.
+
+    Raises:
+        ValueError: the address gave something else, or could not be reached.
+    """
+    target = Path(folder) / "all_sqe.zip"
+    if target.exists():
+        return target
+    part = target.with_name("all_sqe.zip.part")
+    try:
+        pooch.retrieve(url, known_hash=None, fname=part.name, path=target.parent, progressbar=True)
+        with zipfile.ZipFile(part) as archive:
+            members = sorted(archive.infolist(), key=lambda member: member.filename)
+            lines = "".join(f"{m.filename} {m.file_size} {m.CRC:08x}\n" for m in members)
+            if hashlib.sha256(lines.encode()).hexdigest() != content or archive.testzip() is not None:
+                raise ValueError(f"its {len(members)} members are not the published {CLIPS} clips")
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        part.unlink(missing_ok=True)
+        raise ValueError(f"could not get all_sqe.zip from {url} ({error}): download it by hand to {target}") from error
+    part.rename(target)
+    return target

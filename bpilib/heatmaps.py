@@ -1,0 +1,283 @@
+"""Heat maps with named rows and columns: confusion, attention between joints, skeleton–text similarity."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LinearSegmentedColormap, Normalize
+from matplotlib.ticker import PercentFormatter
+from matplotlib.transforms import ScaledTranslation
+
+from .skeleton import Skeleton
+from .style import ATTENTION_COLORS, INK, PART_COLORS, Picture, check_attention, new_picture, short, styled
+
+_PERCENT = PercentFormatter(1, decimals=0)
+_SIGNED = LinearSegmentedColormap.from_list("signed", ["#3B2A78", "#B3A8D6", "#FFFFFF", "#F2C063", "#8A4B00"])
+_RIGHTS = LinearSegmentedColormap.from_list("right", ["#FFFFFF", "#9CC3E2", "#0062A8", "#003A66"])
+_WRONGS = LinearSegmentedColormap.from_list("wrong", ["#FFFFFF", "#F7C49B", "#D55E00", "#7A3600"])
+
+
+def check_matrix(matrix, classes: Sequence[str], what: str) -> np.ndarray:
+    """A matrix as float64 (K, K), or a ValueError that says what was expected."""
+    matrix = np.asarray(matrix, dtype=float)
+    if matrix.shape != (len(classes),) * 2:
+        raise ValueError(
+            f"{what} must be ({len(classes)}, {len(classes)}), one row and column a class, got {matrix.shape}"
+        )
+    return matrix
+
+
+@styled
+def confusion(matrix, classes: Sequence[str]) -> Picture:
+    """Confusion matrix in per cent of the true class: the diagonal blue (right), the rest orange (wrong).
+
+    Args:
+        matrix: (K, K) counts, rows the true class, columns the predicted one.
+        classes: K names; up to 20, every share from 0.5 % is written; above, the wrong ones from 10 %.
+
+    Returns:
+        A figure that grows with K.
+
+    Raises:
+        ValueError: wrong shape.
+    """
+    matrix = check_matrix(matrix, classes, "a confusion matrix")
+    count = len(classes)
+    total = matrix.sum(1, keepdims=True)
+    share = matrix / np.where(total > 0, total, 1)
+    diagonal = np.eye(count, dtype=bool)
+    cell = 0.62 if count <= 20 else 0.21
+    longest = 0.085 * max(map(len, classes))
+    figure = new_picture(max(6.5, count * cell + longest + 0.8), max(5.2, count * cell + longest))
+    ax = figure.subplots()
+    image = np.where(diagonal[..., None], _RIGHTS(share), _WRONGS(np.sqrt(share)))  # the root shows rare mistakes
+    ax.imshow(image)
+    written = share >= 0.005 if count <= 20 else (share >= 0.1) & ~diagonal
+    for i, j in zip(*np.nonzero(written)):
+        color = "white" if share[i, j] > (0.55 if i == j else 0.3) else INK
+        size = 10 if count <= 20 else 6
+        ax.text(j, i, f"{share[i, j] * 100:.0f}", ha="center", va="center", color=color, fontsize=size)
+    names = 10 if count <= 20 else 8
+    ax.set_xticks(range(count), classes, rotation=90 if count > 20 else 40, ha="center" if count > 20 else "right",
+                  rotation_mode="default" if count > 20 else "anchor", fontsize=names)  # fmt: skip
+    ax.set_yticks(range(count), classes, fontsize=names)
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    ax.set_xticks(np.arange(count + 1) - 0.5, minor=True)
+    ax.set_yticks(np.arange(count + 1) - 0.5, minor=True)
+    ax.grid(which="minor", color="#E3E6EA", lw=0.6)
+    ax.tick_params(which="minor", length=0)
+    ax.set(xlabel="predicted class", ylabel="true class")
+    top1 = np.trace(matrix) / max(1, matrix.sum())
+    ax.set_title(f"{top1:.1%} of {matrix.sum():,.0f} clips right\nper cent of the true class; blue right, orange wrong")
+    return figure
+
+
+def confusion_image(matrix, classes: Sequence[str], dpi: int = 80) -> np.ndarray:
+    """The confusion matrix as (H, W, 3) uint8, as TensorBoard's `add_image(..., dataformats="HWC")` takes it."""
+    canvas = FigureCanvasAgg(confusion(matrix, classes))
+    canvas.figure.set_dpi(dpi)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def draw_map(ax, weights, rows: Sequence[str], key, groups, skeleton: Skeleton, vmax: float, row_colors=None):
+    """One attention map: rows × key joints, keys named and grouped by part with separators.
+
+    Args:
+        ax: matplotlib axes.
+        weights: (R, Vk).
+        rows: R names; empty leaves them out.
+        key: (Vk,) joint numbers.
+        groups: (part, start, stop) of the keys, from `check_attention`.
+        skeleton: the joint set.
+        vmax: the weight of the darkest colour.
+        row_colors: colour of the row names.
+    """
+    image = ax.imshow(weights, cmap=ATTENTION_COLORS, vmin=0, vmax=vmax, aspect="auto", interpolation="nearest")
+    ax.set_yticks(range(len(rows)), rows, fontsize=9.5, color=row_colors or INK)
+    ax.set_xticks(range(len(key)), [short(skeleton.joints[j]) for j in key], rotation=90, fontsize=9.5)
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(True)
+    above = ax.get_xaxis_transform() + ScaledTranslation(0, 5 / 72, ax.figure.dpi_scale_trans)
+    bar = {"solid_capstyle": "butt", "clip_on": False}
+    for part, start, stop in groups:
+        for label in ax.get_xticklabels()[start:stop]:
+            label.set_color(PART_COLORS[part])
+        ax.plot([start - 0.42, stop - 0.58], [1, 1], color=PART_COLORS[part], lw=4, transform=above, **bar)
+        where = {"xycoords": ax.get_xaxis_transform(), "xytext": (0, 10), "textcoords": "offset points"}
+        ax.annotate(part, ((start + stop - 1) / 2, 1), ha="center", color=PART_COLORS[part], fontsize=10, **where)
+        if start:
+            ax.axvline(start - 0.5, color=INK, lw=1.5)
+    return image
+
+
+def _color_bar(figure, axes, vmax: float, label: str):
+    bar = figure.colorbar(
+        ScalarMappable(Normalize(0, vmax), ATTENTION_COLORS), ax=axes, format=_PERCENT, aspect=30, pad=0.01, shrink=0.8
+    )
+    bar.set_label(label)
+
+
+@styled
+def attention_maps(
+    maps: Mapping, joints: Mapping, skeleton: Skeleton, head: int | None = None, title: str = ""
+) -> Picture:
+    """Who looks at whom: for each part, a map from its joints (rows) to the joints of the other parts (columns).
+
+    Args:
+        maps: part → (heads, Vq, Vk), rows over Vk sum to 1.
+        joints: part → (query joints, key joints), the model's `attention_joints`.
+        skeleton: the joint set.
+        head: one head from 0; None: the mean over heads.
+        title: heading in place of the usual one.
+
+    Returns:
+        A figure with one map a part, on one colour scale.
+
+    Raises:
+        ValueError: shapes that do not fit, or no such head.
+    """
+    checked = check_attention(maps, joints)
+    heads = min(len(weights) for weights, *_ in checked.values())
+    if head is not None and not 0 <= head < heads:
+        raise ValueError(f"head must lie in 0…{heads - 1}, got {head}: None shows the mean over heads")
+    shown = {part: c[0].mean(0) if head is None else c[0][head] for part, c in checked.items()}
+    vmax = max(weights.max() for weights in shown.values())
+    figure = new_picture(15, 1.9 + 0.3 * max(len(c[1]) for c in checked.values()))
+    axes = np.atleast_1d(figure.subplots(1, len(checked), width_ratios=[len(c[2]) for c in checked.values()]))
+    for ax, (part, (_, query, key, groups)) in zip(axes, checked.items()):
+        names = [short(skeleton.joints[j]) for j in query]
+        draw_map(ax, shown[part], names, key, groups, skeleton, vmax, PART_COLORS[part])
+        ax.set_title(f"{part} looks at …", color=PART_COLORS[part], pad=27)
+    _color_bar(figure, axes, vmax, "share of a joint's attention")
+    which = "mean over heads" if head is None else f"head {head + 1} of {heads}"
+    figure.suptitle(title or f"Which joint of a part (row) looks at which joint of the others (column): {which}")
+    return figure
+
+
+@styled
+def attention_heads(maps: Mapping, joints: Mapping, skeleton: Skeleton, part: str) -> Picture:
+    """All heads of one part side by side, each with the number of joints its attention is spread over.
+
+    Args:
+        maps: part → (heads, Vq, Vk).
+        joints: part → (query joints, key joints).
+        skeleton: the joint set.
+        part: torso, arm or leg.
+
+    Returns:
+        A figure with one map a head; "≈ n joints" is exp(entropy) of a row, averaged over the rows.
+
+    Raises:
+        ValueError: unknown part, or shapes that do not fit.
+    """
+    if part not in maps:
+        raise ValueError(f"unknown part {part!r}: expected one of {', '.join(maps)}")
+    weights, query, key, groups = check_attention(maps, joints)[part]
+    spread = np.exp(-(weights * np.log(np.maximum(weights, 1e-12))).sum(-1)).mean(-1)
+    rows = -(-len(weights) // 4)
+    figure = new_picture(15, 1.6 + rows * (0.5 + 0.22 * len(query)))
+    axes = figure.subplots(rows, 4, sharex=True, squeeze=False)
+    for n, ax in enumerate(axes.flat):
+        if n >= len(weights):
+            ax.axis("off")
+            continue
+        names = [short(skeleton.joints[j]) for j in query]
+        draw_map(ax, weights[n], names, key, groups, skeleton, weights.max(), PART_COLORS[part])
+        ax.tick_params(labelleft=n % 4 == 0, labelbottom=n + 4 >= len(weights))
+        ax.set_title(f"head {n + 1}  ≈ {spread[n]:.1f} joints", pad=25, fontsize=11)
+    _color_bar(figure, axes, weights.max(), "share of a joint's attention")
+    figure.suptitle(f"What each head of the {part} looks at (≈ how many of {len(key)} joints it is spread over)")
+    return figure
+
+
+@styled
+def class_attention(per_class: Mapping, joints: Mapping, classes: Sequence[str], skeleton: Skeleton) -> Picture:
+    """Which joints each class makes each part look at.
+
+    Args:
+        per_class: part → (K, Vk), the mean attention each key joint receives over the clips of a class.
+        joints: part → (query joints, key joints).
+        classes: K names.
+        skeleton: the joint set.
+
+    Returns:
+        A figure with one map a part (rows: classes) on one colour scale.
+
+    Raises:
+        ValueError: shapes that do not fit.
+    """
+    checked = check_attention(per_class, joints, axes=2)
+    for part, (weights, *_) in checked.items():
+        if len(weights) != len(classes):
+            raise ValueError(f"attention of {part} must have {len(classes)} rows, one a class, got {weights.shape}")
+    vmax = max(np.nanmax(weights) for weights, *_ in checked.values())
+    figure = new_picture(15, 2.3 + len(classes) * (0.32 if len(classes) <= 20 else 0.2))
+    axes = np.atleast_1d(figure.subplots(1, len(checked), width_ratios=[len(c[2]) for c in checked.values()]))
+    for n, (ax, (part, (weights, _, key, groups))) in enumerate(zip(axes, checked.items())):
+        draw_map(ax, weights, [] if n else classes, key, groups, skeleton, vmax)
+        ax.set_title(f"{part} looks at …", color=PART_COLORS[part], pad=27)
+    _color_bar(figure, axes, vmax, "share of the part's attention")
+    figure.suptitle("Where each part looks, class by class (a row of a map sums to 100 %)")
+    return figure
+
+
+@styled
+def similarity(matrix, classes: Sequence[str]) -> Picture:
+    """How near the skeleton embedding of each class is to the text of each class, branch by branch.
+
+    Args:
+        matrix: branch → (K, K), or (P+1, K, K) in the order global, torso, arm, leg (with five: global and GAP's
+            head, hand, hip, foot): cosine of the mean embedding of a true class (row) with a prompt (column).
+        classes: K names.
+
+    Returns:
+        A figure with one map a branch; a dot marks the prompt nearest to each row.
+
+    Raises:
+        ValueError: wrong shape.
+    """
+    if not isinstance(matrix, Mapping):
+        names = {4: ("global", "torso", "arm", "leg"), 5: ("global", "head", "hand", "hip", "foot")}.get(len(matrix))
+        if names is None:
+            raise ValueError(f"expected 4 (BPI) or 5 (GAP) branches, got {len(matrix)}: pass a dict branch → (K, K)")
+        matrix = dict(zip(names, matrix))
+    matrix = {branch: np.asarray(m, dtype=float) for branch, m in matrix.items()}
+    count = len(classes)
+    for branch, m in matrix.items():
+        if m.shape != (count, count):
+            raise ValueError(
+                f"similarity of {branch} must be ({count}, {count}), one row and column a class, got {m.shape}"
+            )
+    vmax = max(np.nanmax(np.abs(m)) for m in matrix.values())
+    cell = 0.34 if count <= 20 else 0.17
+    columns = 2 if len(matrix) <= 4 else 3
+    rows = -(-len(matrix) // columns)
+    longest = 0.08 * max(map(len, classes))
+    figure = new_picture(
+        longest + 1.2 + columns * max(3.4, count * cell + 0.4), longest + 1 + rows * max(3.2, count * cell + 0.5)
+    )
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for n, ax in enumerate(axes.flat):
+        if n >= len(matrix):
+            ax.axis("off")
+            continue
+        branch, m = list(matrix.items())[n]
+        image = ax.imshow(m, cmap=_SIGNED, vmin=-vmax, vmax=vmax)
+        nearest = np.nan_to_num(m, nan=-np.inf).argmax(1)
+        ax.scatter(
+            nearest, range(count), s=34 if count <= 20 else 7, c=INK, edgecolors="white", linewidths=0.8, zorder=3
+        )
+        size = 10 if count <= 20 else 7
+        ax.set_yticks(range(count), classes if n % columns == 0 else [], fontsize=size)
+        ax.set_xticks(range(count), classes if n + columns >= len(matrix) else [], fontsize=size, rotation=90)
+        ax.tick_params(length=0)
+        right = int((nearest == np.arange(count)).sum())
+        ax.set_title(f"{branch}: {right} of {count} right", color=PART_COLORS.get(branch, INK))
+    figure.supylabel("skeletons of the class", fontsize=11)
+    figure.supxlabel("text of the class", fontsize=11)
+    figure.colorbar(image, ax=axes, shrink=0.7, aspect=30, pad=0.02).set_label("cosine similarity")
+    figure.suptitle("Which text (dot) are the skeletons of a class nearest to?")
+    return figure
