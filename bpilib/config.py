@@ -79,6 +79,8 @@ class Config:
     device: str = _param("auto", "auto, cpu, cuda, cuda:1, ...", MACHINE)
     precision: str = _param("auto", "auto: bf16 where the device has it", MACHINE, "", ("auto", "fp32", "bf16", "fp16"))
 
+    checkpoint_minutes: float = _param(10.0, "save within an epoch this often", MACHINE, "minutes")
+
     clips: int = _param(12, "clips shown one by one (04)", NOTEBOOK, "clips")
     modalities: list[str] | None = _param(None, "streams to ensemble; None: all that have been run (05)", NOTEBOOK)
     weights: str = _param(
@@ -150,10 +152,23 @@ def _checked(name: str, value: Any) -> Any:
     return value
 
 
+def _published() -> dict[str, Any]:
+    return yaml.safe_load((PARAMS / "recipes.yaml").read_text())
+
+
+def ensemble_weights(model: str, modalities: list[str]) -> list[float] | None:
+    """Published weights of a model's streams, in the order of `modalities`; None where none were published."""
+    weights = _published()["ensembles"].get(model, {}).get(len(modalities))
+    ordered = sorted(modalities, key=MODALITIES.index)
+    if weights is None or ordered != list(MODALITIES[: len(ordered)]):
+        return None
+    return [float(weights[ordered.index(modality)]) for modality in modalities]
+
+
 def _recipe(chosen: dict[str, Any]) -> dict[str, Any]:
     """Published hyperparameters of a dataset, benchmark, model and modality."""
     take: dict[str, Any] = {}
-    for rule in yaml.safe_load((PARAMS / "recipes.yaml").read_text()):
+    for rule in _published()["recipes"]:
         fits = (chosen[key] in want if isinstance(want, list) else chosen[key] == want
                 for key, want in rule["when"].items())
         if all(fits):

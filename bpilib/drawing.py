@@ -88,16 +88,9 @@ def draw_skeleton(
     return np.array(drawn).reshape(-1, skeleton.num_joints, 2)
 
 
-def _part_legend(figure: Picture, persons: int):
-    handles = [Line2D([], [], color=PART_COLORS[p], lw=4, label=p) for p in ("torso", "arm", "leg")]
-    if persons > 1:
-        handles += [Line2D([], [], marker="o", ls="", mfc="white", mec=INK, label="hollow joints: person 2")]
-    figure.legend(handles=handles, ncols=len(handles), loc="outside lower center")
-
-
 @styled
 def film_strip(clip, skeleton: Skeleton, frames: int = 8, title: str = "", azimuth: float = 0.0) -> Picture:
-    """A clip as equally spaced frames from left to right, all at the same scale and in the same place.
+    """A clip as equally spaced frames from left to right, at one scale, each centred on the persons in it.
 
     Args:
         clip: (L, M, V, 3), metres.
@@ -114,17 +107,25 @@ def film_strip(clip, skeleton: Skeleton, frames: int = 8, title: str = "", azimu
     """
     clip = check_clip(clip, skeleton)
     shown = np.unique(np.linspace(0, len(clip) - 1, min(frames, len(clip))).round().astype(int))
-    there = _project(clip[present(clip)], azimuth).reshape(-1, 2)
-    low, high = (there.min(0), there.max(0)) if len(there) else (np.zeros(2), np.ones(2))
-    middle, half = (low + high) / 2, np.maximum((high - low) / 2, 0.05) * 1.08
-    width = min(13.0, max(5.0, 3.0 * len(shown) * half[0] / half[1]))
-    figure = new_picture(width, 0.95 + min(3.2, width / len(shown) * half[1] / half[0]))
-    for ax, frame in zip(np.atleast_1d(figure.subplots(1, len(shown))), shown):
+    boxes = []  # (left, right, low, high) of each frame; a frame is centred on its persons, all have the same scale
+    for pose in clip[shown]:
+        x, y = _project(pose[present(pose)], azimuth).reshape(-1, 2).T
+        boxes.append((x.min(), x.max(), y.min(), y.max()) if len(x) else (np.nan,) * 4)
+    boxes = np.array(boxes) if np.isfinite(boxes).any() else np.array([[-0.5, 0.5, 0, 1]] * len(shown))
+    half = max(0.2, np.nanmax(boxes[:, 1] - boxes[:, 0]) / 2 * 1.12)
+    low, high = np.nanmin(boxes[:, 2]) - 0.06, np.nanmax(boxes[:, 3]) + 0.06
+    width = min(13.0, max(5.0, 3.0 * len(shown) * 2 * half / (high - low)))
+    figure = new_picture(width, 0.95 + min(3.2, width / len(shown) * (high - low) / (2 * half)))
+    for ax, frame, box in zip(np.atleast_1d(figure.subplots(1, len(shown))), shown, boxes):
         draw_skeleton(ax, clip[frame], skeleton, azimuth, lw=3)
-        ax.set(xlim=(middle[0] - half[0], middle[0] + half[0]), ylim=(middle[1] - half[1], middle[1] + half[1]))
+        middle = np.nan_to_num(box[:2].mean())
+        ax.set(xlim=(middle - half, middle + half), ylim=(low, high))
         ax.set_title(f"frame {frame + 1}" if frame else f"frame 1 of {len(clip)}", fontsize=10, fontweight="normal")
     figure.suptitle(title or None)
-    _part_legend(figure, int(present(clip).any(0).sum()))
+    key = [Line2D([], [], color=PART_COLORS[part], lw=4, label=part) for part in skeleton.parts()]
+    if present(clip)[:, 1:].any():
+        key.append(Line2D([], [], marker="o", ls="", mfc="white", mec=INK, label="hollow joints: person 2"))
+    figure.legend(handles=key, ncols=len(key), loc="outside lower center")
     return figure
 
 

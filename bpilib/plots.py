@@ -1,4 +1,4 @@
-"""Charts: arrays in, a figure out. Shares are fractions (0 to 1) as input and per cent on paper.
+"""Charts: arrays in, a figure out. Accuracies are per cent, as everywhere; classes are counted in clips.
 
 The heat maps are in `heatmaps.py` and can be had from here too.
 Classes are K names in label order; long lists make tall figures, so that every name stays readable.
@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib as mpl
 import numpy as np
 from matplotlib.ticker import MaxNLocator, PercentFormatter
+from scipy.stats import binomtest
 
 from .heatmaps import (  # noqa: F401
     attention_heads,
@@ -22,7 +23,7 @@ from .heatmaps import (  # noqa: F401
 from .style import INK, Picture, new_picture, styled
 
 RIGHT, WRONG, GRAY, REST = "#0062A8", "#D55E00", "#6B7178", "#B9C0C8"
-_PERCENT = PercentFormatter(1, decimals=0)
+_PERCENT = PercentFormatter(decimals=0)
 
 
 def _class_axis(figure_axes, classes: Sequence[str], size: float = 10):
@@ -110,7 +111,7 @@ def training_curves(history: Mapping[str, Sequence], figure: Picture | None = No
 
     Args:
         history: columns (a DataFrame or a dict of lists): epoch and any of train_loss, cross_entropy, contrastive,
-            train_top1, heldout_top1, test_top1 (fractions), lr. Missing values are left out.
+            train_top1, heldout_top1, test_top1 (%), lr. Missing values are left out.
         figure: a figure of an earlier call, to be drawn anew in place (live curves).
 
     Returns:
@@ -138,7 +139,7 @@ def training_curves(history: Mapping[str, Sequence], figure: Picture | None = No
             there = np.isfinite(values)
             if not there.any():
                 continue
-            last = f"{values[there][-1]:.1%}" if ylabel == "top-1" else f"{values[there][-1]:.3g}"
+            last = f"{values[there][-1]:.1f}%" if ylabel == "top-1" else f"{values[there][-1]:.3g}"
             mark = "o" if there.sum() < 25 else ""
             ax.plot(
                 epoch[there], values[there], dash, color=color, lw=2, marker=mark, ms=4, label=f"{name} {last}".strip()
@@ -147,7 +148,7 @@ def training_curves(history: Mapping[str, Sequence], figure: Picture | None = No
         ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         ax.grid(axis="y", color="#E3E6EA")
         ax.set_axisbelow(True)
-        ax.set_ylim(0, 1.02 if ylabel == "top-1" else None)
+        ax.set_ylim(0, 102 if ylabel == "top-1" else None)
         if ylabel == "top-1":
             ax.yaxis.set_major_formatter(_PERCENT)
         if ax.lines:
@@ -155,13 +156,12 @@ def training_curves(history: Mapping[str, Sequence], figure: Picture | None = No
     return figure
 
 
-def wilson(share, count) -> tuple[np.ndarray, np.ndarray]:
-    """95 % interval of a share of `count` independent trials (Wilson 1927); (0, 1) where there are none."""
-    share, count, z = np.asarray(share, dtype=float), np.asarray(count, dtype=float), 1.959964
-    some = np.maximum(count, 1)
-    middle = (share + z**2 / (2 * some)) / (1 + z**2 / some)
-    half = z / (1 + z**2 / some) * np.sqrt(share * (1 - share) / some + z**2 / (4 * some**2))
-    return np.where(count > 0, middle - half, 0.0).clip(0, 1), np.where(count > 0, middle + half, 1.0).clip(0, 1)
+def wilson(accuracy: float, clips: int) -> tuple[float, float]:
+    """95 % Wilson interval, in %, of an accuracy in % over so many clips; (0, 100) without clips."""
+    if not clips:
+        return 0.0, 100.0
+    low, high = binomtest(round(accuracy * clips / 100), int(clips)).proportion_ci(0.95, "wilson")
+    return 100 * low, 100 * high
 
 
 @styled
@@ -169,7 +169,7 @@ def per_class_bars(accuracy, counts, classes: Sequence[str]) -> Picture:
     """Accuracy of each class, best on top, with 95 % Wilson intervals.
 
     Args:
-        accuracy: (K,) fractions; NaN for a class without clips.
+        accuracy: (K,) %; NaN for a class without clips.
         counts: (K,) clips behind each.
         classes: K names.
 
@@ -183,7 +183,7 @@ def per_class_bars(accuracy, counts, classes: Sequence[str]) -> Picture:
     if not accuracy.shape == counts.shape == (len(classes),):
         raise ValueError(f"expected ({len(classes)},) accuracies and counts, got {accuracy.shape} and {counts.shape}")
     order = np.argsort(-accuracy, kind="stable")
-    low, high = wilson(accuracy, counts)
+    low, high = np.array([wilson(a, n) for a, n in zip(accuracy, counts)]).T
     mean = (accuracy * counts).sum() / max(1, counts.sum())
     figure = new_picture(10, 1.4 + 0.34 * len(classes))
     ax = figure.subplots()
@@ -198,16 +198,16 @@ def per_class_bars(accuracy, counts, classes: Sequence[str]) -> Picture:
         error_kw={"capsize": 3, "lw": 1.3},
     )
     for row, k in enumerate(order):
-        ax.text(1.045, row, f"{accuracy[k]:.0%} of {counts[k]:g}", va="center", fontsize=10)
-    ax.axvline(mean, color=WRONG, lw=1.6, ls="--", label=f"all clips: {mean:.1%}")
+        ax.text(104.5, row, f"{accuracy[k]:.0f}% of {counts[k]:g}", va="center", fontsize=10)
+    ax.axvline(mean, color=WRONG, lw=1.6, ls="--", label=f"all clips: {mean:.1f}%")
     _class_axis(ax, [classes[k] for k in order])
     ax.set(
-        xlim=(0, 1.03),
+        xlim=(0, 103),
         xlabel="clips of the class recognised (bar: share, whisker: 95 % interval)",
         title="Accuracy of each class",
     )
     ax.xaxis.set_major_formatter(_PERCENT)
-    ax.legend(loc="lower left", frameon=True, framealpha=0.9)
+    figure.legend(loc="outside lower center")
     return figure
 
 
@@ -234,7 +234,7 @@ def confused_pairs(matrix, classes: Sequence[str], top: int = 10) -> Picture:
     pairs = [(a, b) for a, b in pairs if wrong[a, b] > 0]
     figure = new_picture(11, 1.4 + 0.4 * max(1, len(pairs)))
     ax = figure.subplots()
-    bars = ax.barh(range(len(pairs)), [wrong[p] for p in pairs], 0.7, color="#F0A672")
+    bars = ax.barh(range(len(pairs)), [100 * wrong[p] for p in pairs], 0.7, color="#F0A672")
     ax.bar_label(bars, [f"{matrix[a, b]:g} of {total[a]:g} clips" for a, b in pairs], padding=4, fontsize=10)
     _class_axis(ax, [f"{classes[a]} → {classes[b]}" for a, b in pairs])
     ax.set(xlabel="share of the true class taken for the other", title="Most confused: true class → predicted class")
@@ -246,47 +246,38 @@ def confused_pairs(matrix, classes: Sequence[str], top: int = 10) -> Picture:
     return figure
 
 
-def subset_size(subset) -> int:
-    """How many runs a subset has: the length of a list or tuple, or the names of a text joined by "+" or ","."""
-    return len(subset.replace("+", ",").split(",")) if isinstance(subset, str) else len(subset)
-
-
 @styled
 def ensemble_table(table) -> Picture:
     """Accuracy of every subset of runs with its interval: single runs on top, the largest ensembles below.
 
     Args:
-        table: a DataFrame or dict with columns subset ("joint + bone", or a tuple of names), top1, low, high
-            (fractions), n (clips).
+        table: a DataFrame or dict with columns subset ("joint + bone", or a tuple of names), n (runs in it), top1,
+            low, high (%).
 
     Returns:
-        A figure with one dot and interval a subset, sorted by size, then accuracy; the best is filled orange.
+        A figure with one dot and interval a subset, sorted by size, then accuracy; the best is orange and bold.
 
     Raises:
         ValueError: a missing column, or no rows.
     """
-    missing = [c for c in ("subset", "top1", "low", "high", "n") if c not in table]
+    columns = ("subset", "top1", "low", "high", "n")
+    missing = [c for c in columns if c not in table]
     if missing or not len(table["subset"]):
-        raise ValueError(f"expected columns subset, top1, low, high, n and at least one row, missing: {missing}")
-    rows = list(zip(*(list(table[c]) for c in ("subset", "top1", "low", "high", "n"))))
-    rows.sort(key=lambda row: (subset_size(row[0]), -row[1]))
+        raise ValueError(f"expected columns {', '.join(columns)} and at least one row, missing: {missing}")
+    rows = sorted(zip(*(list(table[c]) for c in columns)), key=lambda row: (row[4], -row[1]))
     best = max(range(len(rows)), key=lambda i: rows[i][1])
     figure = new_picture(10, 1.5 + 0.4 * len(rows))
     ax = figure.subplots()
     for at, (_, top1, low, high, _) in enumerate(rows):
         ax.plot([low, high], [at, at], color=GRAY, lw=2.5, solid_capstyle="round", zorder=2)
         ax.scatter(top1, at, s=80, color=WRONG if at == best else RIGHT, edgecolors="white", zorder=3)
-        ax.annotate(f"{top1:.1%}", (1.01, at), xycoords=("axes fraction", "data"), va="center",
+        ax.annotate(f"{top1:.1f}%", (1.01, at), xycoords=("axes fraction", "data"), va="center",
                     fontweight="bold" if at == best else "normal")  # fmt: skip
-        if at and subset_size(rows[at][0]) != subset_size(rows[at - 1][0]):
+        if at and rows[at][4] != rows[at - 1][4]:
             ax.axhline(at - 0.5, color="#D5D9DE", lw=1)
     _class_axis(ax, [row[0] if isinstance(row[0], str) else " + ".join(row[0]) for row in rows])
-    clips = sorted({int(row[4]) for row in rows})
-    ax.set(
-        xlabel=f"top-1 with 95 % interval ({' / '.join(f'{c:,}' for c in clips)} clips)",
-        title="Every subset of the runs",
-    )
-    ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+    ax.set(xlabel="top-1 (dot) with its 95 % interval (line)", title="Every subset of the runs")
+    ax.xaxis.set_major_formatter(PercentFormatter())
     ax.grid(axis="x", color="#E3E6EA")
     ax.set_axisbelow(True)
     return figure

@@ -16,6 +16,10 @@ def _links(text: str) -> tuple[tuple[int, int], ...]:
     return tuple((int(c) - 1, int(p) - 1) for c, p in (link.split(">") for link in text.split()))
 
 
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split("|"))
+
+
 def _numbers(text: str) -> tuple[int, ...]:
     """"0 4-7" to (0, 4, 5, 6, 7)."""
     out: list[int] = []
@@ -131,10 +135,10 @@ def _parts(**lists: str) -> dict[str, tuple[int, ...]]:
 
 NTU = Skeleton(
     name="ntu",
-    joints=tuple(
-        """base of spine|middle of spine|neck|head|left shoulder|left elbow|left wrist|left hand|right shoulder
-        |right elbow|right wrist|right hand|left hip|left knee|left ankle|left foot|right hip|right knee|right ankle
-        |right foot|upper spine|left hand tip|left thumb|right hand tip|right thumb""".replace("\n        ", "").split("|")
+    joints=_names(
+        "base of spine|middle of spine|neck|head|left shoulder|left elbow|left wrist|left hand|right shoulder|"
+        "right elbow|right wrist|right hand|left hip|left knee|left ankle|left foot|right hip|right knee|right ankle|"
+        "right foot|upper spine|left hand tip|left thumb|right hand tip|right thumb"
     ),
     bones=_links(
         "1>2 2>21 3>21 4>3 5>21 6>5 7>6 8>7 9>21 10>9 11>10 12>11 13>1 14>13 15>14 16>15 17>1 18>17 19>18 20>19 "
@@ -160,10 +164,10 @@ NTU = Skeleton(
 
 UCLA = Skeleton(
     name="ucla",
-    joints=tuple(
-        """hip centre|spine|shoulder centre|head|left shoulder|left elbow|left wrist|left hand|right shoulder|right elbow
-        |right wrist|right hand|left hip|left knee|left ankle|left foot|right hip|right knee|right ankle
-        |right foot""".replace("\n        ", "").split("|")
+    joints=_names(
+        "hip centre|spine|shoulder centre|head|left shoulder|left elbow|left wrist|left hand|right shoulder|"
+        "right elbow|right wrist|right hand|left hip|left knee|left ankle|left foot|right hip|right knee|right ankle|"
+        "right foot"
     ),
     bones=_links("1>2 2>3 4>3 5>3 6>5 7>6 8>7 9>3 10>9 11>10 12>11 13>1 14>13 15>14 16>15 17>1 18>17 19>18 20>19"),
     root=2,

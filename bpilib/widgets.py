@@ -180,7 +180,8 @@ class _ClipBrowser(_Browser):
         clip = np.asarray(self._clips[i])
         title = self._classes[self._labels[i]]
         self.view.value = animate(clip, self._skeleton, title).data
-        self.message.value = f"{escape(self._names[i])}: <b>{escape(title)}</b>, {len(clip)} frames ({len(self._matching())} to choose from)"
+        said = f"{escape(self._names[i])}: <b>{escape(title)}</b>, {len(clip)} frames"
+        self.message.value = f"{said} ({len(self._matching())} clips to choose from)"
 
 
 def clip_browser(clips, labels, classes, skeleton: Skeleton, names=None) -> w.VBox:

@@ -153,9 +153,8 @@ def solve(p: Person, pose: Pose) -> np.ndarray:
                 weight = weight[:, None]
                 around = chest @ (np.array([0.25, 0, -0.45]) * out)  # the way there keeps clear of the trunk
                 hand = hand + weight * (goal - hand) + weight * (1 - weight) * around
-        high = np.clip(
-            0.6 + (hand - x[:, s])[:, 1:2] / arm, 0, 1
-        )  # elbows point back when hands hang, ahead when raised
+        # elbows point back when hands hang, ahead when they are raised
+        high = np.clip(0.6 + (hand - x[:, s])[:, 1:2] / arm, 0, 1)
         pole = np.array([0.6 + 0.2 * p.habit[2], -1, 0.4]) + high * [0.3, 0, -0.9]
         pole = np.einsum("lij,lj->li", chest, pole * out)
         x[:, e], x[:, h] = _limb(x[:, s], hand, b[e], b[w] + b[h], pole, 32)

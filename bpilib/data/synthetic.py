@@ -49,8 +49,8 @@ def enact(label: int, p: Person, rng: Generator) -> np.ndarray:
         on = ((u > 0) & (u < np.ceil(stop - 0.31))).astype(float)
     pose = Pose(len(t))
     idle(pose, p, t, rng)
-    if rng.random() < 0.3:  # half-hearted: stops on the way
-        on = on * rng.uniform(0.3, 0.7)
+    if rng.random() < 0.22:  # half-hearted: stops on the way
+        on = on * rng.uniform(0.35, 0.75)
     act(label, p, pose, u, on, rng)
     clip = solve(p, pose) @ turn(np.radians([[0, 0, rng.uniform(-40, 40)]]))[0].T
     return clip[:, MIRROR] * [-1, 1, 1] if p.left_handed else clip

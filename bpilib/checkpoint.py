@@ -1,0 +1,104 @@
+"""Checkpoints: whole or not there, with a checksum inside, the one before kept, no pickle executed."""
+
+import hashlib
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bpilib.files import MissingInputError, write_atomically
+
+FORMAT = 1
+
+
+def _feed(digest: Any, value: Any) -> None:
+    """Put a nested value of dicts, lists, tensors and plain values into a hash, structure included."""
+    if isinstance(value, dict):
+        digest.update(b"{")
+        for key, entry in value.items():
+            digest.update(json.dumps(key).encode())
+            _feed(digest, entry)
+        digest.update(b"}")
+    elif isinstance(value, list | tuple):
+        digest.update(b"[")
+        for entry in value:
+            _feed(digest, entry)
+        digest.update(b"]")
+    elif isinstance(value, Tensor):
+        digest.update(f"{value.dtype}{tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    else:
+        digest.update(json.dumps(value).encode())
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    digest = hashlib.sha256()
+    _feed(digest, content)
+    return digest.hexdigest()
+
+
+def save(path: str | Path, content: dict[str, Any]) -> None:
+    """Save atomically; what was at `path` stays beside it as <stem>.previous.pt.
+
+    Args:
+        path: ends in .pt.
+        content: nested dicts and lists of tensors and plain JSON values.
+    """
+    path = Path(path)
+    whole = {"format": FORMAT, "sha256": _checksum(content), "content": content}
+    fresh = write_atomically(path.with_name(f".{path.name}.new"), lambda part: torch.save(whole, part))
+    if path.exists():
+        path.replace(_previous(path))
+    fresh.replace(path)
+
+
+def _previous(path: Path) -> Path:
+    return path.with_name(f"{path.stem}.previous.pt")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        whole = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # torch raises many kinds for a damaged or foreign file
+        raise ValueError(f"{path} can't be read ({type(error).__name__}: {str(error).splitlines()[0]})") from error
+    if not isinstance(whole, dict) or whole.get("format") != FORMAT:
+        raise ValueError(f"{path} is not a checkpoint of this workbench (format {FORMAT})")
+    if _checksum(whole["content"]) != whole["sha256"]:
+        raise ValueError(f"{path} is damaged: its content differs from its checksum")
+    return whole["content"]
+
+
+def load(path: str | Path) -> dict[str, Any]:
+    """Load a checkpoint; if it is missing or damaged and the one before is good, that one, with a warning.
+
+    Returns:
+        What `save` was given, tensors on the CPU.
+
+    Raises:
+        MissingInputError: neither is there.
+        ValueError: damaged, or not a checkpoint of ours.
+    """
+    path = Path(path)
+    try:
+        return _read(path)
+    except FileNotFoundError as error:
+        first: Exception = MissingInputError(f"no checkpoint at {path}: run notebooks/02_train.ipynb first")
+        first.__cause__ = error
+    except ValueError as error:
+        first = error
+    try:
+        content = _read(_previous(path))
+    except (FileNotFoundError, ValueError):
+        raise first from None
+    warnings.warn(f"{first}; going on from {_previous(path).name}, the checkpoint before", stacklevel=2)
+    return content
+
+
+def exists(path: str | Path) -> bool:
+    """Whether there is anything for `load` to read."""
+    return Path(path).exists() or _previous(Path(path)).exists()

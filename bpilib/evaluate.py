@@ -1,0 +1,217 @@
+"""Scores of a run, their metrics with intervals, and ensembles."""
+
+import io
+import itertools
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.stats import binomtest
+from sklearn.metrics import confusion_matrix
+
+from bpilib.config import MODALITIES, Config, ensemble_weights
+from bpilib.feeders import Feeder
+from bpilib.files import MissingInputError, write_atomically
+from bpilib.model import CTRGCNClassifier
+from bpilib.runs import Run, open_run
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Logits of a set of clips.
+
+    Attributes:
+        logits: (n, K) float32.
+        labels: (n,) int64.
+        names: (n,) str, of the clips.
+        classes: K class names.
+        epoch: of the weights.
+        heldout: the held-out clips' scores, or None.
+    """
+
+    logits: np.ndarray
+    labels: np.ndarray
+    names: np.ndarray
+    classes: list[str]
+    epoch: int = 0
+    heldout: "Scores | None" = None
+
+    @property
+    def predictions(self) -> np.ndarray:
+        """(n,) int64."""
+        return self.logits.argmax(1)
+
+    def top(self, k: int = 1) -> float:
+        """Share of clips, in %, whose class is among the k highest logits."""
+        k = min(k, self.logits.shape[1])
+        best = np.argpartition(-self.logits, k - 1, 1)[:, :k]
+        return 100 * float((best == self.labels[:, None]).any(1).mean())
+
+    def interval(self) -> tuple[float, float]:
+        """95 % Wilson interval of top-1, in %."""
+        right = int((self.predictions == self.labels).sum())
+        low, high = binomtest(right, len(self.labels)).proportion_ci(0.95, method="wilson")
+        return 100 * float(low), 100 * float(high)
+
+    def confusion(self) -> np.ndarray:
+        """(K, K) counts, rows the true classes."""
+        return confusion_matrix(self.labels, self.predictions, labels=np.arange(len(self.classes)))
+
+    def per_class(self) -> pd.DataFrame:
+        """Per class: clips, top-1 in %, and the class most often taken for it."""
+        matrix = self.confusion()
+        counts = matrix.sum(1)
+        wrong = matrix - np.diag(np.diag(matrix))
+        taken = [self.classes[row.argmax()] if row.any() else "" for row in wrong]
+        top1 = 100 * np.diag(matrix) / np.maximum(counts, 1)
+        return pd.DataFrame({"class": self.classes, "clips": counts, "top1": top1, "most often taken for": taken})
+
+    def save(self, path: str | Path) -> None:
+        """Write a scores.npz, atomically."""
+        arrays = {"logits": self.logits, "labels": self.labels, "names": self.names, "epoch": np.array(self.epoch)}
+        arrays["classes"] = np.array(self.classes)
+        if self.heldout is not None:
+            arrays |= {f"heldout_{name}": getattr(self.heldout, name) for name in ("logits", "labels", "names")}
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **arrays)
+        write_atomically(path, buffer.getvalue())
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Scores":
+        """Read a scores.npz.
+
+        Raises:
+            MissingInputError: not there.
+            ValueError: damaged.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                arrays = dict(archive)
+            classes, epoch = arrays["classes"].tolist(), int(arrays["epoch"])
+            names = ("logits", "labels", "names")
+            held = None
+            if "heldout_logits" in arrays:
+                held = cls(*(arrays[f"heldout_{name}"] for name in names), classes, epoch)
+            return cls(*(arrays[name] for name in names), classes, epoch, held)
+        except FileNotFoundError as error:
+            raise MissingInputError(f"no scores at {path}: run notebooks/03_evaluate.ipynb first") from error
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{path} is damaged ({error}): run notebooks/03_evaluate.ipynb again") from error
+
+
+@torch.no_grad()
+def predict(model: CTRGCNClassifier, feeder: Feeder, batch_size: int) -> np.ndarray:
+    """(n, K) float32 logits of all of a feeder's clips, in order; float32 whatever the training precision."""
+    was_training = model.training
+    model.eval()
+    parts = torch.arange(len(feeder)).split(batch_size)
+    logits = torch.cat([model(feeder.batch(part)[0]).logits.float().cpu() for part in parts])
+    model.train(was_training)
+    return logits.numpy()
+
+
+def score(run: Run) -> Scores:
+    """Scores of a run's test clips, and of its held-out clips where it has some."""
+
+    def part(name: str) -> Scores | None:
+        indices = run.indices(name)
+        if not len(indices):
+            return None
+        logits = predict(run.model, run.feeder(name), run.config.test_batch_size)
+        labels, names = run.store.labels[indices], run.store.names[indices]
+        return Scores(logits, labels, names, run.store.classes, run.epoch)
+
+    test, held = part("test"), part("heldout")
+    return Scores(test.logits, test.labels, test.names, test.classes, test.epoch, held)
+
+
+def evaluate(config: Config, which: str = "best") -> Scores:
+    """Score a trained run and, for its selected weights, save scores.npz in its directory.
+
+    Args:
+        config: dataset, benchmark, model, modality, seed, tag and outputs name the run.
+        which: "best" (the selected epoch) or "last".
+
+    Raises:
+        MissingInputError: no such run.
+    """
+    scores = score(open_run(config, which))
+    if which == "best":
+        scores.save(config.run_directory / "scores.npz")
+    return scores
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """A weighted sum of the logits of several streams; `origin` says where the weights come from."""
+
+    scores: Scores
+    weights: dict[str, float]
+    origin: str
+
+
+def ensemble(streams: dict[str, Scores], model: str = "bpi", weights: str | list[float] = "published") -> Ensemble:
+    """Add up the logits of streams of the same test clips.
+
+    Args:
+        streams: modality → scores.
+        model: whose published weights.
+        weights: "published", "searched" (on held-out scores, never on test), "equal", or a list in the streams' order.
+
+    Raises:
+        ValueError: no streams; streams of other clips; nothing to search on; an unknown name.
+    """
+    if not streams:
+        raise ValueError("no streams to ensemble: run 02 and 03 for at least one modality")
+    first, *_ = streams.values()
+    for name, scores in streams.items():
+        if not np.array_equal(scores.names, first.names) or scores.classes != first.classes:
+            raise ValueError(f"stream {name} was scored on other clips or classes than {next(iter(streams))}")
+    origin = weights if isinstance(weights, str) else "given"
+    if weights == "published":
+        weights = ensemble_weights(model, list(streams))
+        if weights is None:
+            weights, origin = [1.0] * len(streams), f"equal (none published for {model} with {', '.join(streams)})"
+    elif weights == "searched":
+        weights = _search(streams)
+    elif weights == "equal":
+        weights = [1.0] * len(streams)
+    elif isinstance(weights, str):
+        raise ValueError(f"weights: expected published, searched, equal or numbers, got {weights!r}")
+    if len(weights) != len(streams):
+        raise ValueError(f"weights: expected {len(streams)} numbers, got {len(weights)}")
+    total = sum(w * s.logits for w, s in zip(weights, streams.values()))
+    scores = Scores(total, first.labels, first.names, first.classes, first.epoch)
+    return Ensemble(scores, dict(zip(streams, map(float, weights))), origin)
+
+
+def _search(streams: dict[str, Scores]) -> list[float]:
+    """The grid point of highest held-out top-1; of equals, the one nearest to equal weights."""
+    held = [scores.heldout for scores in streams.values()]
+    if any(scores is None for scores in held):
+        without = [name for name, scores in streams.items() if scores.heldout is None]
+        raise ValueError(
+            f"no held-out scores for {', '.join(without)}: train with the parameter select='heldout' to search "
+            "ensemble weights, or use the published ones"
+        )
+    logits, labels = np.stack([scores.logits for scores in held]), held[0].labels  # (S, n, K)
+    grid = [g for g in itertools.product(np.arange(0, 1.01, 0.1), repeat=len(held)) if max(g) == 1]
+    right = [(np.tensordot(g, logits, 1).argmax(1) == labels).mean() for g in grid]
+    return list(max(zip(right, grid), key=lambda pair: (pair[0], -np.ptp(pair[1]), pair[1]))[1])
+
+
+def subsets(streams: dict[str, Scores], model: str, weights: str = "published") -> pd.DataFrame:
+    """Every subset of the streams: subset, n (streams), weights, origin, top1, low, high (95 % interval), top5."""
+    order = [name for name in MODALITIES if name in streams]
+    rows = []
+    for size in range(1, len(order) + 1):
+        for names in itertools.combinations(order, size):
+            whole = ensemble({name: streams[name] for name in names}, model, weights if size > 1 else "equal")
+            low, high = whole.scores.interval()
+            used = ", ".join(f"{w:g}" for w in whole.weights.values())
+            row = (" + ".join(names), size, used, whole.origin, whole.scores.top(1), low, high, whole.scores.top(5))
+            rows.append(row)
+    return pd.DataFrame(rows, columns=["subset", "n", "weights", "origin", "top1", "low", "high", "top5"])

@@ -1,0 +1,192 @@
+"""A run: what is built from a configuration, and what lies in a run directory."""
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+from bpilib import checkpoint
+from bpilib.config import Config, pick_device, resolve
+from bpilib.data.store import SkeletonStore
+from bpilib.feeders import Feeder
+from bpilib.files import MissingInputError, write_atomically
+from bpilib.model import CTRGCNClassifier, build_model
+from bpilib.prompts import load_prompts
+from bpilib.text import TextEncoder, build_text
+
+
+@dataclass
+class Run:
+    """The parts of a run, on its device.
+
+    Attributes:
+        config: resolved parameters.
+        store: prepared data.
+        model: the network.
+        text: the text encoder, or None (ctrgcn).
+        text_digest: hash of the prompts.
+        device: where model and text live.
+        epoch: epochs the weights were trained for.
+    """
+
+    config: Config
+    store: SkeletonStore
+    model: CTRGCNClassifier
+    text: TextEncoder | None
+    text_digest: str
+    device: torch.device
+    epoch: int = 0
+
+    def indices(self, part: str) -> np.ndarray:
+        """Clips to train on ("train"), select with ("heldout"; empty unless select is heldout), or test on ("test").
+
+        Held-out clips are those of a fixed share of the training subjects, the same for every seed and modality.
+        """
+        test = self.store.split(self.config.benchmark, "test")
+        train = self.store.split(self.config.benchmark, "train")
+        if part == "test":
+            return test
+        keep = np.zeros(len(train), bool)
+        if self.config.select == "heldout":
+            subjects = np.unique(self.store.subjects[train])
+            count = max(1, round(self.config.heldout * len(subjects)))
+            if count == len(subjects):
+                raise ValueError(f"heldout {self.config.heldout} leaves none of {len(subjects)} subjects for training")
+            keep = np.isin(self.store.subjects[train], np.random.default_rng(0).permutation(subjects)[:count])
+        return train[keep] if part == "heldout" else train[~keep]
+
+    def feeder(self, part: str, train: bool = False) -> Feeder:
+        """A feeder of "train", "heldout" or "test" clips, of the modality that the network is fed."""
+        fed = self.config.modality
+        if self.config.model != "ctrgcn":
+            fed = fed.replace("bone", "joint")  # the network's operator makes the bones
+        repeats = self.config.repeats if train else 1
+        return Feeder(
+            self.store, self.indices(part), fed, train=train, device=self.device, seed=self.config.seed, repeats=repeats
+        )
+
+    def load_weights(self, content: dict[str, Any], path: Path) -> None:
+        """Take network and trained text encoder from a checkpoint's content.
+
+        Raises:
+            ValueError: the checkpoint is of another model, data set, ... each difference named.
+        """
+        mine, its = self.config.result_settings(), content["config"]
+        shape = ("dataset", "model", "modality", "width", "k", "text")
+        wrong = [f"{name}: {its.get(name)!r}, expected {mine[name]!r}" for name in shape if its.get(name) != mine[name]]
+        if wrong:
+            raise ValueError(f"{path} is a checkpoint of another model ({'; '.join(wrong)}): choose that run instead")
+        self.model.load_state_dict(content["model"])
+        if self.text is not None:
+            self.text.load_state_dict(content["text"])
+        self.epoch = content["epoch"]
+
+
+def build(config: Config) -> Run:
+    """Open the data, build network and text encoder on the configured device.
+
+    Raises:
+        MissingInputError: no prepared data, or no prompts.
+        ValueError: a store of another data set; prompts that miss a class.
+    """
+    device = pick_device(config.device)
+    store = SkeletonStore.open(config.data)
+    if store.dataset != config.dataset:
+        raise ValueError(
+            f"{config.data} holds the data set {store.dataset}, but the parameter dataset is {config.dataset}"
+        )
+    text, digest, embed_dim = None, "", 512
+    if config.model != "ctrgcn":
+        prompts = load_prompts(config.prompts, store.classes)
+        text = build_text(
+            config.text,
+            config.model,
+            prompts,
+            minilm_path=Path(config.prompts).with_suffix(".minilm.npz"),
+            clip_model=config.clip_model,
+            clip_pretrained=config.clip_pretrained,
+            trained=config.clip_trained,
+        ).to(device)
+        digest, embed_dim = prompts.digest(), text.dim
+    model = build_model(
+        config.model, store.skeleton, len(store.classes), config.modality, store.persons, embed_dim, config.k,
+        config.width,
+    ).to(device)  # fmt: skip
+    return Run(config, store, model, text, digest, device)
+
+
+def open_run(config: Config, which: str = "best") -> Run:
+    """A trained run, by the parameters that name its directory; the others are taken from the run.
+
+    Args:
+        config: dataset, benchmark, model, modality, seed, tag and outputs choose the run.
+        which: "best" (the selected epoch) or "last".
+
+    Raises:
+        MissingInputError: no such run; those there are, are listed.
+        ValueError: which is neither; a damaged checkpoint or one of another model.
+    """
+    if which not in ("best", "last"):
+        raise ValueError(f"which: expected 'best' or 'last', got {which!r}")
+    path = config.run_directory / f"{which}.pt"
+    if not checkpoint.exists(path):
+        found = sorted(str(p.parent.relative_to(config.outputs)) for p in Path(config.outputs).glob("*/*/best.pt"))
+        raise MissingInputError(
+            f"no trained run in {config.run_directory}: run notebooks/02_train.ipynb with the same parameters first. "
+            f"Runs there are: {', '.join(found) or 'none'}"
+        )
+    run = build(saved_config(config))
+    run.load_weights(checkpoint.load(path), path)
+    return run
+
+
+def saved_config(config: Config) -> Config:
+    """The configuration a run was started with, places and machine as given now."""
+    path = config.run_directory / "config.yaml"
+    try:
+        saved = yaml.safe_load(path.read_text())
+    except FileNotFoundError as error:
+        raise MissingInputError(f"{path} is missing: is {config.run_directory} a run directory?") from error
+    given = config.settings()
+    return resolve(**(given | {name: saved[name] for name in config.result_settings() if name in saved}))
+
+
+def claim(config: Config) -> None:
+    """Write config.yaml into the run directory, or check that the one there asks for the same results.
+
+    Raises:
+        ValueError: another configuration is there; the differences are listed.
+    """
+    path = config.run_directory / "config.yaml"
+    if path.exists():
+        there, now = yaml.safe_load(path.read_text()), config.result_settings()
+        differ = [f"{key}: {there.get(key)!r} there, {now[key]!r} now" for key in now if there.get(key) != now[key]]
+        if differ:
+            raise ValueError(
+                f"{config.run_directory} holds a run with other settings ({'; '.join(differ)}). Nothing was changed: "
+                "set the parameter tag (say tag='b') or outputs to start another run beside it, or use its settings"
+            )
+        return
+    write_atomically(path, yaml.safe_dump(config.settings(), sort_keys=False))
+
+
+def autocast(config: Config, device: torch.device) -> tuple[AbstractContextManager, str]:
+    """The context of the forward pass in training, and the precision's name.
+
+    auto: on a GPU bf16 (fp16 on those without), on a CPU bf16 if its instructions are there, else fp32.
+    """
+    precision = config.precision
+    if precision == "auto":
+        if device.type == "cuda":
+            precision = "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+        else:
+            has = [getattr(torch.cpu, name, bool)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
+            precision = "bf16" if any(has) else "fp32"
+    if precision == "fp16" and device.type == "cpu":
+        raise ValueError("parameter precision: fp16 is for GPUs; use bf16 or fp32 on a CPU")
+    kind = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    return torch.autocast(device.type, dtype=kind, enabled=precision != "fp32"), precision

@@ -1,0 +1,72 @@
+"""Training: the published recipe, exact resume, nothing lost."""
+
+import contextlib
+import json
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bpilib.config import Config
+from bpilib.runs import claim
+from bpilib.trainer import DrawConfusion, Trainer, Watch
+
+
+def fit(config: Config, watch: Watch | None = None, draw_confusion: DrawConfusion | None = None) -> Path:
+    """Train, or go on where a run of the same configuration stopped, or return what is done.
+
+    Args:
+        config: from `bpilib.config.resolve`.
+        watch: called after each epoch with the history so far (see metrics.csv), for live curves.
+        draw_confusion: (K, K) counts and class names to an (H, W, 3) uint8 image for TensorBoard.
+
+    Returns:
+        The run directory: config.yaml, last.pt, best.pt, metrics.csv, tensorboard/, scores.npz, summary.json.
+
+    Raises:
+        MissingInputError: no prepared data.
+        ValueError: the directory holds a run with other settings; a damaged checkpoint; ...
+        KeyboardInterrupt: after Ctrl-C, once everything is saved.
+    """
+    folder = config.run_directory
+    claim(config)
+    if (folder / "summary.json").exists():
+        summary = json.loads((folder / "summary.json").read_text())
+        print(f"done already: {folder}, top-1 {summary['test_top1']:.2f} % after {summary['epochs']} epochs")
+        if watch:
+            watch(history(config))
+        return folder
+    trainer = Trainer(config, draw_confusion)
+    with contextlib.closing(trainer), _interruptible() as stop:
+        trainer.run_epochs(stop, watch)
+    return folder
+
+
+def history(config: Config) -> pd.DataFrame:
+    """metrics.csv of a run: one row an epoch."""
+    return pd.read_csv(config.run_directory / "metrics.csv")
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C sets a flag, so that a step is never cut in two; the second Ctrl-C interrupts at once."""
+    hit = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield hit.is_set
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def handler(number: int, frame: Any) -> None:
+        signal.signal(signal.SIGINT, before)
+        hit.set()
+        print("\ninterrupted: saving after this step (again to stop at once)", file=sys.stderr)
+
+    signal.signal(signal.SIGINT, handler)
+    try:
+        yield hit.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,279 @@
+"""The state of one training run, and its steps, epochs, checkpoints and logs."""
+
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+from tqdm.auto import tqdm
+
+from bpilib import checkpoint, draws
+from bpilib.config import Config, seed_everything
+from bpilib.evaluate import Scores, score
+from bpilib.files import write_atomically
+from bpilib.losses import Loss, skeleton_text_loss
+from bpilib.runs import Run, autocast, build
+
+Watch = Callable[[pd.DataFrame], None]
+DrawConfusion = Callable[[np.ndarray, list[str]], np.ndarray]
+
+
+def learning_rate(config: Config, epoch: int, share: float) -> float:
+    """The learning rate in epoch `epoch` (from 0), `share` of it done.
+
+    step: as published, constant within an epoch; linear warm-up, then a tenth after each of `steps`.
+    cosine: both parts continuous, down to 0 at the end.
+    """
+    if config.schedule == "step":
+        if epoch < config.warmup:
+            return config.lr * (epoch + 1) / config.warmup
+        return config.lr * 0.1 ** sum(epoch >= step for step in config.steps or [])
+    done = epoch + share
+    if done < config.warmup:
+        return config.lr * max(done, 1e-3) / config.warmup
+    left = (done - config.warmup) / max(config.epochs - config.warmup, 1e-9)
+    return config.lr * 0.5 * (1 + math.cos(math.pi * min(left, 1)))
+
+
+@dataclasses.dataclass
+class Progress:
+    """Where training stands; all of it is in every checkpoint.
+
+    Sums are of the running epoch: clips, then loss, cross-entropy, contrastive loss and right answers times clips.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    sums: list[float] = dataclasses.field(default_factory=lambda: [0.0] * 5)
+    seconds: float = 0.0
+    rows: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    resumed: int = 0
+
+
+class Trainer:
+    """The state of one training; `fit` drives it."""
+
+    def __init__(self, config: Config, draw_confusion: DrawConfusion | None = None):
+        self.config, self.draw_confusion = config, draw_confusion
+        self.folder = config.run_directory
+        seed_everything(config.seed)
+        self.run: Run = build(config)
+        self.feeder = self.run.feeder("train", train=True)
+        parameters = list(self.run.model.parameters())
+        if self.run.text is not None:
+            parameters += [p for p in self.run.text.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.SGD(
+            parameters, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0,
+            weight_decay=config.weight_decay,
+        )  # fmt: skip
+        self.autocast, self.precision = autocast(config, self.run.device)
+        self.scaler = torch.amp.GradScaler(self.run.device.type, enabled=self.precision == "fp16")
+        self.progress = Progress()
+        self.batches = max(1, len(self.feeder) // config.batch_size)  # as published, an incomplete last one is dropped
+        if checkpoint.exists(self.folder / "last.pt"):
+            self._resume()
+        self.board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.progress.epoch)
+
+    def close(self) -> None:
+        """Flush TensorBoard."""
+        self.board.close()
+
+    def run_epochs(self, stop: Callable[[], bool], watch: Watch | None) -> None:
+        """Train to the last epoch; save after each, now and then within, and on interrupt."""
+        clips = self.batches * self.config.batch_size
+        with tqdm(total=self.config.epochs * clips, unit=" clips", desc=self.folder.name, smoothing=0.05) as bar:
+            bar.update((self.progress.epoch * self.batches + self.progress.batch) * self.config.batch_size)
+            while self.progress.epoch < self.config.epochs:
+                self._train_epoch(bar, stop)
+                self._finish_epoch()
+                if watch:
+                    watch(pd.DataFrame(self.progress.rows))
+        self._finish()
+
+    def _train_epoch(self, bar: tqdm, stop: Callable[[], bool]) -> None:
+        progress, config = self.progress, self.config
+        self.feeder.epoch = progress.epoch
+        order = np.random.default_rng((config.seed, progress.epoch)).permutation(len(self.feeder))
+        self.run.model.train()
+        saved = started = time.monotonic()
+        before = progress.seconds
+        while progress.batch < self.batches:
+            size = config.batch_size
+            self._step(order[progress.batch * size : (progress.batch + 1) * size])
+            progress.batch += 1
+            progress.seconds = before + time.monotonic() - started
+            clips, loss, _, _, right = progress.sums
+            bar.set_postfix(epoch=progress.epoch + 1, loss=f"{loss / clips:.3f}", top1=f"{100 * right / clips:.1f}%",
+                            refresh=False)  # fmt: skip
+            bar.update(size)
+            due = time.monotonic() - saved > 60 * config.checkpoint_minutes
+            if stop() or (due and progress.batch < self.batches):
+                self._save()
+                saved = time.monotonic()
+            if stop():
+                raise KeyboardInterrupt(f"saved in {self.folder}: run the same again to go on")
+
+    def _step(self, positions: np.ndarray) -> None:
+        """One update from the clips at these positions of the epoch."""
+        config, progress = self.config, self.progress
+        rate = learning_rate(config, progress.epoch, progress.batch / self.batches)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        x, labels = self.feeder.batch(positions)
+        self.optimizer.zero_grad(set_to_none=True)
+        with self.autocast:
+            out = self.run.model(x)
+            texts = self._texts(labels, positions)
+        loss = skeleton_text_loss(out, texts, labels, config.alpha)
+        if not torch.isfinite(loss.total):
+            raise ValueError(
+                f"the loss is {loss.total.item()} in epoch {progress.epoch + 1}, step {progress.batch + 1}: lower lr "
+                f"(now {rate:g}) or use precision='fp32'. {self.folder / 'last.pt'} holds the last good state"
+            )
+        self.scaler.scale(loss.total).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self._count(loss, out.logits, labels)
+
+    def _texts(self, labels: Tensor, positions: np.ndarray) -> Tensor | None:
+        """(1+P, N, D), a synonym drawn for each clip; None without text."""
+        if self.run.text is None:
+            return None
+        at = torch.as_tensor(positions, device=labels.device)
+        chosen = draws.uniform(self.config.seed, self.progress.epoch, at, draws.SYNONYM, 1)[:, 0]
+        return self.run.text(labels, chosen)
+
+    def _count(self, loss: Loss, logits: Tensor, labels: Tensor) -> None:
+        contrastive = loss.contrastive.mean() if len(loss.contrastive) else torch.zeros(())
+        right = (logits.argmax(1) == labels).float().mean()
+        values = [1.0, *(float(v) for v in (loss.total, loss.cross_entropy, contrastive, right))]
+        self.progress.sums = [s + len(labels) * v for s, v in zip(self.progress.sums, values)]
+
+    def _finish_epoch(self) -> None:
+        """Evaluate if due, log, keep the best, save."""
+        config, progress = self.config, self.progress
+        clips, loss, cross_entropy, contrastive, right = progress.sums
+        row = {
+            "epoch": progress.epoch + 1,
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "train_loss": loss / clips,
+            "cross_entropy": cross_entropy / clips,
+            "contrastive": contrastive / clips if self.run.text is not None else math.nan,
+            "train_top1": 100 * right / clips,
+            "clips_per_second": clips / max(progress.seconds, 1e-9),
+        }
+        progress.epoch, progress.batch = progress.epoch + 1, 0
+        progress.sums, progress.seconds = [0.0] * 5, 0.0
+        self.run.epoch = progress.epoch
+        scores = None
+        if progress.epoch % config.eval_every == 0 or progress.epoch == config.epochs:
+            scores = score(self.run)
+            row |= {"test_top1": scores.top(1), "test_top5": scores.top(5)}
+            if scores.heldout is not None:
+                row |= {"heldout_top1": scores.heldout.top(1), "heldout_top5": scores.heldout.top(5)}
+        progress.rows.append(row)
+        self._log(row, scores)
+        if scores is not None and self._selected() == progress.epoch:
+            checkpoint.save(self.folder / "best.pt", self._weights())
+        self._save()
+        write_atomically(self.folder / "metrics.csv", pd.DataFrame(progress.rows).to_csv(index=False))
+
+    def _best(self, column: str) -> tuple[int, float]:
+        """The epoch (the first of equals) of the highest value in a column of the history, and that value."""
+        rows = [(row[column], -row["epoch"]) for row in self.progress.rows if column in row]
+        value, epoch = max(rows)
+        return -epoch, value
+
+    def _selected(self) -> int:
+        """The evaluated epoch that `select` chooses of those so far."""
+        if self.config.select == "last":
+            return max(row["epoch"] for row in self.progress.rows if "test_top1" in row)
+        return self._best(f"{self.config.select}_top1")[0]
+
+    def _log(self, row: dict[str, Any], scores: Scores | None) -> None:
+        for name, value in row.items():
+            if name != "epoch" and not math.isnan(value):
+                self.board.add_scalar(name, value, row["epoch"])
+        if self.run.text is not None:
+            for name, scale in zip(("global", *self.run.model.parts), self.run.model.logit_scale):
+                self.board.add_scalar(f"logit_scale/{name}", float(scale), row["epoch"])
+        if scores is not None:
+            matrix = scores.confusion()
+            if self.draw_confusion:
+                image = self.draw_confusion(matrix, scores.classes)
+            else:
+                share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+                image = np.kron(np.uint8(255 * share), np.ones((16, 16), np.uint8))[:, :, None]
+            self.board.add_image("confusion", image, row["epoch"], dataformats="HWC")
+        self.board.flush()
+
+    def _weights(self) -> dict[str, Any]:
+        return {
+            "config": self.config.settings(),
+            "epoch": self.progress.epoch,
+            "text_digest": self.run.text_digest,
+            "model": self.run.model.state_dict(),
+            "text": {} if self.run.text is None else self.run.text.state_dict(),
+        }
+
+    def _save(self) -> None:
+        """last.pt: all that going on needs. The learning rate follows from the epoch; draws from their counters."""
+        state = {
+            "progress": dataclasses.asdict(self.progress),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "random": torch.get_rng_state(),
+        }
+        checkpoint.save(self.folder / "last.pt", self._weights() | state)
+
+    def _resume(self) -> None:
+        path = self.folder / "last.pt"
+        content = checkpoint.load(path)
+        if content["text_digest"] != self.run.text_digest:
+            raise ValueError(
+                f"{path} was trained with other prompts than {self.config.prompts} holds now: put them back, or set "
+                "the parameter tag to start another run"
+            )
+        self.run.load_weights(content, path)
+        self.optimizer.load_state_dict(content["optimizer"])
+        self.scaler.load_state_dict(content["scaler"])
+        torch.set_rng_state(content["random"])
+        self.progress = Progress(**content["progress"])
+        self.progress.resumed += 1
+        print(f"going on with {self.folder} after epoch {self.progress.epoch}, step {self.progress.batch}")
+
+    def _finish(self) -> None:
+        """scores.npz of the selected epoch and summary.json."""
+        config, rows = self.config, self.progress.rows
+        epoch = self._selected()
+        best = checkpoint.load(self.folder / "best.pt")
+        self.run.load_weights(best, self.folder / "best.pt")
+        scores = score(self.run)
+        scores.save(self.folder / "scores.npz")
+        test_epoch, test_best = self._best("test_top1")
+        summary = {
+            "epochs": config.epochs,
+            "select": config.select,
+            "selected_epoch": epoch,
+            "test_top1": scores.top(1),
+            "test_top1_interval_95": scores.interval(),
+            "test_top5": scores.top(5),
+            "test_clips": len(scores.labels),
+            "best_test_epoch_as_published": {"epoch": test_epoch, "test_top1": test_best},
+            "parameters": sum(p.numel() for p in self.run.model.parameters()),
+            "training_seconds": sum(self.batches * config.batch_size / row["clips_per_second"] for row in rows),
+            "resumed": self.progress.resumed,
+            "device": str(self.run.device),
+            "precision": self.precision,
+            "torch": torch.__version__,
+        }
+        if scores.heldout is not None:
+            summary["heldout_top1"] = scores.heldout.top(1)
+        write_atomically(self.folder / "summary.json", json.dumps(summary, indent=1) + "\n")
