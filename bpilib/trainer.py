@@ -151,9 +151,9 @@ class Trainer:
         return self.run.text(labels, chosen)
 
     def _count(self, loss: Loss, logits: Tensor, labels: Tensor) -> None:
-        contrastive = loss.contrastive.mean() if len(loss.contrastive) else torch.zeros(())
+        contrastive = loss.contrastive.mean() if len(loss.contrastive) else loss.total.new_zeros(())
         right = (logits.argmax(1) == labels).float().mean()
-        values = [1.0, *(float(v) for v in (loss.total, loss.cross_entropy, contrastive, right))]
+        values = [1.0, *torch.stack([loss.total, loss.cross_entropy, contrastive, right]).tolist()]
         self.progress.sums = [s + len(labels) * v for s, v in zip(self.progress.sums, values)]
 
     def _finish_epoch(self) -> None:
@@ -202,8 +202,8 @@ class Trainer:
             if name != "epoch" and not math.isnan(value):
                 self.board.add_scalar(name, value, row["epoch"])
         if self.run.text is not None:
-            for name, scale in zip(("global", *self.run.model.parts), self.run.model.logit_scale):
-                self.board.add_scalar(f"logit_scale/{name}", float(scale), row["epoch"])
+            for name, scale in zip(("global", *self.run.model.parts), self.run.model.logit_scale.tolist()):
+                self.board.add_scalar(f"logit_scale/{name}", scale, row["epoch"])
         if scores is not None:
             matrix = scores.confusion()
             if self.draw_confusion:

