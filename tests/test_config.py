@@ -1,6 +1,7 @@
 """Parameters: the published recipes to the number, strict names and types, paths, notebooks."""
 
 import dataclasses
+import html
 import itertools
 import re
 from pathlib import Path
@@ -252,9 +253,10 @@ def test_the_tables_have_every_parameter_once_with_its_meaning():
 
 
 def test_a_notebook_shows_the_whole_table():
-    html = resolve(tag="shown")._repr_html_()
-    assert all(f"<th>{f.name}</th>" in html and f.metadata["meaning"] in html for f in dataclasses.fields(Config))
-    assert "<td>shown</td>" in html and "<td>...</td>" not in html  # no row left out
+    shown = resolve(tag="shown")._repr_html_()
+    for f in dataclasses.fields(Config):
+        assert f"<th>{f.name}</th>" in shown and html.escape(f.metadata["meaning"], quote=False) in shown
+    assert "<td>shown</td>" in shown and "<td>...</td>" not in shown  # no row left out
 
 
 # --- ensembles
