@@ -133,24 +133,32 @@ def open_run(config: Config, which: str = "best") -> Run:
     if which not in ("best", "last"):
         raise ValueError(f"which: expected 'best' or 'last', got {which!r}")
     path = config.run_directory / f"{which}.pt"
+    saved = saved_config(config)
     if not checkpoint.exists(path):
-        found = sorted(str(p.parent.relative_to(config.outputs)) for p in Path(config.outputs).glob("*/*/best.pt"))
-        raise MissingInputError(
-            f"no trained run in {config.run_directory}: run notebooks/02_train.ipynb with the same parameters first. "
-            f"Runs there are: {', '.join(found) or 'none'}"
-        )
-    run = build(saved_config(config))
+        raise _no_run(config)
+    run = build(saved)
     run.load_weights(checkpoint.load(path), path)
     return run
 
 
+def _no_run(config: Config) -> MissingInputError:
+    found = sorted(str(p.parent.relative_to(config.outputs)) for p in Path(config.outputs).glob("*/*/best.pt"))
+    return MissingInputError(
+        f"no trained run in {config.run_directory}: run notebooks/02_train.ipynb with the same parameters first. "
+        f"Runs there are: {', '.join(found) or 'none'}"
+    )
+
+
 def saved_config(config: Config) -> Config:
-    """The configuration a run was started with, places and machine as given now."""
+    """The configuration a run was started with, places and machine as given now.
+
+    Raises:
+        MissingInputError: no such run; those there are, are listed.
+    """
     path = config.run_directory / "config.yaml"
-    try:
-        saved = yaml.safe_load(path.read_text())
-    except FileNotFoundError as error:
-        raise MissingInputError(f"{path} is missing: is {config.run_directory} a run directory?") from error
+    if not path.exists():
+        raise _no_run(config)
+    saved = yaml.safe_load(path.read_text())
     given = config.settings()
     return resolve(**(given | {name: saved[name] for name in config.result_settings() if name in saved}))
 

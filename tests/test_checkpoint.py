@@ -154,7 +154,7 @@ def hostile(path: Path):
 
 
 def hostile_plain_pickle(path: Path):
-    path.write_bytes(pickle.dumps(Bomb(path.with_name("executed"))))
+    path.write_bytes(pickle.dumps(Bomb(path.with_name("executed")), protocol=2))
 
 
 class Bomb:

@@ -314,7 +314,7 @@ def test_running_the_cell_again_after_other_variables_were_defined_does_no_harm(
 def test_the_parameters_cell_edited_and_run_again_counts():
     namespace = notebook(CELL, CELL.replace("epochs = None", "epochs = 4"))
     assert from_notebook(namespace).epochs == 4
-    namespace = notebook('# parameters\nepoch = 3\n', "# parameters\nepochs = 3\n")  # a mistake put right
+    namespace = notebook("# parameters\nepoch = 3\n", "# parameters\nepochs = 3\n")  # a mistake put right
     assert from_notebook(namespace).epochs == 3
 
 

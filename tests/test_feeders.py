@@ -1,0 +1,659 @@
+"""Batches: equal to the published pipelines in test mode, distributed as published in train mode."""
+
+import math
+import re
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import chisquare, hypergeom
+
+from bpilib import draws
+from bpilib.feeders import Feeder, rotation
+from bpilib.skeleton import MODALITIES, NTU, UCLA
+
+EVERY_MODALITY = pytest.mark.parametrize("modality", MODALITIES)
+TRAIN = pytest.mark.parametrize("train", [True, False], ids=["train", "test"])
+
+
+def feed(store, positions=None, **options):
+    feeder = Feeder(store, np.arange(len(store)), **options)
+    return feeder.batch(range(len(feeder)) if positions is None else positions)[0].numpy()
+
+
+# The plain version: the page's words, one sample, one frame, one number at a time.
+
+
+def turn_matrices(ax, ay, az):
+    about_x = np.array([[1, 0, 0], [0, math.cos(ax), math.sin(ax)], [0, -math.sin(ax), math.cos(ax)]])
+    about_y = np.array([[math.cos(ay), 0, -math.sin(ay)], [0, 1, 0], [math.sin(ay), 0, math.cos(ay)]])
+    about_z = np.array([[math.cos(az), math.sin(az), 0], [-math.sin(az), math.cos(az), 0], [0, 0, 1]])
+    return about_x, about_y, about_z
+
+
+def plain_stream(x, skeleton, modality):
+    """(T, M, V, 3) to (3, T, V, M) of a stream."""
+    if modality.startswith("bone"):
+        bones = np.zeros_like(x)
+        for child, parent in skeleton.bones:
+            bones[:, :, child] = x[:, :, child] - x[:, :, parent]
+        x = bones
+    if modality.endswith("motion"):
+        motion = np.zeros_like(x)
+        for t in range(len(x) - 1):
+            motion[t] = x[t + 1] - x[t]
+        x = motion
+    return x.transpose(3, 0, 2, 1)
+
+
+def plain_ntu(clip, modality, window=64, chance=None):
+    """chance: three lists of uniform draws (share and place; angles), or None in test mode."""
+    clip = clip.astype(np.float64)
+    valid = max(sum(bool(frame.any()) for frame in clip), 1)
+    if chance:
+        (share, place), angles = chance
+        length = min(max(math.floor((0.5 + 0.5 * share) * valid), 64), valid)
+        start = int(place * (valid - length + 1))
+    else:
+        start = int((1 - 0.95) * valid / 2)
+        length = valid - 2 * start
+    crop = clip[start : start + length]
+    out = []
+    for i in range(window):
+        source = min(max((i + 0.5) * length / window - 0.5, 0), length - 1)
+        low = int(source)
+        high = min(low + 1, length - 1)
+        out.append(crop[low] * (1 - (source - low)) + crop[high] * (source - low))
+    x = np.stack(out)
+    if chance:
+        about_x, about_y, about_z = turn_matrices(*(0.6 * angle - 0.3 for angle in angles))
+        turn = about_z @ about_y @ about_x
+        x = np.array([[[turn @ joint for joint in person] for person in frame] for frame in x])
+    return plain_stream(x, NTU, modality)
+
+
+def plain_ucla(clip, modality, window=52, chance=None):
+    """chance: two lists of uniform draws (angles; a long one of frames), or None in test mode."""
+    x = clip.astype(np.float64)
+    x = x - x[0, 0, 1]
+    if chance:
+        about_x, about_y, _ = turn_matrices(*(math.radians(int(u * 121) - 60) for u in chance[0]), 0)
+        x = x @ (about_y @ about_x)
+    low, high = x.min((0, 1, 2)), x.max((0, 1, 2))
+    x = 2 * (x - low) / np.where(high > low, high - low, np.inf) - (high > low)
+    if chance:
+        copies = [frame for frame in range(len(clip)) for _ in range(100)]
+        drawn = list(dict.fromkeys(int(u * len(copies)) for u in chance[1]))[:window]
+        assert len(drawn) == window
+        frames = sorted(copies[number] for number in drawn)
+    else:
+        frames = np.linspace(0, len(clip) - 1, window).astype(int)
+    return plain_stream(x[frames], UCLA, modality)
+
+
+PLAIN = {"ntu": plain_ntu, "ucla": plain_ucla}
+
+
+def chances(skeleton, seed, epoch, position):
+    """The draws of one sample, for the plain version."""
+
+    def draw(stream, count):
+        return draws.uniform(seed, epoch, torch.tensor([position]), stream, count)[0].tolist()
+
+    if skeleton is NTU:
+        return draw(draws.CROP, 2), draw(draws.ROTATE, 3)
+    return draw(draws.ROTATE, 2), draw(draws.FRAMES, 4000)
+
+
+# Small stores.
+
+
+def ntu_case(seed, frames, bodies):
+    """The goldens' input, as a stored clip (L, M, V, 3)."""
+    x = np.random.RandomState(seed).standard_normal((3, frames, 25, 2)).astype(np.float32)
+    if bodies == 1:
+        x[..., 1] = 0
+    return x.transpose(1, 3, 2, 0)
+
+
+def noise(skeleton, frames, seed):
+    return np.random.RandomState(seed).standard_normal((frames, skeleton.persons, skeleton.num_joints, 3))
+
+
+LENGTHS = (1, 2, 5, 40, 64, 65, 83, 130, 300, 5000)
+
+
+@pytest.fixture(scope="module", params=[NTU, UCLA], ids=lambda s: s.name)
+def store(request, make_store):
+    """Clips of many lengths, noise, label i % 3."""
+    clips = [noise(request.param, frames, seed) for seed, frames in enumerate(LENGTHS)]
+    return make_store(request.param, clips, [i % 3 for i in range(len(clips))])
+
+
+@pytest.fixture(scope="module")
+def short_store(store, make_store):
+    """The same without the longest."""
+    clips = [store.sample(i) for i in range(len(store) - 1)]
+    return make_store(store.skeleton, clips, store.labels[:-1].tolist())
+
+
+@pytest.fixture(scope="module", params=[NTU, UCLA], ids=lambda s: s.name)
+def still_store(request, make_store):
+    """Clips in which nobody moves."""
+    return make_store(request.param, [noise(request.param, 1, n).repeat(n, 0) for n in (1, 3, 70, 200)])
+
+
+@pytest.fixture(scope="module")
+def ntu_frames(make_store):
+    """make(lengths): clips whose joint 1 lies at (t + 1, 0, 0) in frame t, whatever the rotation then makes of it."""
+
+    def make(*lengths):
+        clips = [np.zeros((length, 1, 25, 3)) for length in lengths]
+        for clip in clips:
+            clip[:, 0, 0, 0] = np.arange(len(clip)) + 1
+        return make_store(NTU, clips)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def ucla_frames(make_store):
+    """make(lengths): clips where joint 1 lies at the centre, 2 a step from it, 3 t such steps, the others around."""
+
+    def make(*lengths):
+        clips = [np.zeros((length, 20, 3)) for length in lengths]
+        for clip in clips:
+            clip[:, 2] = (0.3, 0.5, 0.7)
+            clip[:, 3] = clip[:, 2] * np.arange(len(clip))[:, None]
+            clip[:, 4:7] = 3 * np.eye(3)
+            clip[:, 7:10] = -3 * np.eye(3)
+        return make_store(UCLA, clips)
+
+    return make
+
+
+def ucla_frame_numbers(x):
+    """(N, 3, T, V, 1) of `ucla_frames` to the frame numbers drawn (N, T): the steps of joint 3 along the way to 2."""
+    x = x[..., 0].astype(np.float64)
+    step, way = x[..., 2] - x[..., 0], x[..., 3] - x[..., 0]  # (N, 3, T)
+    numbers = (way * step).sum(1) / (step * step).sum(1)
+    assert np.abs(numbers - numbers.round()).max() < 1e-2
+    return numbers.round().astype(int)
+
+
+# Test mode.
+
+
+@pytest.mark.parametrize("key", ["joint_83_seed1_bodies2", "joint_motion_31_seed2_bodies1"])
+def test_ntu_equals_the_published_test_pipeline(key, golden, make_store):
+    modality, frames, seed, bodies = re.fullmatch(r"(\w+)_(\d+)_seed(\d)_bodies(\d)", key).groups()
+    x = feed(make_store(NTU, [ntu_case(int(seed), int(frames), int(bodies))]), modality=modality)
+    assert x.dtype == np.float32
+    np.testing.assert_allclose(x[0], golden("ntu_feeder")[key], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("key", ["joint_a05_s04_e02_v03", "joint_motion_a12_s09_e04_v03"])
+def test_ucla_equals_the_published_test_pipeline(key, golden, make_store):
+    modality, name = re.fullmatch(r"(\w+)_(a\d+_s\d+_e\d+_v\d+)", key).groups()
+    x = feed(make_store(UCLA, [golden("ucla_clips")[name]]), modality=modality)
+    np.testing.assert_allclose(x[0], golden("ucla_feeder")[key], rtol=0, atol=1e-5)
+
+
+def test_rotation_equals_the_published_one(golden):
+    g = golden("rotation")
+    np.testing.assert_allclose(rotation(torch.from_numpy(g["angles_xyz"])), g["matrices"], rtol=0, atol=1e-6)
+
+
+def test_rotations_are_rotations():
+    turns = rotation(torch.rand(50, 3, dtype=torch.float64) * 7 - 3)
+    eye = torch.eye(3, dtype=torch.float64).expand(50, 3, 3)
+    torch.testing.assert_close(turns @ turns.transpose(1, 2), eye)
+    torch.testing.assert_close(torch.linalg.det(turns), torch.ones(50, dtype=torch.float64))
+    for i, matrix in enumerate(turn_matrices(0.3, -0.4, 0.5)):
+        angles = torch.zeros(1, 3, dtype=torch.float64)
+        angles[0, i] = (0.3, -0.4, 0.5)[i]
+        np.testing.assert_allclose(rotation(angles)[0], matrix, atol=1e-12)
+
+
+def test_ucla_takes_the_frames_of_linspace_at_every_length(make_store):
+    lengths = [*range(1, 202), 1000, 5000]
+    clips = [np.zeros((length, 20, 3)) for length in lengths]
+    for clip in clips:
+        clip[:, 5] = np.arange(len(clip))[:, None]
+    store = make_store(UCLA, clips)
+    for window in (1, 13, 52, 100):
+        x = feed(store, window=window)[:, 0, :, 5, 0].astype(np.float64)
+        for length, row in zip(lengths, x):
+            expected = np.linspace(0, length - 1, window).astype(int)
+            frames = (row + 1) / 2 * (length - 1) if length > 1 else np.zeros(window)
+            np.testing.assert_allclose(frames, expected, atol=5e-3)
+
+
+def test_ntu_interpolates_as_torch_does_at_every_length(make_store):
+    lengths = list(range(1, 301, 7))
+    store = make_store(NTU, [noise(NTU, length, length)[:, :1, :] for length in lengths], persons=1)
+    x = feed(store)
+    for i, length in enumerate(lengths):
+        bias = int((1 - 0.95) * length / 2)
+        crop = torch.from_numpy(store.sample(i)[bias : length - bias].copy()).flatten(1)  # (l, VC)
+        wide = torch.nn.functional.interpolate(crop.T[None], size=64, mode="linear", align_corners=False)[0]
+        expected = wide.view(25, 3, 64).permute(1, 2, 0).numpy()
+        np.testing.assert_allclose(x[i, ..., 0], expected, rtol=0, atol=1e-5)
+
+
+# Both modes against the plain version.
+
+
+@EVERY_MODALITY
+@TRAIN
+def test_equals_the_plain_version_sample_by_sample(short_store, modality, train):
+    skeleton = short_store.skeleton
+    feeder = Feeder(short_store, np.arange(len(short_store)), modality, train=train, seed=11, repeats=2)
+    feeder.epoch = 3
+    positions = [*range(len(short_store)), 10, 16, 3]
+    x, y = feeder.batch(positions)
+    assert x.shape == (len(positions), 3, skeleton.window, skeleton.num_joints, skeleton.persons)
+    assert x.dtype == torch.float32
+    assert x.is_contiguous()
+    for i, position in enumerate(positions):
+        row = position % len(short_store)
+        chance = chances(skeleton, 11, 3, position) if train else None
+        expected = PLAIN[skeleton.name](short_store.sample(row), modality, chance=chance)
+        np.testing.assert_allclose(x[i], expected, rtol=0, atol=3e-5)
+        assert y[i] == short_store.labels[row]
+
+
+@TRAIN
+@pytest.mark.parametrize("window", [1, 2, 16, 100])
+def test_other_windows_equal_the_plain_version(short_store, window, train):
+    skeleton, modality = short_store.skeleton, "joint_motion"
+    x = feed(short_store, modality=modality, window=window, train=train, seed=2)
+    assert x.shape[2] == window
+    for i in (0, 1, 4, 7):
+        chance = chances(skeleton, 2, 0, i) if train else None
+        expected = PLAIN[skeleton.name](short_store.sample(i), modality, window, chance)
+        np.testing.assert_allclose(x[i], expected, rtol=0, atol=3e-5)
+
+
+@TRAIN
+def test_long_clips_equal_the_plain_version(store, train):
+    position = LENGTHS.index(5000)
+    x = feed(store, [position], train=train, seed=1)[0]
+    chance = chances(store.skeleton, 1, 0, position) if train else None
+    expected = PLAIN[store.skeleton.name](store.sample(position), "joint", chance=chance)
+    # A position of thousands of frames has three decimals in float32, as in the published interpolation.
+    np.testing.assert_allclose(x, expected, rtol=0, atol=3e-3 if store.skeleton is NTU else 3e-5)
+
+
+@EVERY_MODALITY
+@TRAIN
+def test_clips_of_one_frame(store, modality, train):
+    x = feed(store, [0], modality=modality, train=train)
+    assert np.isfinite(x).all()
+    np.testing.assert_allclose(x, x[:, :, :1].repeat(x.shape[2], 2), atol=1e-6)
+    assert x.any() == (not modality.endswith("motion"))
+
+
+# What does not change.
+
+
+@TRAIN
+@pytest.mark.parametrize("modality", ["joint_motion", "bone_motion"])
+def test_a_still_clip_has_no_motion(still_store, modality, train):
+    assert np.abs(feed(still_store, modality=modality, train=train)).max() < 1e-6
+
+
+@EVERY_MODALITY
+@TRAIN
+def test_motion_ends_at_rest_and_the_roots_bone_is_zero(short_store, modality, train):
+    x = feed(short_store, modality=modality, train=train)
+    if modality.endswith("motion"):
+        assert not x[:, :, -1].any()
+        assert x[-1, :, :-1].any()
+    if modality.startswith("bone"):
+        assert not x[..., short_store.skeleton.root, :].any()
+        others = np.delete(x, short_store.skeleton.root, 3)
+        assert others.any((0, 1, 2, 4)).all()
+
+
+@TRAIN
+def test_streams_are_made_of_one_another(short_store, train):
+    parents = short_store.skeleton.parents
+    joint, bone, joint_motion, bone_motion = (feed(short_store, modality=m, train=train, seed=4) for m in MODALITIES)
+    np.testing.assert_allclose(bone, joint - joint[..., parents, :], atol=1e-6)
+    np.testing.assert_allclose(joint_motion[:, :, :-1], joint[:, :, 1:] - joint[:, :, :-1], atol=1e-6)
+    np.testing.assert_allclose(bone_motion, joint_motion - joint_motion[..., parents, :], atol=1e-5)
+
+
+def test_the_rotation_keeps_ntus_bone_lengths(make_store):
+    clip = noise(NTU, 64, 5)  # 64 frames: the crop is the clip and nothing is interpolated
+    x = feed(make_store(NTU, [clip] * 8), modality="bone", train=True)
+    child, parent = np.array(NTU.bones).T
+    lengths = np.linalg.norm(clip[:, :, child] - clip[:, :, parent], axis=-1)  # (T, M, bones)
+    ours = np.linalg.norm(x[:, :, :, child], axis=1).transpose(0, 1, 3, 2)
+    np.testing.assert_allclose(ours, np.broadcast_to(lengths, ours.shape), atol=1e-5)
+    turned = [np.abs(a - b).max() for a, b in zip(x, x[1:])]
+    assert min(turned) > 0.01  # each sample has its own
+
+
+def test_one_rotation_for_all_frames_and_both_persons(make_store):
+    pose = np.zeros((1, 2, 25, 3))
+    pose[0, :, :3] = np.eye(3)
+    x = feed(make_store(NTU, [pose.repeat(100, 0)] * 5), train=True)
+    np.testing.assert_allclose(x, x[:, :, :1, :, :1] + np.zeros_like(x), atol=1e-6)
+
+
+def test_an_absent_second_person_stays_absent(make_store):
+    store = make_store(NTU, [ntu_case(3, 90, 1)])
+    for modality in MODALITIES:
+        x = feed(store, modality=modality, train=True)
+        assert not x[..., 1].any()
+        assert x[..., 0].any()
+
+
+@TRAIN
+def test_the_store_is_left_as_it_is(short_store, train):
+    before = short_store.poses.copy()
+    feed(short_store, train=train, modality="bone_motion")
+    assert np.array_equal(short_store.poses, before)
+
+
+# Frames that are all zero.
+
+
+@TRAIN
+def test_empty_frames_count_off_the_end_of_an_ntu_clip(make_store, train):
+    clip = noise(NTU, 120, 1)
+    clip[100:] = 0
+    inside = noise(NTU, 120, 2)
+    inside[[3, 40, 41, 77]] = 0
+    store = make_store(NTU, [clip, inside, clip[:100], inside[:116]])
+    assert store.valid_frames.tolist() == [100, 116, 100, 112]
+    x = feed(store, [0, 1], train=train)
+    for i in range(2):
+        chance = chances(NTU, 0, 0, i) if train else None
+        # The first `valid` frames of what is stored, as published: an empty frame inside stays in and cuts the end.
+        expected = PLAIN["ntu"](store.sample(i), "joint", chance=chance)
+        np.testing.assert_allclose(x[i], expected, rtol=0, atol=3e-5)
+    if not train:
+        np.testing.assert_array_equal(x[0], feed(store, [2])[0])
+
+
+@TRAIN
+def test_a_clip_of_nothing_but_empty_frames_is_zero(make_store, train):
+    store = make_store(NTU, [np.zeros((30, 2, 25, 3)), noise(NTU, 30, 0)])
+    x = feed(store, train=train)
+    assert not x[0].any()
+    assert x[1].any()
+
+
+def test_a_frame_whose_numbers_cancel_is_not_empty(make_store):
+    clip = np.zeros((10, 2, 25, 3))
+    clip[:, 0, 0], clip[:, 0, 1] = 1, -1
+    clip[7:] = 0
+    assert make_store(NTU, [clip]).valid_frames.tolist() == [7]
+
+
+@TRAIN
+def test_a_ucla_clip_that_is_flat_in_an_axis_stays_finite(make_store, train):
+    flat = noise(UCLA, 60, 0)
+    flat[..., 2] = 1.5
+    point = np.full((3, 1, 20, 3), 0.7)
+    x = feed(make_store(UCLA, [flat, point]), train=train)
+    assert np.isfinite(x).all()
+    assert np.abs(x).max() <= 1 + 1e-6
+    assert not x[1].any()
+    if not train:
+        assert not x[0, 2].any()
+        np.testing.assert_allclose([x[0, :2].min(), x[0, :2].max()], [-1, 1], atol=0.1)
+
+
+# NTU's distributions.
+
+
+def crops(store, samples, epochs=1):
+    """Start and length of the crops drawn from the one clip of a store of `ntu_frames`."""
+    found = []
+    for epoch in range(epochs):
+        feeder = Feeder(store, np.zeros(samples, int), train=True, seed=0)
+        feeder.epoch = epoch
+        x = feeder.batch(range(samples))[0][:, :, :, 0, 0].double().norm(dim=1).numpy() - 1  # source frames (N, T)
+        length = (x[:, 60] - x[:, 3]) / 57 * 64
+        start = x[:, 32] - (32.5 * length / 64 - 0.5)
+        for number in (length, start):
+            assert np.abs(number - number.round()).max() < 0.02
+        found.append((start.round().astype(int), length.round().astype(int)))
+    return np.concatenate(found, 1)
+
+
+def test_crop_lengths_and_starts_are_even(ntu_frames):
+    start, length = crops(ntu_frames(200), 2000, epochs=3)
+    counts = np.bincount(length, minlength=201)
+    assert counts[100:200].sum() == len(length)  # floor(200 p), p in [0.5, 1)
+    assert chisquare(counts[100:200]).pvalue > 1e-3
+    assert start.min() == 0
+    assert (start + length).max() == 200
+    assert (start + length <= 200).all()
+    # The start, spread within its own cell, is even over 0 ... 1 whatever the length.
+    place = (start + np.random.RandomState(0).uniform(size=len(start))) / (200 - length + 1)
+    assert chisquare(np.histogram(place, 20, (0, 1))[0]).pvalue > 1e-3
+    assert abs(np.corrcoef(place, length)[0, 1]) < 0.05
+
+
+def test_crops_of_short_clips_are_sixty_four_frames_at_least(ntu_frames):
+    start, length = crops(ntu_frames(80), 2000)
+    counts = np.bincount(length, minlength=81)
+    assert counts[64:80].sum() == 2000
+    # floor(80 p) of 64 and less: p < 65/80, of every other length: 1/80 of the half.
+    expected = np.array([2 * (65 / 80 - 0.5)] + [2 / 80] * 15) * 2000
+    assert chisquare(counts[64:80], expected).pvalue > 1e-3
+    assert set(start[length == 64]) == set(range(17))
+
+
+@pytest.mark.parametrize("frames", [64, 63, 20])
+def test_clips_up_to_sixty_four_frames_are_taken_whole(ntu_frames, frames):
+    x = feed(ntu_frames(frames), train=True, seed=5)[0, :, :, 0, 0]
+    source = np.clip((np.arange(64) + 0.5) * frames / 64 - 0.5, 0, frames - 1)
+    np.testing.assert_allclose(np.linalg.norm(x, axis=0), source + 1, atol=1e-4)
+
+
+def test_rotation_angles_are_even_within_their_bounds(make_store):
+    pose = np.zeros((1, 1, 25, 3))
+    pose[0, 0, :3] = np.eye(3)
+    feeder = Feeder(make_store(NTU, [pose]), np.zeros(4000, int), train=True, window=1)
+    turn = feeder.batch(range(4000))[0][:, :, 0, :3, 0].double().numpy()  # columns: where the axes go
+    about_y = np.arcsin(turn[:, 2, 0])
+    about_x = np.arctan2(-turn[:, 2, 1], turn[:, 2, 2])
+    about_z = np.arctan2(-turn[:, 1, 0], turn[:, 0, 0])
+    for angle in (about_x, about_y, about_z):
+        assert np.abs(angle).max() < 0.3 + 1e-6
+        assert np.abs(angle).max() > 0.299
+        assert chisquare(np.histogram(angle, 40, (-0.3, 0.3))[0]).pvalue > 1e-3
+    correlations = np.corrcoef([about_x, about_y, about_z]) - np.eye(3)
+    assert np.abs(correlations).max() < 0.05
+
+
+# NW-UCLA's distributions.
+
+
+def test_turns_are_whole_degrees_of_sixty_either_way(make_store):
+    pose = np.zeros((1, 20, 3))
+    pose[0, 2:5] = np.eye(3)  # joints 1 and 2 (the centre) at the origin, the axes at joints 3 to 5
+    pose[0, 5:8] = -np.eye(3)
+    feeder = Feeder(make_store(UCLA, [pose]), np.zeros(12_100, int), train=True, window=1)
+    x = feeder.batch(range(12_100))[0][:, :, 0, :, 0].double().numpy()  # (N, 3, V)
+    # Each axis is stretched by the normalisation, so its image is known up to length: a column of Ry Rx.
+    columns = x[:, :, 2:5] - x[:, :, :1]
+    columns /= np.linalg.norm(columns, axis=2, keepdims=True)
+    about_y = np.degrees(np.arctan2(columns[:, 0, 2], columns[:, 0, 0]))
+    about_x = np.degrees(np.arctan2(columns[:, 2, 1], columns[:, 1, 1]))
+    for angle in (about_x, about_y):
+        assert np.abs(angle - angle.round()).max() < 1e-3
+        counts = np.bincount(angle.round().astype(int) + 60)
+        assert len(counts) == 121
+        assert chisquare(counts).pvalue > 1e-3
+    assert abs(np.corrcoef(about_x, about_y)[0, 1]) < 0.03
+    for i in range(0, 12_100, 1000):
+        expected_x, expected_y, _ = turn_matrices(math.radians(about_x[i]), math.radians(about_y[i]), 0)
+        np.testing.assert_allclose(columns[i].T, expected_y @ expected_x, atol=1e-5)
+
+
+@pytest.mark.parametrize("frames", [2, 3])
+def test_frames_are_drawn_out_of_a_hundred_copies_each(ucla_frames, frames):
+    samples = 3000
+    feeder = Feeder(ucla_frames(frames), np.zeros(samples, int), train=True, seed=1)
+    chosen = ucla_frame_numbers(feeder.batch(range(samples))[0].numpy())
+    assert chosen.shape == (samples, 52)
+    assert (np.diff(chosen) >= 0).all()
+    law = hypergeom(100 * frames, 100, 52)
+    for frame in range(frames):
+        times = (chosen == frame).sum(1)
+        assert times.mean() == pytest.approx(law.mean(), abs=4 * law.std() / math.sqrt(samples))
+        assert times.var() == pytest.approx(law.var(), rel=0.12)  # with replacement it is at least 20 % more
+        values = np.arange(law.ppf(0.02), law.ppf(0.98) + 1)
+        counts = [(times < values[0]).sum(), *((times == v).sum() for v in values), (times > values[-1]).sum()]
+        expected = np.array([law.cdf(values[0] - 1), *law.pmf(values), law.sf(values[-1])]) * samples
+        assert chisquare(counts, expected).pvalue > 1e-3
+
+
+def test_frames_of_a_long_clip_are_drawn_evenly(ucla_frames):
+    feeder = Feeder(ucla_frames(150), np.zeros(600, int), train=True, seed=1)
+    chosen = ucla_frame_numbers(feeder.batch(range(600))[0].numpy())
+    assert (np.diff(chosen) >= 0).all()
+    assert chisquare(np.bincount(chosen.ravel(), minlength=150)).pvalue > 1e-3
+    repeated = (np.diff(chosen) == 0).any(1).mean()
+    assert repeated > 0.99  # a frame may come twice: it has a hundred copies
+
+
+def test_each_axis_spans_minus_one_to_one_over_the_whole_clip(make_store):
+    # The extremes are in every frame (three pairs of joints far out), so whatever frames are drawn show them.
+    clip = noise(UCLA, 80, 0)
+    clip[:, 0, 4:7] = clip[:1, 0, 4:7] + 100 * np.eye(3)
+    clip[:, 0, 7:10] = clip[:1, 0, 7:10] - 100 * np.eye(3)
+    clip[:, 0, 10:14] = 60 * np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]])
+    x = feed(make_store(UCLA, [clip] * 20), train=True, seed=3)
+    np.testing.assert_allclose(x.min((2, 3, 4)), -1, atol=1e-6)
+    np.testing.assert_allclose(x.max((2, 3, 4)), 1, atol=1e-6)
+    # In test mode a clip no longer than the window is shown whole.
+    short = feed(make_store(UCLA, [noise(UCLA, 52, 1), noise(UCLA, 9, 2)]))
+    np.testing.assert_allclose(short.min((2, 3, 4)), -1, atol=1e-6)
+    np.testing.assert_allclose(short.max((2, 3, 4)), 1, atol=1e-6)
+
+
+def test_the_span_is_the_clips_and_not_the_drawn_frames(make_store):
+    clip = noise(UCLA, 5000, 0)
+    clip[4321, 0, 3] = (50, 60, 70)  # one frame that is hardly ever drawn
+    store = make_store(UCLA, [clip])
+    feeder = Feeder(store, [0] * 10, train=True)
+    x = feeder.batch(range(10))[0]
+    spans = x.amax((2, 3, 4)) - x.amin((2, 3, 4))
+    assert (spans.median() < 0.5).all()
+
+
+# What a draw depends on.
+
+
+@EVERY_MODALITY
+def test_a_sample_depends_on_seed_epoch_and_position_alone(short_store, modality):
+    count = len(short_store)
+    feeder = Feeder(short_store, np.arange(count), modality, train=True, seed=7, repeats=3)
+    feeder.epoch = 2
+    every, labels = feeder.batch(range(len(feeder)))
+    for positions in ([5], [26, 0, 13], np.random.RandomState(0).permutation(len(feeder))[:20], torch.tensor([4, 4])):
+        x, y = feeder.batch(positions)
+        np.testing.assert_allclose(x, every[np.asarray(positions)], rtol=0, atol=1e-6)
+        assert torch.equal(y, labels[np.asarray(positions)])
+    fresh = Feeder(short_store, np.arange(count), modality, train=True, seed=7, repeats=3)
+    fresh.epoch = 2
+    torch.manual_seed(1)
+    assert torch.equal(fresh.batch(range(len(fresh)))[0], every)
+
+
+def test_other_seeds_epochs_and_positions_give_other_samples(short_store):
+    # A clip of one frame has nothing but its rotation to differ in, and only by whole degrees; leave it out.
+    indices = np.arange(2, len(short_store))
+    positions = np.arange(len(indices))
+
+    def sample(seed, epoch, positions):
+        feeder = Feeder(short_store, indices, train=True, seed=seed, repeats=2)
+        feeder.epoch = epoch
+        return feeder.batch(positions)[0]
+
+    base = sample(0, 0, positions)
+    for other in (sample(1, 0, positions), sample(0, 1, positions), sample(0, 0, positions + len(indices))):
+        assert ((base - other).abs().amax((1, 2, 3, 4)) > 1e-3).all()
+
+
+def test_test_mode_draws_nothing(short_store):
+    options = {"train": False, "repeats": 2}
+    feeder = Feeder(short_store, np.arange(len(short_store)), seed=1, **options)
+    x = feeder.batch(range(len(feeder)))[0]
+    half = len(short_store)
+    np.testing.assert_allclose(x[:half], x[half:], rtol=0, atol=1e-6)
+    other = Feeder(short_store, np.arange(half), seed=2, **options)
+    other.epoch = 5
+    assert torch.equal(other.batch(range(len(other)))[0], x)
+
+
+# Order, labels, repeats, refusals.
+
+
+@TRAIN
+def test_repeats_and_order(short_store, train):
+    indices = np.array([7, 2, 2, 0])
+    feeder = Feeder(short_store, indices, train=train, repeats=5)
+    assert len(feeder) == 20
+    assert len(Feeder(short_store, indices)) == 4
+    _, y = feeder.batch(range(20))
+    assert y.dtype == torch.int64
+    assert y.tolist() == short_store.labels[indices].tolist() * 5
+    if not train:
+        x = feeder.batch([0, 1, 2, 3, 5])[0].numpy()
+        for row, clip in zip(x, [7, 2, 2, 0, 2]):
+            np.testing.assert_allclose(row, feed(short_store, [clip])[0], atol=1e-6)
+
+
+def test_window_is_the_skeletons_own_by_default(short_store):
+    assert Feeder(short_store, [0]).window == short_store.skeleton.window
+    assert Feeder(short_store, [0], window=20).window == 20
+
+
+def test_an_epoch_is_a_feeders_attribute_and_starts_at_zero(short_store):
+    assert Feeder(short_store, [0]).epoch == 0
+
+
+def test_unknown_modalities_are_refused(short_store):
+    with pytest.raises(ValueError, match=r"'motion'.*joint, bone, joint_motion, bone_motion"):
+        Feeder(short_store, [0], "motion")
+
+
+@pytest.mark.parametrize("indices", [[], [-1], [0, 9], [[0, 1]], 3], ids=str)
+def test_indices_out_of_range_are_refused(short_store, indices):
+    with pytest.raises(ValueError, match=r"indices \(n,\) within 0\.\.\.8"):
+        Feeder(short_store, indices)
+
+
+def test_a_mask_is_not_taken_for_indices(short_store):
+    with pytest.raises(ValueError, match="indices"):
+        Feeder(short_store, np.arange(len(short_store)) > 4)
+
+
+@pytest.mark.parametrize("window", [0, -1, 101])
+def test_impossible_windows_are_refused(short_store, window):
+    with pytest.raises(ValueError, match=f"1 to 100 frames, got {window}"):
+        Feeder(short_store, [0], window=window)
+
+
+@pytest.mark.parametrize("positions", [[6], [-1], [0, 1, 99]], ids=str)
+def test_positions_out_of_range_are_refused(short_store, positions):
+    feeder = Feeder(short_store, [0, 1, 2], repeats=2)
+    with pytest.raises(IndexError, match=r"outside 0\.\.\.5"):
+        feeder.batch(positions)
+
+
+@TRAIN
+def test_an_empty_batch_is_empty(short_store, train):
+    skeleton = short_store.skeleton
+    x, y = Feeder(short_store, [0, 1], train=train).batch([])
+    assert x.shape == (0, 3, skeleton.window, skeleton.num_joints, skeleton.persons)
+    assert y.shape == (0,)
