@@ -76,7 +76,9 @@ def test_shapes(name, skeleton):
     assert (out.attention, out.attention_joints) == (None, None)
 
 
-@pytest.mark.parametrize(("name", "parts"), [("gap", ("head", "hand", "hip", "foot")), ("bpi", ("torso", "arm", "leg"))])
+@pytest.mark.parametrize(
+    ("name", "parts"), [("gap", ("head", "hand", "hip", "foot")), ("bpi", ("torso", "arm", "leg"))]
+)
 def test_parts_are_in_order(name, parts):
     assert small(name).parts == parts
     assert small("ctrgcn").parts == ()

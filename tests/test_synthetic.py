@@ -240,7 +240,7 @@ def test_a_complete_folder_is_left_alone_and_an_interrupted_one_completed(tmp_pa
         write_raw(tmp_path / "part", subjects=1, episodes=1, progress=kill)
     part = tmp_path / "part"
     assert len(contents(part)) == 10
-    (part / "a04_s01_e00_v01.json.tmp").write_text('{"file_na')  # what a kill in the middle of a write leaves
+    (part / ".a04_s01_e00_v01.json.77.part").write_text('{"file_na')  # what a kill in the middle of a write leaves
     old = {path: path.stat().st_mtime_ns for path in part.glob("*.json")}
     calls = []
     write_raw(part, subjects=1, episodes=1, progress=lambda done, total: calls.append((done, total)))

@@ -4,7 +4,6 @@ The people and their performances are made in `acting`; here are the cameras, th
 """
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.random import Generator
 
 from bpilib.data.acting import CLASSES, MIRROR, NECK, Person, Pose, act, bump, check, idle, person, solve, turn
+from bpilib.files import write_atomically
 
 FPS = 15
 CYCLES = (0.6, 0.6, 2.2, 2.2, 1.5, 1.6, 2.0, 2.0, 1.1, 1.1)  # seconds, one repetition of each class at tempo 1
@@ -159,7 +159,7 @@ def write_raw(
     note = folder / "synthetic.json"
     _check_folder(folder, note, wanted, {f"{name}.json" for name in names.values()})
     if not note.exists():
-        _write(note, json.dumps(wanted, indent=1))
+        write_atomically(note, json.dumps(wanted, indent=1))
     for done, (label, subject, episode) in enumerate(clips):
         missing = [v for v in VIEWS if not (folder / f"{names[label, subject, episode, v]}.json").exists()]
         clip = perform(label, subject, episode, seed) if missing else None
@@ -167,20 +167,14 @@ def write_raw(
             name = names[label, subject, episode, v]
             seen = observe(clip, v, np.random.default_rng((3, seed, label, subject, episode, v)))
             record = {"file_name": name, "skeletons": np.round(seen, 5).tolist(), "label": label}
-            _write(folder / f"{name}.json", json.dumps(record))
+            write_atomically(folder / f"{name}.json", json.dumps(record))
         if progress:
             progress(len(VIEWS) * (done + 1), len(names))
     return folder
 
 
-def _write(path: Path, text: str):
-    beside = path.with_name(path.name + ".tmp")
-    beside.write_text(text)
-    os.replace(beside, path)
-
-
 def _check_folder(folder: Path, note: Path, wanted: dict, names: set[str]):
-    found = {p.name.removesuffix(".tmp") for p in folder.iterdir()} - {note.name}
+    found = {p.name for p in folder.iterdir() if p.suffix != ".part"} - {note.name}
     foreign = sorted(found - names) if note.exists() else sorted(found)
     if note.exists():
         try:
