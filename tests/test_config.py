@@ -135,7 +135,7 @@ def test_a_wrong_type_is_refused_naming_parameter_and_both_types(name, value):
 
 def test_a_number_that_yaml_read_as_text_comes_with_a_hint():
     given = yaml.safe_load("weight_decay: 1e-4")
-    with pytest.raises(ValueError, match="parameter weight_decay.*in YAML write 1.0e-4, since 1e-4 arrives as text"):
+    with pytest.raises(ValueError, match=r"parameter weight_decay.*in YAML write 1.0e-4, since 1e-4 arrives as text"):
         resolve(**given)
     assert resolve(**yaml.safe_load("weight_decay: 1.0e-4")).weight_decay == 1e-4
     with pytest.raises(ValueError) as caught:

@@ -172,7 +172,7 @@ def test_missing_raw_data_say_where_to_get_them(tmp_path):
 
 def test_an_empty_folder(tmp_path):
     (tmp_path / "raw").mkdir()
-    with pytest.raises(MissingInputError, match="no clip named like a01_s01_e00_v01.json and no single zip below"):
+    with pytest.raises(MissingInputError, match=r"no clip named like a01_s01_e00_v01.json and no single zip below"):
         ready(tmp_path / "raw", tmp_path / "store")
 
 
@@ -279,7 +279,7 @@ def test_an_unknown_action_number_is_left_out_by_name(tmp_path, action):
     name = f"{action}_s01_e00_v01"
     raw = write_folder(tmp_path / "raw", {FIRST: good_json()[FIRST], name: record(name, skeletons(), 7)})
     with pytest.warns(UserWarning, match=f"{name}.json: action {action} is not one of a01, a02, .*, a12"):
-        store = prepare("ucla", raw=raw, out=tmp_path / "store", progress=False)
+        store = ready(raw, tmp_path / "store")
     assert [problem.file for problem in store.problems()] == [f"{name}.json"]
 
 
@@ -294,7 +294,7 @@ def test_an_unknown_view_is_left_out_by_name_and_not_trained_on(tmp_path, view):
 def test_many_bad_files_are_counted_and_the_first_ten_shown(tmp_path):
     raw = write_folder(tmp_path / "raw", good_json() | dict.fromkeys(sorted(GOOD)[:13], b"{"))
     with pytest.warns(UserWarning, match="13 files were left out") as caught:
-        store = prepare("ucla", raw=raw, out=tmp_path / "store", progress=False)
+        store = ready(raw, tmp_path / "store")
     message = str(caught[0].message)
     assert message.count(".json: ") == 10 and "and 3 more" in message
     assert len(store) == 47 and len(store.problems()) == 13
@@ -350,7 +350,7 @@ def test_a_zip_bomb_is_not_unpacked_into_memory(tmp_path, monkeypatch):
     read = zipfile.ZipExtFile.read
     monkeypatch.setattr(zipfile.ZipExtFile, "read", lambda self, n=-1: asked.append(n) or read(self, n))
     raw = make_zip(tmp_path / "raw.zip", {f"{VICTIM}.json": b" " * 10_000_000})
-    with pytest.raises(ValueError, match="no usable clip.*more than the 1000 bytes"):
+    with pytest.raises(ValueError, match=r"no usable clip.*more than the 1000 bytes"):
         ready(raw, tmp_path / "store")
     assert asked and all(0 < n <= 1001 for n in asked)
 
@@ -416,7 +416,7 @@ def test_other_raw_files_at_the_same_out_are_refused(folder, tmp_path):
     store = ready(folder, tmp_path / "store")
     before = files(store.path)
     other = write_folder(tmp_path / "other", dict(list(good_json().items())[:30]))
-    with pytest.raises(ValueError, match="was made of other files.*choose another folder, or pass overwrite=True"):
+    with pytest.raises(ValueError, match=r"was made of other files.*choose another folder, or pass overwrite=True"):
         ready(other, tmp_path / "store")
     (folder / f"{FIRST}.json").write_bytes(good_json()[FIRST] + b" ")
     with pytest.raises(ValueError, match="was made of other files"):
@@ -559,7 +559,7 @@ def test_a_zip_damaged_on_the_way_is_refused_and_nothing_is_left(server, tmp_pat
     expected = content_hash(damaged_member(place / "good.zip", lambda *_: None))
     damaged_member(place / "all_sqe.zip", change)
     assert content_hash(place / "all_sqe.zip") == expected  # its table of contents is still good
-    with pytest.raises(ValueError, match="could not get all_sqe.zip from"):
+    with pytest.raises(ValueError, match=r"could not get all_sqe.zip from"):
         ucla.download(tmp_path / "data", f"{address}/all_sqe.zip", expected)
     assert not list((tmp_path / "data").iterdir())
 

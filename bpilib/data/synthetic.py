@@ -158,6 +158,8 @@ def write_raw(
               "episodes": episodes, "classes": list(CLASSES)}  # fmt: skip
     note = folder / "synthetic.json"
     _check_folder(folder, note, wanted, {f"{name}.json" for name in names.values()})
+    for left in folder.glob(".*.part"):  # by a kill in the middle of a write
+        left.unlink()
     if not note.exists():
         write_atomically(note, json.dumps(wanted, indent=1))
     for done, (label, subject, episode) in enumerate(clips):

@@ -1,0 +1,283 @@
+"""What a run is made of: its clips, its feeder, its directory, and what is refused."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from making import synthetic_store, tiny_config, write_prompts
+
+from bpilib import checkpoint
+from bpilib.data import synthetic
+from bpilib.files import MissingInputError
+from bpilib.runs import autocast, build, claim, open_run, saved_config
+from bpilib.skeleton import MODALITIES
+from bpilib.train import fit
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("place")
+    synthetic_store(folder, subjects=5)
+    write_prompts(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def outputs(place):
+    """Finished runs of bpi (width 16) and ctrgcn."""
+    for changes in ({"model": "bpi", "width": 16, "lr": 0.02}, {"model": "ctrgcn"}):
+        fit(tiny_config(place, place / "outputs", epochs=1, batch_size=50, **changes))
+    return place / "outputs"
+
+
+def states(folder: Path):
+    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()}
+
+
+# --- clips
+
+
+def test_the_test_view_is_tested_and_the_others_trained_on(place, tmp_path):
+    run = build(tiny_config(place, tmp_path))
+    assert set(run.store.cameras[run.indices("train")]) == {1, 2} and len(run.indices("train")) == 100
+    assert set(run.store.cameras[run.indices("test")]) == {3} and len(run.indices("test")) == 50
+    assert len(run.indices("heldout")) == 0
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.2, 1), (0.4, 2), (0.01, 1), (0.8, 4)])
+def test_held_out_subjects_are_never_trained_on(place, tmp_path, share, count):
+    run = build(tiny_config(place, tmp_path, select="heldout", heldout=share))
+    train, held = run.indices("train"), run.indices("heldout")
+    of = run.store.subjects
+    assert len(set(of[held])) == count and len(held) == 20 * count
+    assert not set(of[train]) & set(of[held]) and not set(train) & set(held)
+    assert sorted([*train, *held]) == run.store.split("xview", "train").tolist()
+    assert set(run.store.cameras[held]) <= {1, 2}  # held out of the training views: nothing of the test set
+    fed = run.feeder("train", train=True)
+    assert set(fed.indices.tolist()) == set(train)
+    np.testing.assert_array_equal(run.indices("test"), run.store.split("xview", "test"))
+
+
+def test_held_out_clips_are_the_same_for_every_seed_model_and_modality(place, tmp_path):
+    def held(**changes):
+        return build(tiny_config(place, tmp_path, select="heldout", **changes)).indices("heldout").tolist()
+
+    assert held() == held(seed=7) == held(modality="bone_motion") == held(model="ctrgcn")
+
+
+def test_held_out_subjects_can_not_be_all_of_them(place, tmp_path):
+    run = build(tiny_config(place, tmp_path, select="heldout", heldout=0.95))
+    with pytest.raises(ValueError, match=r"heldout 0\.95 leaves none of 5 subjects for training"):
+        run.indices("train")
+
+
+@pytest.mark.parametrize("part", ["tset", "val", ""])
+def test_an_unknown_part_is_refused_and_not_taken_for_train(place, tmp_path, part):
+    with pytest.raises(ValueError, match="train.*heldout.*test"):
+        build(tiny_config(place, tmp_path)).indices(part)
+
+
+# --- what is fed
+
+
+@pytest.mark.parametrize("modality", MODALITIES)
+@pytest.mark.parametrize("model", ["ctrgcn", "gap", "bpi"])
+def test_bones_are_made_by_the_feeder_for_ctrgcn_and_by_the_network_for_the_others(place, tmp_path, model, modality):
+    run = build(tiny_config(place, tmp_path, model=model, modality=modality))
+    wanted = modality if model == "ctrgcn" else {"bone": "joint", "bone_motion": "joint_motion"}.get(modality, modality)
+    for part in ("train", "test"):
+        assert run.feeder(part).modality == wanted
+    expected = None if model == "ctrgcn" else 1 if modality.startswith("bone") else 6
+    assert run.model.k == expected
+    assert run.model.parts == tuple(run.store.skeleton.parts(modality, model) if model != "ctrgcn" else ())
+    out = run.model.eval()(run.feeder("test").batch([0, 1])[0])
+    assert out.logits.shape == (2, 10) and torch.isfinite(out.logits).all()
+
+
+def test_training_passes_repeat_and_test_passes_do_not(place, tmp_path):
+    run = build(tiny_config(place, tmp_path, repeats=3, seed=4))
+    train, test = run.feeder("train", train=True), run.feeder("test")
+    assert len(train) == 300 and train.train and train.seed == 4
+    assert len(test) == 50 and not test.train
+
+
+def test_k_and_width_reach_the_network(place, tmp_path):
+    run = build(tiny_config(place, tmp_path, k=2, width=16))
+    assert run.model.k == 2 and run.model.backbone.channels == 64
+    with pytest.raises(ValueError, match="width must be a positive multiple of 8, not 12"):
+        build(tiny_config(place, tmp_path, width=12))
+
+
+def test_embeddings_are_as_wide_as_the_text_s(place, tmp_path):
+    run = build(tiny_config(place, tmp_path))
+    assert run.text.dim == 16 and run.model.global_head.out_features == 16 and run.text_digest
+    run = build(tiny_config(place, tmp_path, model="ctrgcn"))
+    assert run.text is None and run.text_digest == ""
+
+
+# --- missing and wrong inputs
+
+
+def test_a_missing_store_names_the_notebook_that_makes_it(place, tmp_path):
+    with pytest.raises(MissingInputError, match=r"no prepared data at .*nowhere: run notebooks/01_prepare_data\.ipynb"):
+        build(tiny_config(place, tmp_path, data=tmp_path / "nowhere"))
+
+
+def test_a_store_of_another_data_set_is_refused(place, tmp_path):
+    with pytest.raises(ValueError, match="holds the data set synthetic, but the parameter dataset is ucla"):
+        build(tiny_config(place, tmp_path, dataset="ucla"))
+
+
+def test_prompts_that_miss_a_class_are_refused_naming_it(place, tmp_path):
+    (tmp_path / "p").mkdir()
+    prompts = write_prompts(tmp_path / "p", [name for name in synthetic.CLASSES if name != "kick"] + ["kicking"])
+    with pytest.raises(ValueError, match=r"no prompts for 1 of 10 classes: 'kick' \(nearest: 'kicking'"):
+        build(tiny_config(place, tmp_path, prompts=prompts))
+    build(tiny_config(place, tmp_path, model="ctrgcn", prompts=prompts))  # which needs none
+
+
+def test_missing_prompts_are_refused(place, tmp_path):
+    with pytest.raises(ValueError, match=r"nowhere\.yaml"):
+        build(tiny_config(place, tmp_path, prompts=tmp_path / "nowhere.yaml"))
+
+
+def test_embeddings_of_other_texts_are_refused(place, tmp_path):
+    prompts = write_prompts(tmp_path)
+    prompts.write_text(prompts.read_text().replace("act of kick", "act of kicking hard"))
+    with pytest.raises(ValueError, match=r"is stale.*act of kicking hard.*python -m bpilib\.text"):
+        build(tiny_config(place, tmp_path, prompts=prompts))
+
+
+def test_prompts_of_more_classes_in_another_order_are_fine(place, tmp_path):
+    prompts = write_prompts(tmp_path, ["dance", *reversed(synthetic.CLASSES)])
+    run = build(tiny_config(place, tmp_path, prompts=prompts))
+    assert run.text.texts[0] == run.store.classes[0] == "wave"
+
+
+# --- opening a run
+
+
+def test_a_run_is_opened_by_what_names_it_with_its_own_settings(place, outputs):
+    asked = tiny_config(place, outputs, epochs=77, width=64, test_batch_size=7)  # the run had 1, 16
+    run = open_run(asked)
+    assert (run.config.width, run.config.epochs, run.config.lr, run.epoch) == (16, 1, 0.02, 1)
+    assert run.config.test_batch_size == 7  # the machine's, as asked now
+    content = checkpoint.load(asked.run_directory / "best.pt")
+    assert all(torch.equal(value, content["model"][name]) for name, value in run.model.state_dict().items())
+    assert open_run(asked, "last").epoch == 1
+
+
+def test_a_missing_run_names_the_notebook_and_the_runs_there_are(place, outputs, tmp_path):
+    with pytest.raises(MissingInputError, match=r"no trained run in .*gap_joint_seed0: run notebooks/02_train\.ipynb") as e:
+        open_run(tiny_config(place, outputs, model="gap"))
+    assert "synthetic_xview/bpi_joint_seed0, synthetic_xview/ctrgcn_joint_seed0" in str(e.value)
+    with pytest.raises(MissingInputError, match="Runs there are: none"):
+        open_run(tiny_config(place, tmp_path))
+    with pytest.raises(ValueError, match="which: expected 'best' or 'last', got 'first'"):
+        open_run(tiny_config(place, outputs), "first")
+
+
+@pytest.mark.parametrize("other", ["ctrgcn", "bpi"])
+def test_a_checkpoint_of_another_model_is_refused(place, outputs, tmp_path, other):
+    mine = tiny_config(place, tmp_path, model={"bpi": "ctrgcn", "ctrgcn": "bpi"}[other], epochs=1, batch_size=50)
+    claim(mine)
+    shutil.copy(tiny_config(place, outputs, model=other).run_directory / "best.pt", mine.run_directory)
+    with pytest.raises(ValueError, match=rf"another model \(model: '{other}', expected '{mine.model}'"):
+        open_run(mine)
+
+
+@pytest.mark.parametrize("changes", [{"width": 8}, {"k": 2}, {"modality": "bone"}])
+def test_a_checkpoint_of_other_settings_is_refused_naming_them(place, outputs, tmp_path, changes):
+    mine = tiny_config(place, tmp_path, **({"width": 16} | changes))
+    claim(mine)
+    shutil.copy(tiny_config(place, outputs).run_directory / "best.pt", mine.run_directory)
+    name, value = next(iter(changes.items()))
+    with pytest.raises(ValueError, match=f"another model.*{name}: .*expected {value!r}"):
+        open_run(mine)
+
+
+def test_a_checkpoint_without_its_config_is_refused(place, outputs, tmp_path):
+    mine = tiny_config(place, tmp_path)
+    mine.run_directory.mkdir(parents=True)
+    shutil.copy(tiny_config(place, outputs).run_directory / "best.pt", mine.run_directory)
+    with pytest.raises(MissingInputError, match=r"config\.yaml is missing: is .* a run directory"):
+        open_run(mine)
+
+
+def test_a_damaged_checkpoint_is_refused(place, outputs, tmp_path):
+    mine = tiny_config(place, tmp_path, width=16)
+    shutil.copytree(tiny_config(place, outputs).run_directory, mine.run_directory)
+    path = mine.run_directory / "best.pt"
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(ValueError, match=r"best\.pt can't be read"):
+        open_run(mine)
+
+
+# --- the run directory
+
+
+def test_the_first_claim_writes_every_setting(place, tmp_path):
+    config = tiny_config(place, tmp_path, lr=1e-5)
+    claim(config)
+    written = yaml.safe_load((config.run_directory / "config.yaml").read_text())
+    assert written == config.settings() and written["lr"] == 1e-5
+    assert saved_config(config) == config
+
+
+def test_the_same_results_may_be_claimed_again_from_other_places_and_machines(place, tmp_path):
+    config = tiny_config(place, tmp_path)
+    claim(config)
+    before = states(tmp_path)
+    shutil.copytree(place / "store", tmp_path / "copy")
+    before |= states(tmp_path / "copy")
+    claim(config.changed(data=str(tmp_path / "copy"), test_batch_size=3, precision="auto", checkpoint_minutes=1.0))
+    assert states(tmp_path) == before
+
+
+def test_other_settings_in_the_same_directory_are_refused_listing_each(place, outputs):
+    before = states(outputs)
+    with pytest.raises(ValueError, match="holds a run with other settings") as caught:
+        fit(tiny_config(place, outputs, width=16, lr=0.5, epochs=1, batch_size=50, weight_decay=0.0))
+    message = str(caught.value)
+    assert "(lr: 0.02 there, 0.5 now; weight_decay: 0.0004 there, 0.0 now)" in message
+    assert "Nothing was changed" in message and "tag" in message and "outputs" in message
+    assert states(outputs) == before
+
+
+def test_a_tag_starts_another_run_beside_it(place, tmp_path):
+    claim(tiny_config(place, tmp_path))
+    claim(tiny_config(place, tmp_path, lr=0.5, tag="b"))
+    assert {p.name for p in (tmp_path / "synthetic_xview").iterdir()} == {"bpi_joint_seed0", "bpi_joint_seed0_b"}
+
+
+@pytest.mark.parametrize(
+    "mistake", [{"width": 12}, {"data": "nowhere"}, {"prompts": "nowhere.yaml"}, {"select": "heldout", "heldout": 0.95}]
+)
+def test_a_start_that_failed_does_not_bind_the_directory(place, tmp_path, mistake):
+    with pytest.raises(ValueError, match=r"."):
+        fit(tiny_config(place, tmp_path, epochs=1, batch_size=100, lr=0.01, **mistake))
+    right = tiny_config(place, tmp_path, epochs=1, batch_size=100, model="bpi")  # put right, and another rate with it
+    assert (fit(right) / "summary.json").exists()
+
+
+def test_ctrgcn_does_not_care_for_the_text_encoder(place, tmp_path):
+    """Its default differs between machines with and without a GPU, its results do not."""
+    claim(tiny_config(place, tmp_path, model="ctrgcn", text="clip"))
+    claim(tiny_config(place, tmp_path, model="ctrgcn", text="minilm"))
+
+
+# --- precision
+
+
+def test_precisions(place, tmp_path):
+    cpu = torch.device("cpu")
+    for wanted, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        context, name = autocast(tiny_config(place, tmp_path, precision=wanted), cpu)
+        with context:
+            assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype and name == wanted
+    assert autocast(tiny_config(place, tmp_path, precision="auto"), cpu)[1] in ("fp32", "bf16")
+    with pytest.raises(ValueError, match="precision: fp16 is for GPUs"):
+        autocast(tiny_config(place, tmp_path, precision="fp16"), cpu)
