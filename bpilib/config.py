@@ -47,7 +47,7 @@ class Config:
 
     raw: str | None = _param(None, "raw files: folder or zip (01)", PLACE)
     download: bool = _param(False, "fetch NW-UCLA from its published address where raw is missing (01)", PLACE)
-    on_error: str = _param("skip", "a bad raw file is left out and listed, or raises (01)", PLACE, "", ("skip", "raise"))
+    on_error: str = _param("skip", "a bad raw file is left out, or raises (01)", PLACE, "", ("skip", "raise"))
     overwrite: bool = _param(False, "prepare again and replace the store at data (01)", PLACE)
     data: str | None = _param(None, "prepared store; None: data/prepared/<dataset>", PLACE)
     outputs: str = _param("outputs", "where run directories go", PLACE)

@@ -154,7 +154,7 @@ def test_distinct_are_the_first_distinct_ones_of_the_sequence():
 @pytest.mark.parametrize(("below", "count"), [(5, 2), (6, 3), (4, 1), (5, 4)])
 def test_each_subset_is_equally_likely(below, count):
     values = draws.distinct(0, 0, POSITIONS, draws.FRAMES, torch.full((N,), below), count)
-    subsets = {subset: 0 for subset in combinations(range(below), count)}
+    subsets = dict.fromkeys(combinations(range(below), count), 0)
     for row in map(tuple, values.tolist()):
         subsets[row] += 1
     assert chisquare(list(subsets.values())).pvalue > 1e-3

@@ -37,9 +37,7 @@ def test_joint_names_meet_where_the_sensors_place_them():
         (NTU, {"head": "neck", "left elbow": "left shoulder", "right foot": "right ankle", "left hand": "left wrist"}),
         (UCLA, {"head": "shoulder centre", "right knee": "right hip", "left hand": "left wrist"}),
     ):
-        names = {
-            child: parent for child, parent in ((skeleton.joints[c], skeleton.joints[p]) for c, p in skeleton.bones)
-        }
+        names = {skeleton.joints[child]: skeleton.joints[parent] for child, parent in skeleton.bones}
         assert pairs.items() <= names.items()
 
 
