@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bpilib.files import MissingInputError, sync
+from bpilib.files import MissingInputError, sync, write_atomically
 from bpilib.skeleton import SKELETONS, Skeleton
 
 VERSION = 1
@@ -54,7 +54,8 @@ class StoreWriter:
     """Writes clips one by one beside `out`, and renames the whole into place when it is finished.
 
     Nothing is kept in memory but the index. Use as a context manager; leaving it by an exception removes what
-    was written, a kill leaves a folder `<out>.partial` that the next writer removes.
+    was written, a kill leaves a folder `<out>.partial` that the next writer removes. With `resume`, what lies in the
+    writer's folder `parts` outlives both, for the next writer of the same.
 
     Args:
         out: the store's folder; must not exist, unless `overwrite`.
@@ -62,6 +63,7 @@ class StoreWriter:
         skeleton, persons: V and M of the clips.
         classes: class names in label order.
         overwrite: replace a store at `out` once the new one is whole.
+        resume: fingerprint of all that the store is made of; None: nothing is kept for another try.
     """
 
     def __init__(
@@ -72,11 +74,13 @@ class StoreWriter:
         classes: Iterable[str],
         persons: int | None = None,
         overwrite: bool = False,
+        resume: str | None = None,
     ):
-        self.out = Path(out)
+        self.out, self.resume = Path(out), resume
         if self.out.exists() and not overwrite:
             raise ValueError(f"{self.out} exists already: choose another folder, or pass overwrite=True to replace it")
         self.folder = self.out.with_name(self.out.name + ".partial")
+        self.parts = self.folder / "parts"
         self.dataset, self.skeleton, self.classes = dataset, skeleton, list(classes)
         self.shape = (skeleton.persons if persons is None else persons, skeleton.num_joints, 3)
         self.problems: list[Problem] = []
@@ -84,15 +88,20 @@ class StoreWriter:
         self._offsets = [0]
 
     def __enter__(self) -> "StoreWriter":
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
+        key = self.folder / "resume.txt"
+        if self.resume is None or not key.is_file() or key.read_text() != self.resume:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder.mkdir(parents=True)
+        if self.resume is not None:
+            self.parts.mkdir(exist_ok=True)
+            write_atomically(key, self.resume)
         self._poses = (self.folder / "poses.npy").open("wb")
         self._header()
         return self
 
     def __exit__(self, kind: type | None, *_: object) -> None:
         self._poses.close()
-        if kind is not None:
+        if kind is not None and self.resume is None:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def _header(self) -> None:
@@ -120,12 +129,19 @@ class StoreWriter:
         valid = int((poses.sum((1, 2, 3), dtype=np.float64) != 0).sum())
         self._rows.append((clip.name, clip.label, valid, clip.subject, clip.camera, clip.setup))
 
-    def finish(self, splits: dict[str, dict[str, np.ndarray]], source: dict[str, object]) -> "SkeletonStore":
+    def finish(
+        self,
+        splits: dict[str, dict[str, np.ndarray]],
+        source: dict[str, object],
+        counts: dict[str, int] | None = None,
+        options: dict[str, object] | None = None,
+    ) -> "SkeletonStore":
         """Close the files, write index and manifest, rename into place.
 
         Args:
             splits: benchmark → part ("train", "test") → clip indices in the published order.
             source: what the store was made from; compared when the same store is prepared again.
+            counts, options: for the manifest: more counts, and how the clips were made.
         """
         if not self._rows:
             raise ValueError(f"no usable clip for {self.out}; first problems: {self.problems[:3]}")
@@ -157,14 +173,18 @@ class StoreWriter:
                 "clips": len(self._rows),
                 "frames": self._offsets[-1],
                 "problems": len(self.problems),
+                **(counts or {}),
                 "splits": {b: {p: len(i) for p, i in parts.items()} for b, parts in splits.items()},
             },
             "source": source,
+            **({"options": options} if options else {}),
             "sha256": {name: _sha256(self.folder / name) for name in files},
         }
         (self.folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
         for name in (*files, "manifest.json"):
             sync(self.folder / name)
+        shutil.rmtree(self.parts, ignore_errors=True)
+        (self.folder / "resume.txt").unlink(missing_ok=True)
         old = self.out.with_name(self.out.name + ".replaced")
         shutil.rmtree(old, ignore_errors=True)
         if self.out.exists():

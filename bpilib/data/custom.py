@@ -1,0 +1,169 @@
+"""Clips of one's own, a folder of `.npy` files and a list, to a store.
+
+    clips.csv       name,label,subject,split (camera and setup too, if known), a row for each clip
+    <name>.npy      (L, V, 3) or (L, M, V, 3) numbers, joints in the order of `bpilib.skeleton`
+    classes.txt     optional: class names, one a line, in label order
+
+A label is a class name or its number from 0; a split is train, test or empty; a subject is a whole number, or empty.
+"""
+
+import csv
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from bpilib.data.intake import MAX_BYTES, Intake, fit_persons, source_of
+from bpilib.data.store import Clip, SkeletonStore
+from bpilib.files import MissingInputError
+from bpilib.skeleton import Skeleton
+
+LIST, CLASSES = "clips.csv", "classes.txt"
+HOW = "expected clips.csv with the columns name,label,subject,split, and a .npy file for each name"
+MAX_CLASSES = 10_000
+
+
+def import_folder(
+    folder: str | Path,
+    out: str | Path,
+    dataset: str,
+    skeleton: Skeleton,
+    classes: Iterable[str] | None = None,
+    benchmark: str = "split",
+    *,
+    on_error: str = "skip",
+    overwrite: bool = False,
+    progress: bool = True,
+) -> SkeletonStore:
+    """Make a store of a folder of clips, in the order of clips.csv.
+
+    Missing persons are zeros; of too many, those that move most are kept (`fit_persons`), and problems.csv says so.
+
+    Args:
+        folder: clips.csv, the clips it names (also in folders below), and maybe classes.txt.
+        out: folder of the store.
+        dataset: name of the data set.
+        skeleton: NTU or UCLA, whose joints the clips have.
+        classes: class names in label order; else those of classes.txt; else the labels of clips.csv, sorted, or
+            "class 0" and so on where all of them are numbers.
+        benchmark: name of the one evaluation protocol, the column split.
+        on_error: "skip" leaves a bad clip out, lists it in problems.csv and warns; "raise" raises.
+        overwrite: replace a store at `out` once the new one is whole.
+        progress: show a bar.
+
+    Raises:
+        MissingInputError: no folder, or no clips.csv in it.
+        ValueError: a clips.csv or classes.txt that is something else.
+    """
+    folder = Path(folder)
+    if not (folder / LIST).is_file():
+        raise MissingInputError(f"no {LIST} in {folder}: {HOW}")
+    rows = list(_rows(folder / LIST))
+    names = _classes(folder, rows, classes)
+    files = [folder / LIST, *sorted(folder.rglob("*.npy"))]
+    unnamed = {path.relative_to(folder).as_posix(): None for path in files[1:]}
+    with Intake(out, dataset, skeleton, names, on_error, overwrite) as writer:
+        parts: dict[str, list[int]] = {"train": [], "test": []}
+        seen: set[str] = set()
+        for line, row in tqdm(rows, unit=" clips", disable=not progress, desc=f"import {dataset}"):
+            name, place = (row["name"] or "").removesuffix(".npy"), (LIST, line)
+            try:
+                path = _path(folder, name)
+                unnamed.pop(f"{name}.npy", None)
+                if name in seen:
+                    raise ValueError(f"name {name} comes a second time")
+                seen.add(name)
+                if None in row or None in row.values():
+                    raise ValueError("more or fewer cells than the header has")
+                part = row["split"].strip()
+                if part not in ("", *parts):
+                    raise ValueError(f"split: expected train, test or nothing, got {part[:50]!r}")
+                numbers = {key: _number(key, row.get(key, "")) for key in ("subject", "camera", "setup")}
+                label = _label(row["label"].strip(), names)
+                place = (f"{name}.npy", 0)
+                poses, dropped = fit_persons(_load(path, skeleton.num_joints), skeleton.persons)
+                index = writer.take(Clip(name, poses, label, **numbers))
+            except (ValueError, OSError) as error:
+                writer.refuse(place[0], error, place[1])
+                continue
+            writer.crowded(place[0], dropped)
+            if part:
+                parts[part].append(index)
+        for name in unnamed:
+            writer.refuse(name, f"not named in {LIST}")
+        return writer.finish({benchmark: parts}, source_of(*files))
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """(line, row) of a clips.csv."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            missing = {"name", "label", "split"} - {*(reader.fieldnames or ())}
+            if missing:
+                raise ValueError(f"no column {', '.join(sorted(missing))}")
+            for row in reader:
+                yield reader.line_num, row
+    except (ValueError, csv.Error) as error:
+        raise ValueError(f"{path}: {error}; {HOW}") from error
+
+
+def _classes(folder: Path, rows: list[tuple[int, dict[str, str]]], classes: Iterable[str] | None) -> list[str]:
+    """The class names: given, of classes.txt, or of the labels."""
+    labels = {(row["label"] or "").strip() for _, row in rows} - {""}
+    if classes is not None:
+        names = list(classes)
+    elif (folder / CLASSES).is_file():
+        lines = (folder / CLASSES).read_text(encoding="utf-8-sig").splitlines()
+        names = [line.strip() for line in lines if line.strip()]
+    elif all(label.isdecimal() for label in labels):
+        last = max((int(label) for label in labels), default=0)
+        names = [f"class {i}" for i in range(min(last, MAX_CLASSES) + 1)]
+    else:
+        names = sorted(labels)
+    if not names or len(set(names)) < len(names) or len(names) > MAX_CLASSES:
+        raise ValueError(
+            f"{folder}: expected 1 to {MAX_CLASSES} different class names, got {len(names)}, {len(set(names))} of them "
+            f"different; write them into {CLASSES}, one a line"
+        )
+    return names
+
+
+def _path(folder: Path, name: str) -> Path:
+    """The file of a name, which must not leave the folder."""
+    if {"", ".", ".."} & {*name.split("/")} or {"\\", "\0", ":"} & {*name}:
+        raise ValueError(f"name {name[:100]!r}: expected that of a .npy file in the folder")
+    return folder / PurePosixPath(f"{name}.npy")
+
+
+def _number(key: str, text: str) -> int:
+    text = text.strip()
+    if text and not (text.isdecimal() and len(text) < 10):
+        raise ValueError(f"{key}: expected a whole number or nothing, got {text[:50]!r}")
+    return int(text or 0)
+
+
+def _label(text: str, classes: list[str]) -> int:
+    if text in classes:
+        return classes.index(text)
+    if text.isdecimal() and len(text) < 10:
+        return int(text)  # the writer knows the range
+    raise ValueError(f"label: expected the name of one of the {len(classes)} classes or its number, got {text[:50]!r}")
+
+
+def _load(path: Path, joints: int) -> np.ndarray:
+    """A `.npy` to (L, M, V, 3)."""
+    if not path.is_file():
+        raise ValueError("no such file")
+    if path.stat().st_size > MAX_BYTES:
+        raise ValueError(f"{path.stat().st_size} bytes, more than the {MAX_BYTES} a clip may have")
+    try:
+        poses = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped: a shape that lies takes no memory
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"not a .npy file of numbers ({error})") from error
+    if not isinstance(poses, np.ndarray) or poses.dtype.kind not in "fiu":
+        raise ValueError(f"expected a .npy file of numbers, got {getattr(poses, 'dtype', 'an npz')}")
+    if poses.ndim not in (3, 4) or poses.shape[-2:] != (joints, 3) or 0 in poses.shape:
+        raise ValueError(f"expected (L, {joints}, 3) or (L, M, {joints}, 3) with L of at least 1, got {poses.shape}")
+    return poses[:, None] if poses.ndim == 3 else poses

@@ -1,0 +1,104 @@
+"""What the imports of other formats share: taking clips, listing what could not be taken, fitting persons."""
+
+import re
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from bpilib.data.store import Clip, Problem, SkeletonStore, StoreWriter
+from bpilib.skeleton import Skeleton
+
+MAX_BYTES = 64 << 20  # of one clip; the largest real one has 0.2 MB
+
+
+class Intake(StoreWriter):
+    """A StoreWriter that lists what it could not take, or raises, and says at the end what was left out.
+
+    Args:
+        on_error: "skip" leaves a bad clip out, counts it in problems.csv and warns; "raise" raises.
+        others: of StoreWriter.
+    """
+
+    def __init__(
+        self,
+        out: str | Path,
+        dataset: str,
+        skeleton: Skeleton,
+        classes: Iterable[str],
+        on_error: str = "skip",
+        overwrite: bool = False,
+    ):
+        if on_error not in ("skip", "raise"):
+            raise ValueError(f"on_error: expected 'skip' or 'raise', got {on_error!r}")
+        super().__init__(out, dataset, skeleton, classes, overwrite=overwrite)
+        self.on_error, self.count = on_error, 0
+
+    def take(self, clip: Clip) -> int:
+        """Append a clip and return its index; raises ValueError as `add` does, then nothing is appended."""
+        if not 0 < len(clip.name) <= 200 or not clip.name.isprintable():
+            raise ValueError(f"expected a name of 1 to 200 printable characters, got {clip.name[:200]!r}")
+        if not all(0 <= number < 1 << 31 for number in (clip.subject, clip.camera, clip.setup)):
+            raise ValueError("subject, camera and setup: expected whole numbers from 0")
+        self.add(clip)
+        self.count += 1
+        return self.count - 1
+
+    def refuse(self, file: str, what: object, line: int = 0, done: str = "left out") -> None:
+        """List a problem, or raise it."""
+        if self.on_error == "raise":
+            raise ValueError(f"{file}{f', {line}' if line else ''}: {what}")
+        self.problems.append(Problem(file, str(what), line, done))
+
+    def crowded(self, file: str, dropped: int) -> None:
+        """List that persons were left out of a clip (`fit_persons`), if any were."""
+        if dropped:
+            what = f"{self.shape[0] + dropped} persons, {self.shape[0]} expected"
+            self.refuse(file, what, done="kept those that move most")
+
+    def finish(self, splits: dict[str, dict[str, np.ndarray]], source: dict[str, object]) -> SkeletonStore:
+        """As StoreWriter's, then a warning that lists the first problems."""
+        for benchmark in splits:
+            if not re.fullmatch(r"[\w.-]+", benchmark):
+                raise ValueError(f"a benchmark needs a name of letters, digits, _ . and -, got {benchmark!r}")
+        store = super().finish(splits, source)
+        if self.problems:
+            lines = "\n".join(f"  {p.file}{f', {p.line}' if p.line else ''}: {p.what}" for p in self.problems[:10])
+            more = f"\n  ... and {len(self.problems) - 10} more" if len(self.problems) > 10 else ""
+            warnings.warn(
+                f"{len(self.problems)} problems (all of them in {store.path / 'problems.csv'}):\n{lines}{more}",
+                stacklevel=3,
+            )
+        return store
+
+
+def source_of(*paths: Path) -> dict[str, object]:
+    """What a store is made of: names and sizes."""
+    return {
+        "name": ", ".join(path.name for path in paths[:2]),
+        "files": len(paths),
+        "bytes": sum(path.stat().st_size for path in paths),
+    }
+
+
+def fit_persons(poses: np.ndarray, persons: int) -> tuple[np.ndarray, int]:
+    """Make (L, any number of persons, V, 3) into (L, persons, V, 3) float32, and say how many persons were left out.
+
+    Missing persons are zeros. Of too many, those that are zero throughout go first; then the ones that move most (the
+    published measure: the variance over frames, summed over joints and axes) stay, in the order they came in.
+
+    Raises:
+        ValueError: coordinates that are not finite, also as float32.
+    """
+    with np.errstate(over="ignore"):
+        poses = poses.astype(np.float32)
+    if not np.isfinite(poses).all():
+        raise ValueError("coordinates that are not finite (NaN or infinite)")
+    present = np.flatnonzero(poses.any((0, 2, 3)))
+    if poses.shape[1] > persons:
+        motion = poses[:, present].var(0, dtype=np.float64).sum((1, 2))
+        kept = np.sort(present[np.argsort(-motion, kind="stable")[:persons]])
+        poses = poses[:, kept]
+    missing = persons - poses.shape[1]
+    return np.pad(poses, ((0, 0), (0, missing), (0, 0), (0, 0))), max(len(present) - persons, 0)
