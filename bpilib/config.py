@@ -110,8 +110,7 @@ class Config:
 
     def _repr_html_(self) -> str:
         """Shown as a table where a notebook cell ends with the configuration."""
-        with pd.option_context("display.max_colwidth", None):
-            return self.table().to_html(max_rows=None)
+        return self.table().astype(str).style.set_properties(**{"text-align": "left"}).to_html()
 
     def table(self, *groups: str) -> pd.DataFrame:
         """Name, value, unit and meaning of every parameter, for the notebooks."""
