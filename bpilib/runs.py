@@ -145,7 +145,7 @@ def _no_run(config: Config) -> MissingInputError:
     found = sorted(str(p.parent.relative_to(config.outputs)) for p in Path(config.outputs).glob("*/*/best.pt"))
     return MissingInputError(
         f"no trained run in {config.run_directory}: run notebooks/02_train.ipynb with the same parameters first. "
-        f"Runs there are: {', '.join(found) or 'none'}"
+        f"Runs there are (model_modality_seed_tag): {', '.join(found) or 'none'}"
     )
 
 

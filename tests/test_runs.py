@@ -76,7 +76,7 @@ def test_held_out_subjects_can_not_be_all_of_them(place, tmp_path):
 
 @pytest.mark.parametrize("part", ["tset", "val", ""])
 def test_an_unknown_part_is_refused_and_not_taken_for_train(place, tmp_path, part):
-    with pytest.raises(ValueError, match="train.*heldout.*test"):
+    with pytest.raises(ValueError, match=r"train.*heldout.*test"):
         build(tiny_config(place, tmp_path)).indices(part)
 
 
@@ -171,7 +171,9 @@ def test_a_run_is_opened_by_what_names_it_with_its_own_settings(place, outputs):
 
 
 def test_a_missing_run_names_the_notebook_and_the_runs_there_are(place, outputs, tmp_path):
-    with pytest.raises(MissingInputError, match=r"no trained run in .*gap_joint_seed0: run notebooks/02_train\.ipynb") as e:
+    with pytest.raises(
+        MissingInputError, match=r"no trained run in .*gap_joint_seed0: run notebooks/02_train\.ipynb"
+    ) as e:
         open_run(tiny_config(place, outputs, model="gap"))
     assert "synthetic_xview/bpi_joint_seed0, synthetic_xview/ctrgcn_joint_seed0" in str(e.value)
     with pytest.raises(MissingInputError, match="Runs there are: none"):

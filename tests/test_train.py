@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import random
 import shutil
 import signal
@@ -31,14 +30,23 @@ from bpilib.train import _interruptible, fit, history
 from bpilib.trainer import Trainer, learning_rate
 
 MODELS = ("bpi", "ctrgcn")
-EPOCHS, STEPS, CLIPS = 3, 5, 60  # of `tiny_config` on 3 subjects
+EPOCHS, STEPS, CLIPS = 2, 5, 20  # of `config_of` on 1 subject
 PROMISED = {"config.yaml", "last.pt", "best.pt", "metrics.csv", "scores.npz", "summary.json"}
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("place")
-    synthetic_store(folder)
+    synthetic_store(folder, subjects=1)
+    write_prompts(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """As `place`, of two subjects."""
+    folder = tmp_path_factory.mktemp("two")
+    synthetic_store(folder, subjects=2)
     write_prompts(folder)
     return folder
 
@@ -50,10 +58,14 @@ def whole(place):
 
     def of(model: str) -> Path:
         if model not in done:
-            done[model] = fit(tiny_config(place, place / "whole", model=model))
+            done[model] = fit(config_of(place, place / "whole", model=model))
         return done[model]
 
     return of
+
+
+def config_of(place: Path, outputs: Path, **changes):
+    return tiny_config(place, outputs, **({"batch_size": 4, "epochs": EPOCHS} | changes))
 
 
 def states(folder: Path):
@@ -78,7 +90,9 @@ def assert_same(a, b, at=""):
 
 def assert_same_run(folder: Path, expected: Path):
     """Everything but how long it took."""
-    left, right = (pd.read_csv(f / "metrics.csv", dtype=str).drop(columns="clips_per_second") for f in (folder, expected))
+    left, right = (
+        pd.read_csv(f / "metrics.csv", dtype=str).drop(columns="clips_per_second") for f in (folder, expected)
+    )
     pd.testing.assert_frame_equal(left, right)
     for name in ("last.pt", "best.pt"):
         a, b = checkpoint.load(folder / name), checkpoint.load(expected / name)
@@ -104,15 +118,14 @@ def at_step(monkeypatch):
 
     def plan(number, what):
         def step(self, positions):
-            if count[0] == number:
-                what()
             count[0] += 1
+            if count[0] == number + 1:
+                what()
             return original(self, positions)
 
         monkeypatch.setattr(Trainer, "_step", step)
 
-    yield plan
-    monkeypatch.setattr(Trainer, "_step", original)
+    return plan
 
 
 def crash():
@@ -134,13 +147,13 @@ def test_a_run_leaves_exactly_the_promised_files(whole, model):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_metrics_have_a_row_an_epoch(place, whole, model):
-    config = tiny_config(place, place / "whole", model=model)
+    config = config_of(place, place / "whole", model=model)
     rows = history(config)
     assert list(rows) == [
         "epoch", "lr", "train_loss", "cross_entropy", "contrastive", "train_top1", "clips_per_second", "test_top1",
         "test_top5",
     ]  # fmt: skip
-    assert rows["epoch"].tolist() == [1, 2, 3]
+    assert rows["epoch"].tolist() == [1, 2]
     last_step = (STEPS - 1) / STEPS
     assert rows["lr"].tolist() == [learning_rate(config, epoch, last_step) for epoch in range(EPOCHS)]
     if model == "bpi":
@@ -148,7 +161,7 @@ def test_metrics_have_a_row_an_epoch(place, whole, model):
         assert (rows["contrastive"] > 0).all()
     else:
         assert rows["contrastive"].isna().all() and (rows["train_loss"] == rows["cross_entropy"]).all()
-    np.testing.assert_allclose(rows["train_top1"] * CLIPS / 100 % 1, 0, atol=1e-4)
+    assert ((rows["train_top1"] * CLIPS / 100 + 1e-4) % 1 < 1e-3).all()
     assert (rows["clips_per_second"] > 0).all() and (rows["test_top5"] >= rows["test_top1"]).all()
     assert 0.5 < rows["cross_entropy"].iloc[0] < 8
 
@@ -159,14 +172,14 @@ def test_the_summary_is_of_the_selected_weights(place, whole, model):
     summary = json.loads((folder / "summary.json").read_text())
     scores = Scores.load(folder / "scores.npz")
     rows = pd.read_csv(folder / "metrics.csv")
-    assert (summary["epochs"], summary["select"], summary["selected_epoch"], scores.epoch) == (3, "last", 3, 3)
+    assert (summary["epochs"], summary["select"], summary["selected_epoch"], scores.epoch) == (2, "last", 2, 2)
     assert summary["test_top1"] == scores.top(1) == pytest.approx(rows["test_top1"].iloc[-1])
     assert summary["test_top5"] == scores.top(5) and summary["test_top1_interval_95"] == list(scores.interval())
-    assert summary["test_clips"] == 30 and "heldout_top1" not in summary
+    assert summary["test_clips"] == 10 and "heldout_top1" not in summary
     best = summary["best_test_epoch_as_published"]
     assert best["test_top1"] == pytest.approx(rows["test_top1"].max())
     assert best["epoch"] == rows["epoch"][rows["test_top1"].idxmax()]
-    network = build(tiny_config(place, place / "whole", model=model)).model
+    network = build(config_of(place, place / "whole", model=model)).model
     assert summary["parameters"] == sum(p.numel() for p in network.parameters())
     assert summary["training_seconds"] == pytest.approx((CLIPS / rows["clips_per_second"]).sum())
     assert summary["resumed"] == 0 and summary["device"] == "cpu" and summary["precision"] == "fp32"
@@ -174,7 +187,7 @@ def test_the_summary_is_of_the_selected_weights(place, whole, model):
 
 def test_the_scores_are_the_best_checkpoint_s(place, whole):
     folder = whole("bpi")
-    run = open_run(tiny_config(place, place / "whole"))
+    run = open_run(config_of(place, place / "whole"))
     scores = Scores.load(folder / "scores.npz")
     feeder = run.feeder("test")
     with torch.no_grad():
@@ -189,33 +202,33 @@ def test_the_second_call_returns_what_is_done_without_touching_it(place, whole, 
     folder = whole("bpi")
     before = states(folder)
     started, seen = time.monotonic(), []
-    assert fit(tiny_config(place, place / "whole"), watch=seen.append) == folder
+    assert fit(config_of(place, place / "whole"), watch=seen.append) == folder
     assert time.monotonic() - started < 2 and states(folder) == before
     assert "done already" in capsys.readouterr().out
-    assert len(seen) == 1 and seen[0]["epoch"].tolist() == [1, 2, 3]  # the curves are shown
+    assert len(seen) == 1 and seen[0]["epoch"].tolist() == [1, 2]  # the curves are shown
     shutil.copytree(place / "store", place / "other store")
-    fit(tiny_config(place, place / "whole", data=place / "other store", precision="auto", test_batch_size=3))
+    fit(config_of(place, place / "whole", data=place / "other store", precision="auto", test_batch_size=3))
     assert states(folder) == before
 
 
 def test_other_settings_are_refused_and_nothing_changes(place, whole):
     before = states(whole("bpi"))
-    with pytest.raises(ValueError, match=r"other settings \(epochs: 3 there, 4 now; lr: 0\.05 there, 0\.1 now\)"):
-        fit(tiny_config(place, place / "whole", epochs=4, lr=0.1))
+    with pytest.raises(ValueError, match=r"other settings \(epochs: 2 there, 4 now; lr: 0\.05 there, 0\.1 now\)"):
+        fit(config_of(place, place / "whole", epochs=4, lr=0.1))
     assert states(whole("bpi")) == before
 
 
 def test_watch_is_shown_the_history_after_each_epoch(place, tmp_path):
     seen = []
-    fit(tiny_config(place, tmp_path, model="ctrgcn", epochs=2, batch_size=60), watch=seen.append)
+    fit(config_of(place, tmp_path, model="ctrgcn", epochs=2, batch_size=20), watch=seen.append)
     assert [frame["epoch"].tolist() for frame in seen] == [[1], [1, 2]]
 
 
 def test_the_same_seed_gives_the_same_run_and_another_seed_another(place, whole, tmp_path):
-    assert_same_run(fit(tiny_config(place, tmp_path)), whole("bpi"))
-    other = fit(tiny_config(place, tmp_path, seed=1, epochs=1))
+    assert_same_run(fit(config_of(place, tmp_path)), whole("bpi"))
+    other = fit(config_of(place, tmp_path, seed=1, epochs=1))
     assert other.name == "bpi_joint_seed1"
-    assert history(tiny_config(place, tmp_path, seed=1))["train_loss"][0] != pytest.approx(
+    assert history(config_of(place, tmp_path, seed=1))["train_loss"][0] != pytest.approx(
         pd.read_csv(whole("bpi") / "metrics.csv")["train_loss"][0]
     )
 
@@ -230,25 +243,25 @@ def test_every_clip_comes_once_an_epoch_in_another_order_each_time(place, tmp_pa
         seen.append((self.progress.epoch, list(positions), self.optimizer.param_groups[0]["lr"]))
 
     monkeypatch.setattr(Trainer, "_step", step)
-    config = tiny_config(place, tmp_path, model="ctrgcn", epochs=2, batch_size=25, repeats=2)
+    config = config_of(place, tmp_path, model="ctrgcn", epochs=2, batch_size=9, repeats=2)
     fit(config)
-    assert [epoch for epoch, *_ in seen] == [0] * 4 + [1] * 4  # 120 clips: an incomplete batch is left out
+    assert [epoch for epoch, *_ in seen] == [0] * 4 + [1] * 4  # 40 clips: an incomplete batch is left out
     orders = [[p for epoch, positions, _ in seen if epoch == e for p in positions] for e in (0, 1)]
-    assert all(len(order) == len(set(order)) == 100 and set(order) <= set(range(120)) for order in orders)
+    assert all(len(order) == len(set(order)) == 36 and set(order) <= set(range(40)) for order in orders)
     assert orders[0] != orders[1]
     assert [lr for *_, lr in seen] == [learning_rate(config, e, b / 4) for e in (0, 1) for b in range(4)]
 
 
 def test_fewer_clips_than_a_batch_are_one_batch(place, tmp_path):
-    folder = fit(tiny_config(place, tmp_path, model="ctrgcn", epochs=2, batch_size=100))
+    folder = fit(config_of(place, tmp_path, model="ctrgcn", epochs=2, batch_size=100))
     rows = pd.read_csv(folder / "metrics.csv")
-    assert (rows["train_top1"] * CLIPS / 100 % 1 < 1e-4).all()
+    assert ((rows["train_top1"] * CLIPS / 100 + 1e-4) % 1 < 1e-3).all()
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["training_seconds"] == pytest.approx((CLIPS / rows["clips_per_second"]).sum())
 
 
 def test_the_optimizer_is_the_published_one(place, tmp_path):
-    config = tiny_config(place, tmp_path, weight_decay=3e-4)
+    config = config_of(place, tmp_path, weight_decay=3e-4)
     made = Trainer(config)
     made.close()
     (group,) = made.optimizer.param_groups
@@ -297,24 +310,23 @@ def test_the_cosine_schedule_is_continuous_and_ends_at_zero():
 
 @pytest.mark.parametrize("model", MODELS)
 def test_interrupted_between_epochs(place, whole, tmp_path, model):
-    config = tiny_config(place, tmp_path, model=model)
+    config = config_of(place, tmp_path, model=model)
 
     def stop(rows):
         raise RuntimeError("crash")
 
-    for _ in range(2):
-        with pytest.raises(RuntimeError, match="crash"):
-            fit(config, watch=stop)
-    assert checkpoint.load(config.run_directory / "last.pt")["progress"]["epoch"] == 2
+    with pytest.raises(RuntimeError, match="crash"):
+        fit(config, watch=stop)
+    assert checkpoint.load(config.run_directory / "last.pt")["progress"]["epoch"] == 1
     assert not (config.run_directory / "summary.json").exists()
     assert_same_run(fit(config), whole(model))
-    assert resumed(config.run_directory) == 2
+    assert resumed(config.run_directory) == 1
 
 
 # first step of an epoch, in its middle, its last; the last of all
-@pytest.mark.parametrize(("model", "step"), [("bpi", 7), ("ctrgcn", 7), ("ctrgcn", 5), ("ctrgcn", 9), ("ctrgcn", 14)])
+@pytest.mark.parametrize(("model", "step"), [("bpi", 7), ("ctrgcn", 5), ("ctrgcn", 4), ("ctrgcn", 9)])
 def test_interrupted_by_ctrl_c_within_an_epoch(place, whole, tmp_path, at_step, capsys, model, step):
-    config = tiny_config(place, tmp_path, model=model)
+    config = config_of(place, tmp_path, model=model)
     before = signal.getsignal(signal.SIGINT)
     at_step(step, lambda: signal.raise_signal(signal.SIGINT))
     with pytest.raises(KeyboardInterrupt, match="saved in .*run the same again to go on"):
@@ -329,20 +341,17 @@ def test_interrupted_by_ctrl_c_within_an_epoch(place, whole, tmp_path, at_step, 
 
 
 def test_interrupted_again_and_again(place, whole, tmp_path, at_step):
-    config = tiny_config(place, tmp_path, model="ctrgcn")
-    original = Trainer._step
-    for _ in range(4):  # steps 0, 3, 6, 9 of the whole
-        at_step(2, lambda: signal.raise_signal(signal.SIGINT))
+    config = config_of(place, tmp_path, model="ctrgcn")
+    for start in range(0, 9, 3):
+        at_step(start + 2, lambda: signal.raise_signal(signal.SIGINT))  # three steps further each time
         with pytest.raises(KeyboardInterrupt):
             fit(config)
-        Trainer._step = original
-        at_step.__closure__[0].cell_contents[0] = 0
     assert_same_run(fit(config), whole("ctrgcn"))
-    assert resumed(config.run_directory) == 4
+    assert resumed(config.run_directory) == 3
 
 
 def test_a_second_ctrl_c_interrupts_at_once(place, tmp_path, at_step):
-    config = tiny_config(place, tmp_path, model="ctrgcn")
+    config = config_of(place, tmp_path, model="ctrgcn")
 
     def twice():
         signal.raise_signal(signal.SIGINT)
@@ -357,7 +366,7 @@ def test_a_second_ctrl_c_interrupts_at_once(place, tmp_path, at_step):
 
 
 def test_ctrl_c_while_evaluating_saves_after_the_next_step(place, whole, tmp_path, monkeypatch):
-    config, score = tiny_config(place, tmp_path, model="ctrgcn"), trainer.score
+    config, score = config_of(place, tmp_path, model="ctrgcn"), trainer.score
 
     def interrupted(run):
         signal.raise_signal(signal.SIGINT)
@@ -373,7 +382,7 @@ def test_ctrl_c_while_evaluating_saves_after_the_next_step(place, whole, tmp_pat
 
 
 def test_a_stop_that_comes_between_two_looks_is_saved_all_the_same(place, tmp_path):
-    made = Trainer(tiny_config(place, tmp_path, model="ctrgcn"))
+    made = Trainer(config_of(place, tmp_path, model="ctrgcn"))
     looks = iter([False, False, False])
     with pytest.raises(KeyboardInterrupt, match="saved"):
         made.run_epochs(lambda: next(looks, True), None)
@@ -397,7 +406,7 @@ def test_outside_the_main_thread_it_trains_without_signals(place, tmp_path):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_crashed_after_saving_within_the_epoch(place, whole, tmp_path, at_step, model):
-    config = tiny_config(place, tmp_path, model=model, checkpoint_minutes=0.0)  # after every step
+    config = config_of(place, tmp_path, model=model, checkpoint_minutes=0.0)  # after every step
     at_step(8, crash)
     with pytest.raises(RuntimeError, match="crash"):
         fit(config)
@@ -407,13 +416,13 @@ def test_crashed_after_saving_within_the_epoch(place, whole, tmp_path, at_step, 
 
 
 def test_a_damaged_last_checkpoint_costs_only_the_work_since_the_one_before(place, whole, tmp_path, at_step):
-    config = tiny_config(place, tmp_path, model="ctrgcn", checkpoint_minutes=0.0)
+    config = config_of(place, tmp_path, model="ctrgcn", checkpoint_minutes=0.0)
     at_step(8, crash)
     with pytest.raises(RuntimeError, match="crash"):
         fit(config)
     path = config.run_directory / "last.pt"
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.warns(UserWarning, match="going on from last.previous.pt"):
+    with pytest.warns(UserWarning, match=r"going on from last\.previous\.pt"):
         fit(config)
     assert_same_run(config.run_directory, whole("ctrgcn"))
 
@@ -435,14 +444,19 @@ def killed(self, positions):
         os.kill(os.getpid(), signal.SIGKILL)
 
 Trainer._step = killed
-fit(tiny_config(Path({place!r}), Path({outputs!r}), model={model!r}, checkpoint_minutes={minutes}))
+fit(tiny_config(Path({place!r}), Path({outputs!r}), model={model!r}, batch_size=4, epochs=2, checkpoint_minutes={minutes}))
 """
 
 
 def child(place: Path, outputs: Path, model: str, after: int, minutes: float) -> subprocess.Popen:
     """A process that trains and is killed in the middle of its step `after`."""
     code = KILLED.format(
-        tests=str(Path(__file__).parent), place=str(place), outputs=str(outputs), model=model, after=after, minutes=minutes
+        tests=str(Path(__file__).parent),
+        place=str(place),
+        outputs=str(outputs),
+        model=model,
+        after=after,
+        minutes=minutes,
     )
     return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
@@ -452,7 +466,7 @@ def child(place: Path, outputs: Path, model: str, after: int, minutes: float) ->
     [("bpi", 0.0, (1, 2)), ("ctrgcn", 10.0, (1, 0))],  # saved after every step; at the end of the epoch only
 )
 def test_killed_in_the_middle_of_an_epoch_and_started_again(place, whole, tmp_path, model, minutes, left):
-    config = tiny_config(place, tmp_path, model=model)
+    config = config_of(place, tmp_path, model=model)
     process = child(place, tmp_path, model, after=8, minutes=minutes)
     _, errors = process.communicate(timeout=300)
     assert process.returncode == -signal.SIGKILL, errors.decode()
@@ -467,7 +481,7 @@ def test_killed_in_the_middle_of_an_epoch_and_started_again(place, whole, tmp_pa
 @pytest.mark.parametrize("model", MODELS)
 def test_killed_at_any_time_again_and_again(place, whole, tmp_path, model):
     """From outside, wherever it may be: importing, stepping, evaluating, in the middle of a save."""
-    config, rng = tiny_config(place, tmp_path, model=model), random.Random(0)
+    config, rng = config_of(place, tmp_path, model=model), random.Random(0)
     for _ in range(12):
         process = child(place, tmp_path, model, after=10**9, minutes=0.0)
         deadline = time.monotonic() + 120
@@ -493,7 +507,7 @@ def test_a_trained_text_tower_goes_on_too(place, tmp_path, at_step, monkeypatch)
 
     def config(outputs, **changes):
         clip = {"text": "clip", "clip_model": "tiny", "clip_pretrained": str(tmp_path / "weights.pt"), "epochs": 2}
-        return tiny_config(place, tmp_path / outputs, **(clip | changes))
+        return config_of(place, tmp_path / outputs, **(clip | changes))
 
     expected = fit(config("whole"))
     before = torch.load(tmp_path / "weights.pt", weights_only=True)
@@ -505,8 +519,7 @@ def test_a_trained_text_tower_goes_on_too(place, tmp_path, at_step, monkeypatch)
     assert_same_run(fit(config("stopped")), expected)
     run = open_run(config("stopped"))
     assert torch.equal(run.text.tower.ln_final.weight, after["tower.ln_final.weight"])
-    frozen = checkpoint.load(fit(config("frozen", clip_trained=False, epochs=1)) / "best.pt")
-    assert frozen["text"] == {}
+    assert build(config("frozen", clip_trained=False)).text.state_dict() == {}
 
 
 # --- what resuming refuses
@@ -516,7 +529,7 @@ def test_a_trained_text_tower_goes_on_too(place, tmp_path, at_step, monkeypatch)
 def stopped(place, tmp_path, at_step):
     """A bpi run stopped within its second epoch; its configuration, of prompts of its own."""
     (tmp_path / "texts").mkdir()
-    config = tiny_config(place, tmp_path, prompts=write_prompts(tmp_path / "texts"))
+    config = config_of(place, tmp_path, prompts=write_prompts(tmp_path / "texts"))
     at_step(6, lambda: signal.raise_signal(signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):
         fit(config)
@@ -529,7 +542,9 @@ def test_changed_prompts_are_refused(stopped):
     prompts.write_text(original.replace("act of kick", "act of kicking hard"))
     write_embeddings(prompts)
     before = states(stopped.run_directory)
-    with pytest.raises(ValueError, match=r"last\.pt was trained with other prompts than .*prompts\.yaml holds now") as e:
+    with pytest.raises(
+        ValueError, match=r"last\.pt was trained with other prompts than .*prompts\.yaml holds now"
+    ) as e:
         fit(stopped)
     assert "tag" in str(e.value) and states(stopped.run_directory) == before
     prompts.write_text(original)
@@ -539,10 +554,12 @@ def test_changed_prompts_are_refused(stopped):
 
 @pytest.mark.parametrize("model", ["gap", "ctrgcn"])
 def test_a_checkpoint_of_another_model_is_refused(place, stopped, tmp_path, model):
-    other = fit(tiny_config(place, tmp_path, model=model, prompts=stopped.prompts, epochs=1, batch_size=60))
+    other = fit(config_of(place, tmp_path, model=model, prompts=stopped.prompts, epochs=1, batch_size=20))
     shutil.copy(other / "last.pt", stopped.run_directory / "last.pt")
     before = states(stopped.run_directory)
-    with pytest.raises(ValueError, match=rf"last\.pt is a checkpoint of another model \(model: '{model}', expected 'bpi'"):
+    with pytest.raises(
+        ValueError, match=rf"last\.pt is a checkpoint of another model \(model: '{model}', expected 'bpi'"
+    ):
         fit(stopped)
     assert states(stopped.run_directory) == before
 
@@ -556,14 +573,14 @@ def test_a_file_that_is_no_checkpoint_is_refused(stopped):
 
 def test_missing_data_name_the_notebook(place, tmp_path):
     with pytest.raises(MissingInputError, match=r"run notebooks/01_prepare_data\.ipynb"):
-        fit(tiny_config(place, tmp_path, data=tmp_path / "nowhere"))
+        fit(config_of(place, tmp_path, data=tmp_path / "nowhere"))
 
 
 def test_prompts_that_miss_a_class_are_refused(place, tmp_path):
     (tmp_path / "texts").mkdir()
     prompts = write_prompts(tmp_path / "texts", synthetic.CLASSES[:-1])
     with pytest.raises(ValueError, match="no prompts for 1 of 10 classes: 'march in place'"):
-        fit(tiny_config(place, tmp_path, prompts=prompts))
+        fit(config_of(place, tmp_path, prompts=prompts))
 
 
 # --- which epoch is kept; with made-up accuracies, and weights that say which epoch they are of
@@ -600,8 +617,8 @@ def scripted(monkeypatch):
     [("last", 1, 5, 2), ("heldout", 1, 3, 2), ("test", 1, 2, 2), ("last", 2, 5, 2), ("heldout", 2, 5, 2),
      ("test", 3, 5, 5), ("last", 7, 5, 5)],
 )  # fmt: skip
-def test_best_keeps_the_epoch_that_select_chooses(place, tmp_path, scripted, select, every, epoch, published):
-    config = tiny_config(place, tmp_path, model="ctrgcn", epochs=5, batch_size=30, select=select, eval_every=every)
+def test_best_keeps_the_epoch_that_select_chooses(two, tmp_path, scripted, select, every, epoch, published):
+    config = config_of(two, tmp_path, model="ctrgcn", epochs=5, batch_size=20, select=select, eval_every=every)
     folder = fit(config)
     best = checkpoint.load(folder / "best.pt")
     assert best["epoch"] == epoch and set(best["model"]["classifier.bias"].tolist()) == {epoch}
@@ -622,8 +639,8 @@ def test_best_keeps_the_epoch_that_select_chooses(place, tmp_path, scripted, sel
 
 @pytest.mark.parametrize("select", ["last", "heldout", "test"])
 @pytest.mark.parametrize("after", [1, 2, 3, 4])
-def test_the_choice_survives_a_stop(place, tmp_path, scripted, select, after):
-    config = tiny_config(place, tmp_path, model="ctrgcn", epochs=5, batch_size=60, select=select)
+def test_the_choice_survives_a_stop(two, tmp_path, scripted, select, after):
+    config = config_of(two, tmp_path, model="ctrgcn", epochs=5, batch_size=20, select=select)
 
     def stop(rows):
         if len(rows) == after:
@@ -637,7 +654,7 @@ def test_the_choice_survives_a_stop(place, tmp_path, scripted, select, after):
 
 
 def test_a_kill_between_the_last_checkpoint_and_its_metrics_loses_no_row(place, tmp_path, scripted, monkeypatch):
-    config = tiny_config(place, tmp_path, model="ctrgcn", epochs=3, batch_size=60)
+    config = config_of(place, tmp_path, model="ctrgcn", epochs=3, batch_size=20)
     write = trainer.write_atomically
 
     def killed(path, content):
@@ -649,11 +666,13 @@ def test_a_kill_between_the_last_checkpoint_and_its_metrics_loses_no_row(place, 
     with pytest.raises(SystemExit):
         fit(config)
     monkeypatch.setattr(trainer, "write_atomically", write)
-    assert history(tiny_config(place, fit(config).parents[1], model="ctrgcn"))["epoch"].tolist() == [1, 2, 3]
+    assert history(config_of(place, fit(config).parents[1], model="ctrgcn"))["epoch"].tolist() == [1, 2, 3]
 
 
-def test_a_kill_before_the_summary_leaves_a_run_that_is_finished_by_the_next_call(place, tmp_path, scripted, monkeypatch):
-    config = tiny_config(place, tmp_path, model="ctrgcn", epochs=2, batch_size=60)
+def test_a_kill_before_the_summary_leaves_a_run_that_is_finished_by_the_next_call(
+    place, tmp_path, scripted, monkeypatch
+):
+    config = config_of(place, tmp_path, model="ctrgcn", epochs=2, batch_size=20)
     monkeypatch.setattr(Trainer, "_finish", lambda self: crash())
     with pytest.raises(RuntimeError):
         fit(config)
@@ -664,18 +683,18 @@ def test_a_kill_before_the_summary_leaves_a_run_that_is_finished_by_the_next_cal
     assert not steps and (folder / "summary.json").exists() and (folder / "scores.npz").exists()
 
 
-def test_held_out_subjects_select_for_real(place, tmp_path):
-    folder = fit(tiny_config(place, tmp_path, model="ctrgcn", epochs=2, batch_size=40, select="heldout", heldout=0.3))
+def test_held_out_subjects_select_for_real(two, tmp_path):
+    folder = fit(config_of(two, tmp_path, model="ctrgcn", epochs=2, batch_size=10, select="heldout"))
     rows = pd.read_csv(folder / "metrics.csv")
     scores = Scores.load(folder / "scores.npz")
-    assert len(scores.heldout.labels) == 20 and len(scores.labels) == 30
+    assert len(scores.heldout.labels) == 20 and len(scores.labels) == 20
     assert not set(scores.heldout.names) & set(scores.names)
     summary = json.loads((folder / "summary.json").read_text())
     best = rows.loc[rows["heldout_top1"].idxmax()]
     assert summary["selected_epoch"] == best["epoch"]
     assert summary["heldout_top1"] == pytest.approx(best["heldout_top1"])
     assert summary["test_top1"] == pytest.approx(best["test_top1"])
-    assert (rows["train_top1"] * 40 / 100 % 1 < 1e-4).all()  # of 40 clips, not 60
+    assert ((rows["train_top1"] * 20 / 100 + 1e-4) % 1 < 1e-3).all()  # of 20 clips, not 40
 
 
 # --- TensorBoard
@@ -691,13 +710,15 @@ def test_tensorboard_has_curves_rate_and_confusion(whole, model):
     tags = found.Tags()
     for tag in ("train_loss", "lr", "train_top1", "test_top1", "test_top5"):
         points = found.Scalars(tag)
-        assert [point.step for point in points] == [1, 2, 3]
+        assert [point.step for point in points] == [1, 2]
         np.testing.assert_allclose([point.value for point in points], rows[tag], rtol=1e-6)
     assert ("contrastive" in tags["scalars"]) == (model == "bpi")
     scales = {tag for tag in tags["scalars"] if tag.startswith("logit_scale/")}
-    assert scales == ({f"logit_scale/{name}" for name in ("global", "torso", "arm", "leg")} if model == "bpi" else set())
+    assert scales == (
+        {f"logit_scale/{name}" for name in ("global", "torso", "arm", "leg")} if model == "bpi" else set()
+    )
     images = found.Images("confusion")
-    assert [image.step for image in images] == [1, 2, 3]
+    assert [image.step for image in images] == [1, 2]
     assert (images[0].width, images[0].height) == (160, 160) and images[0].encoded_image_string[:4] == b"\x89PNG"
 
 
@@ -708,15 +729,15 @@ def test_the_given_drawing_of_the_confusion_matrix_is_used(place, tmp_path):
         seen.append((matrix, classes))
         return np.zeros((7, 9, 3), np.uint8)
 
-    folder = fit(tiny_config(place, tmp_path, model="ctrgcn", epochs=1, batch_size=60), draw_confusion=draw)
+    folder = fit(config_of(place, tmp_path, model="ctrgcn", epochs=1, batch_size=20), draw_confusion=draw)
     matrix, classes = seen[0]
-    assert matrix.shape == (10, 10) and matrix.sum() == 30 and classes == list(synthetic.CLASSES)
+    assert matrix.shape == (10, 10) and matrix.sum() == 10 and classes == list(synthetic.CLASSES)
     (image,) = events(folder).Images("confusion")
     assert (image.width, image.height) == (9, 7)
 
 
 def test_tensorboard_keeps_every_epoch_when_a_run_goes_on(place, tmp_path, scripted):
-    config = tiny_config(place, tmp_path, model="ctrgcn", epochs=3, batch_size=60)
+    config = config_of(place, tmp_path, model="ctrgcn", epochs=3, batch_size=20)
     with pytest.raises(RuntimeError):
         fit(config, watch=lambda rows: crash())
     fit(config)
@@ -728,10 +749,10 @@ def test_tensorboard_keeps_every_epoch_when_a_run_goes_on(place, tmp_path, scrip
 
 @pytest.mark.parametrize("model", ["bpi", "gap"])
 def test_training_reaches_every_parameter(place, tmp_path, model):
-    made = Trainer(tiny_config(place, tmp_path, model=model, lr=0.1))
+    made = Trainer(config_of(place, tmp_path, model=model, lr=0.1))
     made.run.model.train()
     before = {name: value.clone() for name, value in made.run.model.named_parameters()}
-    for positions in np.arange(36).reshape(3, 12):  # the topology's scale starts at 0: its inputs learn from step 2
+    for positions in np.arange(20).reshape(4, 5):  # the topology's scale starts at 0: its inputs learn from step 2
         made._step(positions)
     made.close()
     for name, value in made.run.model.named_parameters():
@@ -743,13 +764,13 @@ def test_training_reaches_every_parameter(place, tmp_path, model):
 @pytest.mark.parametrize("model", ["bpi", "gap", "ctrgcn"])
 def test_two_samples_are_overfitted(place, tmp_path, model):
     torch.manual_seed(0)
-    run = build(tiny_config(place, tmp_path, model=model))
+    run = build(config_of(place, tmp_path, model=model))
     labels = run.store.labels[run.indices("train")]
     x, y = run.feeder("train").batch([0, int(np.flatnonzero(labels == 4)[0])])
     optimizer = torch.optim.SGD(run.model.parameters(), 0.05, momentum=0.9, nesterov=True)
     losses = []
     run.model.train()
-    for _ in range(40):
+    for _ in range(30):
         optimizer.zero_grad()
         loss = skeleton_text_loss(run.model(x), run.text(y, torch.zeros(2)) if run.text else None, y, 1.0)
         loss.total.backward()
@@ -763,7 +784,7 @@ def test_two_samples_are_overfitted(place, tmp_path, model):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_a_loss_that_diverges_is_a_clear_error(place, tmp_path, model):
-    config = tiny_config(place, tmp_path, model=model, lr=1e12, warmup=0, schedule="step")
+    config = config_of(place, tmp_path, model=model, lr=1e12, warmup=0, schedule="step")
     with pytest.raises(ValueError, match=r"the loss is (nan|inf) in epoch 1, step \d: lower lr \(now 1e\+12\)"):
         fit(config)
     assert not (config.run_directory / "summary.json").exists()
@@ -773,10 +794,6 @@ def test_a_loss_that_diverges_is_a_clear_error(place, tmp_path, model):
 @pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_it_learns(place, tmp_path, model):
-    folder = fit(tiny_config(place, tmp_path, model=model, epochs=6, repeats=10, width=16, lr=0.1))
+    folder = fit(config_of(place, tmp_path, model=model, epochs=6, repeats=30, batch_size=16, width=16, lr=0.1))
     rows = pd.read_csv(folder / "metrics.csv")
     assert rows["train_top1"].iloc[-1] > 80 and rows["test_top1"].iloc[-1] > 30
-
-
-def test_the_environment_of_these_tests_is_one_thread():
-    assert os.environ.get("OMP_NUM_THREADS", "1").isdigit()
