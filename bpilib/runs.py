@@ -46,6 +46,8 @@ class Run:
 
         Held-out clips are those of a fixed share of the training subjects, the same for every seed and modality.
         """
+        if part not in ("train", "heldout", "test"):
+            raise ValueError(f"expected part to be train, heldout or test, got {part!r}")
         test = self.store.split(self.config.benchmark, "test")
         train = self.store.split(self.config.benchmark, "train")
         if part == "test":
@@ -76,7 +78,7 @@ class Run:
             ValueError: the checkpoint is of another model, data set, ... each difference named.
         """
         mine, its = self.config.result_settings(), content["config"]
-        shape = ("dataset", "model", "modality", "width", "k", "text")
+        shape = [name for name in ("dataset", "model", "modality", "width", "k", "text") if name in mine]
         wrong = [f"{name}: {its.get(name)!r}, expected {mine[name]!r}" for name in shape if its.get(name) != mine[name]]
         if wrong:
             raise ValueError(f"{path} is a checkpoint of another model ({'; '.join(wrong)}): choose that run instead")
@@ -145,7 +147,7 @@ def _no_run(config: Config) -> MissingInputError:
     found = sorted(str(p.parent.relative_to(config.outputs)) for p in Path(config.outputs).glob("*/*/best.pt"))
     return MissingInputError(
         f"no trained run in {config.run_directory}: run notebooks/02_train.ipynb with the same parameters first. "
-        f"Runs there are (model_modality_seed_tag): {', '.join(found) or 'none'}"
+        f"Runs there are: {', '.join(found) or 'none'}"
     )
 
 
@@ -164,7 +166,9 @@ def saved_config(config: Config) -> Config:
 
 
 def claim(config: Config) -> None:
-    """Write config.yaml into the run directory, or check that the one there asks for the same results.
+    """Write config.yaml into the run directory, or check that the run there asks for the same results.
+
+    A directory without a checkpoint (a start that failed) holds no run.
 
     Raises:
         ValueError: another configuration is there; the differences are listed.
@@ -173,12 +177,13 @@ def claim(config: Config) -> None:
     if path.exists():
         there, now = yaml.safe_load(path.read_text()), config.result_settings()
         differ = [f"{key}: {there.get(key)!r} there, {now[key]!r} now" for key in now if there.get(key) != now[key]]
-        if differ:
+        if not differ:
+            return
+        if checkpoint.exists(config.run_directory / "last.pt"):
             raise ValueError(
                 f"{config.run_directory} holds a run with other settings ({'; '.join(differ)}). Nothing was changed: "
                 "set the parameter tag (say tag='b') or outputs to start another run beside it, or use its settings"
             )
-        return
     write_atomically(path, yaml.safe_dump(config.settings(), sort_keys=False))
 
 

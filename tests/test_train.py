@@ -329,7 +329,7 @@ def test_interrupted_by_ctrl_c_within_an_epoch(place, whole, tmp_path, at_step, 
     config = config_of(place, tmp_path, model=model)
     before = signal.getsignal(signal.SIGINT)
     at_step(step, lambda: signal.raise_signal(signal.SIGINT))
-    with pytest.raises(KeyboardInterrupt, match="saved in .*run the same again to go on"):
+    with pytest.raises(KeyboardInterrupt, match=r"saved in .*run the same again to go on"):
         fit(config)
     assert signal.getsignal(signal.SIGINT) is before
     assert "interrupted: saving after this step" in capsys.readouterr().err
@@ -666,7 +666,8 @@ def test_a_kill_between_the_last_checkpoint_and_its_metrics_loses_no_row(place, 
     with pytest.raises(SystemExit):
         fit(config)
     monkeypatch.setattr(trainer, "write_atomically", write)
-    assert history(config_of(place, fit(config).parents[1], model="ctrgcn"))["epoch"].tolist() == [1, 2, 3]
+    fit(config)
+    assert history(config)["epoch"].tolist() == [1, 2, 3]
 
 
 def test_a_kill_before_the_summary_leaves_a_run_that_is_finished_by_the_next_call(
