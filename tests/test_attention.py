@@ -92,7 +92,7 @@ def test_other_parts_of_the_data(place):
 
 
 def test_nothing_was_held_out(run):
-    with pytest.raises(ValueError, match="held.out"):
+    with pytest.raises(ValueError, match=r"held.out"):
         look(run, "heldout")
 
 

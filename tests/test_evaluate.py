@@ -98,9 +98,9 @@ def test_the_interval_is_wilson_s(right, n):
 
 
 def test_a_known_interval():
-    labels = np.zeros(464, int)
-    one = Scores(np.eye(2)[(np.arange(464) >= 408).astype(int)], labels, labels.astype(str), ["x", "y"])
-    assert one.interval() == pytest.approx((84.651, 90.588), abs=1e-3)
+    labels = np.zeros(10, int)
+    one = Scores(np.eye(2)[(np.arange(10) >= 7).astype(int)], labels, labels.astype(str), ["x", "y"])
+    assert one.interval() == pytest.approx((39.68, 89.22), abs=0.01)
 
 
 # --- files
@@ -248,7 +248,7 @@ def test_search_needs_held_out_scores():
 
 
 def test_search_needs_the_same_held_out_clips():
-    with pytest.raises(ValueError, match="held.out"):
+    with pytest.raises(ValueError, match=r"held.out"):
         ensemble({J: scores(0, heldout=50), B: scores(1, heldout=40)}, weights="searched")
 
 
@@ -343,7 +343,7 @@ def test_a_run_is_scored_on_test_and_held_out_clips(place, tmp_path):
     assert whole.labels.tolist() == run.store.labels[run.indices("test")].tolist()
     assert whole.heldout.names.tolist() == run.store.names[run.indices("heldout")].tolist()
     assert len(whole.heldout.labels) == 20 and whole.heldout.heldout is None
-    again = predict(run.model, run.feeder("heldout"), 12)
+    again = predict(run.model, run.feeder("heldout"), 64)
     np.testing.assert_allclose(whole.heldout.logits, again, rtol=1e-4, atol=1e-2)
     assert score(build(tiny_config(place, tmp_path, model="ctrgcn"))).heldout is None
 

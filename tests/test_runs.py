@@ -249,6 +249,22 @@ def test_other_settings_in_the_same_directory_are_refused_listing_each(place, ou
     assert states(outputs) == before
 
 
+@pytest.mark.parametrize("kept", [("best.pt",), ("summary.json", "scores.npz"), ("last.previous.pt",)])
+def test_what_is_left_of_a_run_is_still_that_run(place, outputs, tmp_path, kept):
+    """Say, without its large last.pt."""
+    asked = tiny_config(place, tmp_path, width=16, lr=0.02, epochs=1, batch_size=50)
+    done = tiny_config(place, outputs).run_directory
+    asked.run_directory.mkdir(parents=True)
+    shutil.copy(done / "config.yaml", asked.run_directory)
+    for name in kept:
+        shutil.copy(done / name.replace("previous.", ""), asked.run_directory / name)
+    before = states(tmp_path)
+    claim(asked)
+    with pytest.raises(ValueError, match=r"holds a run with other settings \(lr: 0\.02 there, 0\.5 now\)"):
+        claim(asked.changed(lr=0.5))
+    assert states(tmp_path) == before
+
+
 def test_a_tag_starts_another_run_beside_it(place, tmp_path):
     claim(tiny_config(place, tmp_path))
     claim(tiny_config(place, tmp_path, lr=0.5, tag="b"))
