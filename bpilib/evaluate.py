@@ -104,12 +104,18 @@ class Scores:
 
 @torch.no_grad()
 def predict(model: CTRGCNClassifier, feeder: Feeder, batch_size: int) -> np.ndarray:
-    """(n, K) float32 logits of all of a feeder's clips, in order; float32 whatever the training precision."""
+    """(n, K) float32 logits of all of a feeder's clips, in order; float32 whatever the training precision.
+
+    Raises:
+        ValueError: logits that are not finite.
+    """
     was_training = model.training
     model.eval()
     parts = torch.arange(len(feeder)).split(batch_size)
     logits = torch.cat([model(feeder.batch(part)[0]).logits.float().cpu() for part in parts])
     model.train(was_training)
+    if not torch.isfinite(logits).all():
+        raise ValueError("the network's logits are not finite: training diverged; lower lr or use precision='fp32'")
     return logits.numpy()
 
 
