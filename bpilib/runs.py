@@ -168,7 +168,7 @@ def saved_config(config: Config) -> Config:
 def claim(config: Config) -> None:
     """Write config.yaml into the run directory, or check that the run there asks for the same results.
 
-    A directory without a checkpoint (a start that failed) holds no run.
+    A directory with a config.yaml alone (a start that failed) holds no run.
 
     Raises:
         ValueError: another configuration is there; the differences are listed.
@@ -179,7 +179,8 @@ def claim(config: Config) -> None:
         differ = [f"{key}: {there.get(key)!r} there, {now[key]!r} now" for key in now if there.get(key) != now[key]]
         if not differ:
             return
-        if checkpoint.exists(config.run_directory / "last.pt"):
+        made = ("last.pt", "last.previous.pt", "best.pt", "scores.npz", "summary.json")
+        if any((config.run_directory / name).exists() for name in made):
             raise ValueError(
                 f"{config.run_directory} holds a run with other settings ({'; '.join(differ)}). Nothing was changed: "
                 "set the parameter tag (say tag='b') or outputs to start another run beside it, or use its settings"
