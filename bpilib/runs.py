@@ -1,5 +1,6 @@
 """A run: what is built from a configuration, and what lies in a run directory."""
 
+import warnings
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +79,7 @@ class Run:
             ValueError: the checkpoint is of another model, data set, ... each difference named.
         """
         mine, its = self.config.result_settings(), content["config"]
-        shape = [name for name in ("dataset", "model", "modality", "width", "k", "text") if name in mine]
+        shape = [name for name in ("dataset", "benchmark", "model", "modality", "width", "k", "text") if name in mine]
         wrong = [f"{name}: {its.get(name)!r}, expected {mine[name]!r}" for name in shape if its.get(name) != mine[name]]
         if wrong:
             raise ValueError(f"{path} is a checkpoint of another model ({'; '.join(wrong)}): choose that run instead")
@@ -139,7 +140,10 @@ def open_run(config: Config, which: str = "best") -> Run:
     if not checkpoint.exists(path):
         raise _no_run(config)
     run = build(saved)
-    run.load_weights(checkpoint.load(path), path)
+    content = checkpoint.load(path)
+    run.load_weights(content, path)
+    if content["text_digest"] != run.text_digest:
+        warnings.warn(f"{config.prompts} has changed since {path} was trained: texts are not those", stacklevel=2)
     return run
 
 

@@ -229,6 +229,7 @@ class Trainer:
             "config": self.config.settings(),
             "epoch": self.progress.epoch,
             "text_digest": self.run.text_digest,
+            "data": self.run.store.manifest["sha256"],
             "model": self.run.model.state_dict(),
             "text": {} if self.run.text is None else self.run.text.state_dict(),
         }
@@ -247,11 +248,11 @@ class Trainer:
         path = self.folder / "last.pt"
         content = checkpoint.load(path)
         self.run.load_weights(content, path)
+        another = "put them back, or set the parameter tag to start another run"
         if content["text_digest"] != self.run.text_digest:
-            raise ValueError(
-                f"{path} was trained with other prompts than {self.config.prompts} holds now: put them back, or set "
-                "the parameter tag to start another run"
-            )
+            raise ValueError(f"{path} was trained with other prompts than {self.config.prompts} holds now: {another}")
+        if content["data"] != self.run.store.manifest["sha256"]:
+            raise ValueError(f"{path} was trained with other clips than {self.config.data} holds now: {another}")
         self.optimizer.load_state_dict(content["optimizer"])
         self.scaler.load_state_dict(content["scaler"])
         torch.set_rng_state(content["random"])

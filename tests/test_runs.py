@@ -299,3 +299,16 @@ def test_precisions(place, tmp_path):
     assert autocast(tiny_config(place, tmp_path, precision="auto"), cpu)[1] in ("fp32", "bf16")
     with pytest.raises(ValueError, match="precision: fp16 is for GPUs"):
         autocast(tiny_config(place, tmp_path, precision="fp16"), cpu)
+
+
+def test_texts_that_changed_since_training_are_said(place, outputs, tmp_path):
+    config = tiny_config(place, outputs)
+    prompts = tmp_path / "prompts.yaml"
+    shutil.copy(config.prompts, prompts)
+    shutil.copy(str(config.prompts).replace(".yaml", ".minilm.npz"), tmp_path / "prompts.minilm.npz")
+    content = yaml.safe_load(prompts.read_text())
+    first = content["prompts"][0]["synonyms"]
+    first[:] = first[::-1]
+    prompts.write_text(yaml.safe_dump(content))
+    with pytest.warns(UserWarning, match="has changed since"):
+        open_run(config.changed(prompts=str(prompts)))

@@ -809,3 +809,15 @@ def test_it_learns(place, tmp_path, model):
     folder = fit(config_of(place, tmp_path, model=model, epochs=6, repeats=30, batch_size=16, width=16, lr=0.1))
     rows = pd.read_csv(folder / "metrics.csv")
     assert rows["train_top1"].iloc[-1] > 80 and rows["test_top1"].iloc[-1] > 30
+
+
+def test_changed_clips_are_refused(place, stopped, tmp_path):
+    changed = tmp_path / "changed"
+    shutil.copytree(stopped.data, changed)
+    manifest = json.loads((changed / "manifest.json").read_text())
+    manifest["sha256"]["poses.npy"] = "0" * 64
+    (changed / "manifest.json").write_text(json.dumps(manifest))
+    before = states(stopped.run_directory)
+    with pytest.raises(ValueError, match="was trained with other clips than"):
+        fit(stopped.changed(data=str(changed)))
+    assert states(stopped.run_directory) == before
