@@ -24,12 +24,12 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY)
 	mkdir -p $(DEMO)
-	$(RUN) notebooks/01_prepare_data.ipynb $(DEMO)/01_prepare_data.ipynb -f params/synthetic.yaml
-	$(RUN) notebooks/02_train.ipynb $(DEMO)/02_train_joint.ipynb -f params/synthetic.yaml
-	$(RUN) notebooks/02_train.ipynb $(DEMO)/02_train_bone.ipynb -f params/synthetic.yaml -p modality bone
-	$(RUN) notebooks/03_evaluate.ipynb $(DEMO)/03_evaluate.ipynb -f params/synthetic.yaml
-	$(RUN) notebooks/04_attention.ipynb $(DEMO)/04_attention.ipynb -f params/synthetic.yaml
-	$(RUN) notebooks/05_ensemble.ipynb $(DEMO)/05_ensemble.ipynb -f params/synthetic.yaml
+	$(RUN) notebooks/01_prepare_data.ipynb $(DEMO)/01_prepare_data.ipynb -p dataset synthetic
+	$(RUN) notebooks/02_train.ipynb $(DEMO)/02_train_joint.ipynb -f params/demo.yaml
+	$(RUN) notebooks/02_train.ipynb $(DEMO)/02_train_bone.ipynb -f params/demo.yaml -p modality bone
+	$(RUN) notebooks/03_evaluate.ipynb $(DEMO)/03_evaluate.ipynb -f params/demo.yaml
+	$(RUN) notebooks/04_attention.ipynb $(DEMO)/04_attention.ipynb -f params/demo.yaml
+	$(RUN) notebooks/05_ensemble.ipynb $(DEMO)/05_ensemble.ipynb -f params/demo.yaml
 	@echo
 	@echo "executed notebooks: $(DEMO)/   results and figures: outputs/synthetic_xview/   next: make lab"
 

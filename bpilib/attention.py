@@ -37,6 +37,8 @@ def look(run: Run, part: str = "test") -> Views:
     """
     if run.text is None:
         raise ValueError(f"{run.config.model} has neither attention nor embeddings: choose a run of bpi")
+    if not len(run.indices(part)):
+        raise ValueError(f"no {part} clips to look at: held-out clips come with select='heldout'")
     attends = run.config.model == "bpi"
     feeder = run.feeder(part)
     run.model.eval()

@@ -98,7 +98,9 @@ class Config:
 
     def result_settings(self) -> dict[str, Any]:
         """What the numbers of a run depend on, as plain values for YAML."""
-        return {f.name: getattr(self, f.name) for f in _FIELDS.values() if f.metadata["changes"] == RESULT}
+        unused = ("text", "clip_model", "clip_pretrained", "clip_trained", "alpha") if self.model == "ctrgcn" else ()
+        names = [f.name for f in _FIELDS.values() if f.metadata["changes"] == RESULT]
+        return {name: getattr(self, name) for name in names if name not in unused}
 
     def settings(self) -> dict[str, Any]:
         """All parameters, as plain values for YAML."""
@@ -110,8 +112,7 @@ class Config:
 
     def _repr_html_(self) -> str:
         """Shown as a table where a notebook cell ends with the configuration."""
-        with pd.option_context("display.max_colwidth", None):
-            return self.table().to_html(max_rows=None)
+        return self.table().astype(str).style.format(escape="html").set_properties(**{"text-align": "left"}).to_html()
 
     def table(self, *groups: str) -> pd.DataFrame:
         """Name, value, unit and meaning of every parameter, for the notebooks."""
@@ -222,8 +223,10 @@ def _check_values(values: dict[str, Any]) -> None:
         if values[name] < 1:
             raise ValueError(f"parameter {name}: expected at least 1, got {values[name]}")
     for name in ("lr", "weight_decay", "alpha", "warmup", "seed"):
-        if values[name] < 0:
+        if not values[name] >= 0:
             raise ValueError(f"parameter {name}: expected 0 or more, got {values[name]}")
+    if values["seed"] >= 1 << 32:
+        raise ValueError(f"parameter seed: expected less than 2^32, got {values['seed']}")
     if not 0 < values["heldout"] < 1:
         raise ValueError(f"parameter heldout: expected a share between 0 and 1, got {values['heldout']}")
     if not re.fullmatch(r"[A-Za-z0-9._-]{0,64}", values["tag"]):

@@ -12,7 +12,6 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import Normalize
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch
-from matplotlib.ticker import PercentFormatter
 
 from .skeleton import Skeleton
 from .style import (
@@ -193,6 +192,12 @@ def animate(
     return animate_grid([clip], [title], skeleton, fps, max_frames, azimuth, columns=1, size=340)
 
 
+def _share(weights: np.ndarray, key, joints: int) -> np.ndarray:
+    """(heads, Vq, Vk) to (V,) attention each joint receives, as a multiple of an even share; 0 where it is no key."""
+    even = np.bincount(key, minlength=joints) / len(key)
+    return np.bincount(key, weights.mean((0, 1)), minlength=joints) / np.where(even > 0, even, 1)
+
+
 def draw_attention(ax, weights, query, key, pose, skeleton: Skeleton, part: str, top: int = 8, vmax: float = 0.0):
     """One part's attention on one skeleton: discs for the joints looked at, arcs for the strongest links.
 
@@ -200,29 +205,28 @@ def draw_attention(ax, weights, query, key, pose, skeleton: Skeleton, part: str,
         ax: matplotlib axes.
         weights: (heads, Vq, Vk), each row over Vk sums to 1.
         query: (Vq,) joints of the part that looks.
-        key: (Vk,) joints it can look at; a joint that is in two of the other parts occurs twice and is summed.
+        key: (Vk,) joints it can look at; a joint that is in two of the other parts occurs twice.
         pose: (V, 3) or (M, V, 3); the first person is drawn, turned to show its joints apart.
         skeleton: the joint set.
         part: the name of the part that looks.
         top: how many links are drawn as arcs, from the joint that looks to the joint looked at.
-        vmax: attention at which a disc is full (0: the largest here).
+        vmax: multiple of an even share at which a disc is full (0: the largest here).
 
     Returns:
-        (V,) the attention each joint receives, mean over heads and queries; sums to 1.
+        (V,) the attention each joint receives, mean over heads and queries, as a multiple of an even share.
     """
     links = np.asarray(weights, dtype=float).mean(0)
-    received = np.zeros(skeleton.num_joints)
-    np.add.at(received, key, links.mean(0))
-    vmax = vmax or received.max()
+    share = _share(links[None], key, skeleton.num_joints)
+    vmax = vmax or share.max()
     pose = check_clip(np.asarray(pose, dtype=float)[(None,) * (4 - np.ndim(pose))], skeleton)[0, :1]
     color, own = PART_COLORS[part], set(query)
     limbs = [color if {c, p} <= own else PALE for c, p in skeleton.bones]
     drawn = draw_skeleton(ax, pose, skeleton, _broadside(pose[0], skeleton), colors=limbs, lw=5, joints=False)
     ax.set_title(f"{part} looks at …" if len(drawn) else f"{part}: nobody in this frame", color=color)
     if not len(drawn):
-        return received
+        return share
     xy, keys = drawn[0], np.unique(key)
-    value = received[keys] / vmax
+    value = share[keys] / vmax
     ax.scatter(*xy[list(own)].T, s=46, c="white", edgecolors=color, linewidths=2.2, zorder=4)
     ax.scatter(*xy[keys].T, s=18 + 620 * value, c=ATTENTION_COLORS(value), edgecolors=INK, linewidths=0.8, zorder=5)
     pairs = [np.unravel_index(i, links.shape) for i in np.argsort(links, axis=None)[::-1]]
@@ -237,15 +241,13 @@ def draw_attention(ax, weights, query, key, pose, skeleton: Skeleton, part: str,
     half, middle = np.maximum((high - low) / 2, [0.3, 0.5]), (low + high) / 2
     named = keys[np.argsort(value)[::-1][:4]]
     for side in (-1, 1):
-        at, gap = (
-            np.inf,
-            half[1] * 0.2,
-        )  # names go down a side, each beside its joint or as near as the last one lets it
+        # names go down a side, each beside its joint or as near as the last one lets it
+        at, gap = np.inf, half[1] * 0.2
         column = sorted((j for j in named if (xy[j, 0] >= middle[0]) == (side > 0)), key=lambda j: -xy[j, 1])
         for n, joint in enumerate(column):
             at = max(min(xy[joint, 1] - middle[1], at - gap), (len(column) - 1 - n) * gap - half[1])
             ax.annotate(
-                f"{short(skeleton.joints[joint])}\n{received[joint]:.0%}",
+                f"{short(skeleton.joints[joint])}\n{share[joint]:.1f}×",
                 xy[joint],
                 xytext=(middle[0] + side * (half[0] + 0.14 * half[1]), middle[1] + at),
                 ha="left" if side > 0 else "right",
@@ -257,12 +259,12 @@ def draw_attention(ax, weights, query, key, pose, skeleton: Skeleton, part: str,
             )
     wide = max(half[0] + 0.7 * half[1], 0.9 * half[1])
     ax.set(xlim=(middle[0] - wide, middle[0] + wide), ylim=(middle[1] - 1.1 * half[1], middle[1] + 1.1 * half[1]))
-    return received
+    return share
 
 
 @styled
 def attention_on_skeleton(maps: Mapping, joints: Mapping, pose, skeleton: Skeleton, top: int = 8, title: str = ""):
-    """What each part looks at: one panel a part, discs sized by the attention a joint receives, arcs for strong links.
+    """What each part looks at: a panel a part, discs sized by the attention a joint receives, arcs for strong links.
 
     Args:
         maps: part → (heads, Vq, Vk) weights of one clip, or their mean over clips.
@@ -279,14 +281,14 @@ def attention_on_skeleton(maps: Mapping, joints: Mapping, pose, skeleton: Skelet
         ValueError: shapes or parts that do not fit each other.
     """
     checked = check_attention(maps, joints)
-    largest = max(np.bincount(key, weights.mean((0, 1))).max() for weights, _, key, _ in checked.values())
+    largest = max(_share(weights, key, skeleton.num_joints).max() for weights, _, key, _ in checked.values())
     figure = new_picture(13, 5.4)
     axes = np.atleast_1d(figure.subplots(1, len(checked)))
     for ax, (part, (weights, query, key, _)) in zip(axes, checked.items()):
         draw_attention(ax, weights, query, key, pose, skeleton, part, top, largest)
     colors = ScalarMappable(Normalize(0, largest), ATTENTION_COLORS)
-    bar = figure.colorbar(colors, ax=axes, shrink=0.7, aspect=24, pad=0.02, format=PercentFormatter(1, decimals=0))
-    bar.set_label("attention a joint receives, of the part's whole")
+    bar = figure.colorbar(colors, ax=axes, shrink=0.7, aspect=24, pad=0.02, format="{x:.1f}×")
+    bar.set_label("attention a joint receives (1×: an even share)")
     dot = {"marker": "o", "ls": "", "mec": INK}
     handles = [
         Line2D([], [], mfc="white", mew=2, label="joint of the part that looks", **dot),

@@ -2,7 +2,6 @@
 
 import io
 import itertools
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,18 +97,25 @@ class Scores:
             return cls(*(arrays[name] for name in names), classes, epoch, held)
         except FileNotFoundError as error:
             raise MissingInputError(f"no scores at {path}: run notebooks/03_evaluate.ipynb first") from error
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{path} is damaged ({error}): run notebooks/03_evaluate.ipynb again") from error
+        except Exception as error:  # zip, zlib and NumPy each have their own for a damaged file
+            again = "run notebooks/03_evaluate.ipynb again"
+            raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}): {again}") from error
 
 
 @torch.no_grad()
 def predict(model: CTRGCNClassifier, feeder: Feeder, batch_size: int) -> np.ndarray:
-    """(n, K) float32 logits of all of a feeder's clips, in order; float32 whatever the training precision."""
+    """(n, K) float32 logits of all of a feeder's clips, in order; float32 whatever the training precision.
+
+    Raises:
+        ValueError: logits that are not finite.
+    """
     was_training = model.training
     model.eval()
     parts = torch.arange(len(feeder)).split(batch_size)
     logits = torch.cat([model(feeder.batch(part)[0]).logits.float().cpu() for part in parts])
     model.train(was_training)
+    if not torch.isfinite(logits).all():
+        raise ValueError("the network's logits are not finite: training diverged; lower lr or use precision='fp32'")
     return logits.numpy()
 
 
@@ -197,6 +203,8 @@ def _search(streams: dict[str, Scores]) -> list[float]:
             f"no held-out scores for {', '.join(without)}: train with the parameter select='heldout' to search "
             "ensemble weights, or use the published ones"
         )
+    if any(not np.array_equal(scores.names, held[0].names) for scores in held):
+        raise ValueError("the streams' held-out clips differ: train all of them with the same heldout share")
     logits, labels = np.stack([scores.logits for scores in held]), held[0].labels  # (S, n, K)
     grid = [g for g in itertools.product(np.arange(0, 1.01, 0.1), repeat=len(held)) if max(g) == 1]
     right = [(np.tensordot(g, logits, 1).argmax(1) == labels).mean() for g in grid]

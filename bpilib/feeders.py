@@ -49,9 +49,11 @@ class Feeder:
     ):
         if modality not in MODALITIES:
             raise ValueError(f"unknown modality {modality!r}: expected one of {', '.join(MODALITIES)}")
-        indices = np.asarray(indices, np.int64)
-        if indices.ndim != 1 or not len(indices) or indices.min() < 0 or indices.max() >= len(store):
-            raise ValueError(f"expected indices (n,) within 0...{len(store) - 1}, got {indices.shape} {indices[:5]}")
+        given = np.asarray(indices)
+        whole = given.ndim == 1 and len(given) and given.dtype.kind in "iu"
+        if not whole or given.min() < 0 or given.max() >= len(store):
+            raise ValueError(f"expected integer indices (n,) within 0...{len(store) - 1}, got {given.dtype} {given}")
+        indices = given.astype(np.int64)
         self.store, self.modality, self.train, self.seed, self.repeats = store, modality, train, seed, repeats
         self.window = store.skeleton.window if window is None else window
         if not 1 <= self.window <= UCLA_COPIES:
@@ -93,6 +95,9 @@ class Feeder:
         positions = positions.to(self.device)
         rows = positions % len(self.indices)
         pipeline = self._ntu if self.store.skeleton.name == "ntu" else self._ucla
+        if not len(rows):
+            empty = torch.zeros(0, 3, self.window, *self.store.poses.shape[2:0:-1], device=self.device)
+            return empty, self.labels[rows]
         x = pipeline(positions, rows)  # (N, T, M, V, 3)
         if self.modality.startswith("bone"):
             x = x - x[..., self._parents, :]

@@ -75,6 +75,11 @@ def _places(model: CTRGCNClassifier) -> list[Place]:
     return places
 
 
+def _without_ones(tensor: Tensor) -> list[int]:
+    """The shape but for its axes of length 1, in which the published layout and ours differ."""
+    return [length for length in tensor.shape if length != 1]
+
+
 def load_reference_weights(model: CTRGCNClassifier, source: str | Path | dict[str, Tensor]) -> None:
     """Load a published state dict into a model of ours, in place.
 
@@ -87,15 +92,17 @@ def load_reference_weights(model: CTRGCNClassifier, source: str | Path | dict[st
         ValueError: names or shapes that do not fit, each named; the model is then unchanged.
     """
     state = source if isinstance(source, dict) else torch.load(source, map_location="cpu", weights_only=True)
-    state = {name.removeprefix("module."): torch.as_tensor(tensor) for name, tensor in state.items()}
+    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise ValueError(f"expected a state dict, name to tensor, got {type(state).__name__} in {str(source)[:200]}")
+    state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
     places, own = _places(model), model.state_dict()
     expected = {published for published, _, _ in places}
     problems = [f"missing: {name}" for name in sorted(expected - state.keys())]
     problems += [f"not in this model: {name}" for name in sorted(state.keys() - expected)]
     for published, ours, index in places:
         want, got = own[ours][index], state.get(published)
-        if got is not None and got.numel() != want.numel():
-            problems.append(f"{published}: expected {want.numel()} numbers, as in {ours}, got shape {tuple(got.shape)}")
+        if got is not None and _without_ones(got) != _without_ones(want):
+            problems.append(f"{published}: expected shape {tuple(want.shape)} of {ours}, got {tuple(got.shape)}")
     if problems:
         more = f"\n  ... and {len(problems) - 12} more" if len(problems) > 12 else ""
         raise ValueError(

@@ -1,5 +1,6 @@
 """A run: what is built from a configuration, and what lies in a run directory."""
 
+import warnings
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,8 @@ class Run:
 
         Held-out clips are those of a fixed share of the training subjects, the same for every seed and modality.
         """
+        if part not in ("train", "heldout", "test"):
+            raise ValueError(f"expected part to be train, heldout or test, got {part!r}")
         test = self.store.split(self.config.benchmark, "test")
         train = self.store.split(self.config.benchmark, "train")
         if part == "test":
@@ -76,7 +79,7 @@ class Run:
             ValueError: the checkpoint is of another model, data set, ... each difference named.
         """
         mine, its = self.config.result_settings(), content["config"]
-        shape = ("dataset", "model", "modality", "width", "k", "text")
+        shape = [name for name in ("dataset", "benchmark", "model", "modality", "width", "k", "text") if name in mine]
         wrong = [f"{name}: {its.get(name)!r}, expected {mine[name]!r}" for name in shape if its.get(name) != mine[name]]
         if wrong:
             raise ValueError(f"{path} is a checkpoint of another model ({'; '.join(wrong)}): choose that run instead")
@@ -137,7 +140,10 @@ def open_run(config: Config, which: str = "best") -> Run:
     if not checkpoint.exists(path):
         raise _no_run(config)
     run = build(saved)
-    run.load_weights(checkpoint.load(path), path)
+    content = checkpoint.load(path)
+    run.load_weights(content, path)
+    if content["text_digest"] != run.text_digest:
+        warnings.warn(f"{config.prompts} has changed since {path} was trained: texts are not those", stacklevel=2)
     return run
 
 
@@ -164,7 +170,9 @@ def saved_config(config: Config) -> Config:
 
 
 def claim(config: Config) -> None:
-    """Write config.yaml into the run directory, or check that the one there asks for the same results.
+    """Write config.yaml into the run directory, or check that the run there asks for the same results.
+
+    A directory with a config.yaml alone (a start that failed) holds no run.
 
     Raises:
         ValueError: another configuration is there; the differences are listed.
@@ -173,12 +181,14 @@ def claim(config: Config) -> None:
     if path.exists():
         there, now = yaml.safe_load(path.read_text()), config.result_settings()
         differ = [f"{key}: {there.get(key)!r} there, {now[key]!r} now" for key in now if there.get(key) != now[key]]
-        if differ:
+        if not differ:
+            return
+        made = ("last.pt", "last.previous.pt", "best.pt", "scores.npz", "summary.json")
+        if any((config.run_directory / name).exists() for name in made):
             raise ValueError(
                 f"{config.run_directory} holds a run with other settings ({'; '.join(differ)}). Nothing was changed: "
                 "set the parameter tag (say tag='b') or outputs to start another run beside it, or use its settings"
             )
-        return
     write_atomically(path, yaml.safe_dump(config.settings(), sort_keys=False))
 
 

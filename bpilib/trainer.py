@@ -79,7 +79,7 @@ class Trainer:
         self.batches = max(1, len(self.feeder) // config.batch_size)  # as published, an incomplete last one is dropped
         if checkpoint.exists(self.folder / "last.pt"):
             self._resume()
-        self.board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.progress.epoch)
+        self.board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.progress.epoch + 1)
 
     def close(self) -> None:
         """Flush TensorBoard."""
@@ -114,10 +114,11 @@ class Trainer:
                             refresh=False)  # fmt: skip
             bar.update(size)
             due = time.monotonic() - saved > 60 * config.checkpoint_minutes
-            if stop() or (due and progress.batch < self.batches):
+            stopped = stop()
+            if stopped or (due and progress.batch < self.batches):
                 self._save()
                 saved = time.monotonic()
-            if stop():
+            if stopped:
                 raise KeyboardInterrupt(f"saved in {self.folder}: run the same again to go on")
 
     def _step(self, positions: np.ndarray) -> None:
@@ -183,7 +184,10 @@ class Trainer:
         if scores is not None and self._selected() == progress.epoch:
             checkpoint.save(self.folder / "best.pt", self._weights())
         self._save()
-        write_atomically(self.folder / "metrics.csv", pd.DataFrame(progress.rows).to_csv(index=False))
+        self._write_history()
+
+    def _write_history(self) -> None:
+        write_atomically(self.folder / "metrics.csv", pd.DataFrame(self.progress.rows).to_csv(index=False))
 
     def _best(self, column: str) -> tuple[int, float]:
         """The epoch (the first of equals) of the highest value in a column of the history, and that value."""
@@ -215,10 +219,17 @@ class Trainer:
         self.board.flush()
 
     def _weights(self) -> dict[str, Any]:
+        """What every checkpoint holds; weights that diverged are never saved over good ones."""
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in self.run.model.state_dict().values()):
+            raise ValueError(
+                f"the network's weights are not finite after epoch {self.progress.epoch}, step {self.progress.batch}: "
+                "lower lr or use precision='fp32'; nothing was saved of them"
+            )
         return {
             "config": self.config.settings(),
             "epoch": self.progress.epoch,
             "text_digest": self.run.text_digest,
+            "data": self.run.store.manifest["sha256"],
             "model": self.run.model.state_dict(),
             "text": {} if self.run.text is None else self.run.text.state_dict(),
         }
@@ -236,12 +247,12 @@ class Trainer:
     def _resume(self) -> None:
         path = self.folder / "last.pt"
         content = checkpoint.load(path)
-        if content["text_digest"] != self.run.text_digest:
-            raise ValueError(
-                f"{path} was trained with other prompts than {self.config.prompts} holds now: put them back, or set "
-                "the parameter tag to start another run"
-            )
         self.run.load_weights(content, path)
+        another = "put them back, or set the parameter tag to start another run"
+        if content["text_digest"] != self.run.text_digest:
+            raise ValueError(f"{path} was trained with other prompts than {self.config.prompts} holds now: {another}")
+        if content["data"] != self.run.store.manifest["sha256"]:
+            raise ValueError(f"{path} was trained with other clips than {self.config.data} holds now: {another}")
         self.optimizer.load_state_dict(content["optimizer"])
         self.scaler.load_state_dict(content["scaler"])
         torch.set_rng_state(content["random"])
@@ -252,12 +263,14 @@ class Trainer:
     def _finish(self) -> None:
         """scores.npz of the selected epoch and summary.json."""
         config, rows = self.config, self.progress.rows
+        self._write_history()
         epoch = self._selected()
         best = checkpoint.load(self.folder / "best.pt")
         self.run.load_weights(best, self.folder / "best.pt")
         scores = score(self.run)
         scores.save(self.folder / "scores.npz")
         test_epoch, test_best = self._best("test_top1")
+        clips = self.batches * min(config.batch_size, len(self.feeder))
         summary = {
             "epochs": config.epochs,
             "select": config.select,
@@ -268,7 +281,7 @@ class Trainer:
             "test_clips": len(scores.labels),
             "best_test_epoch_as_published": {"epoch": test_epoch, "test_top1": test_best},
             "parameters": sum(p.numel() for p in self.run.model.parameters()),
-            "training_seconds": sum(self.batches * config.batch_size / row["clips_per_second"] for row in rows),
+            "training_seconds": sum(clips / row["clips_per_second"] for row in rows),
             "resumed": self.progress.resumed,
             "device": str(self.run.device),
             "precision": self.precision,

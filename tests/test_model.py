@@ -285,7 +285,7 @@ def test_two_clips_are_overfitted(name):
     texts = None if name == "ctrgcn" else torch.randn(1 + len(model.parts), 2, D)
     optimizer = torch.optim.Adam(model.parameters(), 5e-3)
     losses = []
-    for _ in range(30):
+    for _ in range(20):
         optimizer.zero_grad()
         loss = skeleton_text_loss(model(x), texts, labels)
         loss.total.backward()
@@ -302,4 +302,4 @@ def test_sixteen_bit_autocast_stays_near(name):
     exact = model(x).logits
     with torch.autocast("cpu", torch.bfloat16):
         near = model(x).logits
-    assert (near.float() - exact).abs().max() < 0.05 * exact.abs().max()
+    assert (near.float() - exact).abs().max() < 0.1 * exact.abs().max()

@@ -76,7 +76,7 @@ def test_held_out_subjects_can_not_be_all_of_them(place, tmp_path):
 
 @pytest.mark.parametrize("part", ["tset", "val", ""])
 def test_an_unknown_part_is_refused_and_not_taken_for_train(place, tmp_path, part):
-    with pytest.raises(ValueError, match="train.*heldout.*test"):
+    with pytest.raises(ValueError, match=r"train.*heldout.*test"):
         build(tiny_config(place, tmp_path)).indices(part)
 
 
@@ -171,7 +171,9 @@ def test_a_run_is_opened_by_what_names_it_with_its_own_settings(place, outputs):
 
 
 def test_a_missing_run_names_the_notebook_and_the_runs_there_are(place, outputs, tmp_path):
-    with pytest.raises(MissingInputError, match=r"no trained run in .*gap_joint_seed0: run notebooks/02_train\.ipynb") as e:
+    with pytest.raises(
+        MissingInputError, match=r"no trained run in .*gap_joint_seed0: run notebooks/02_train\.ipynb"
+    ) as e:
         open_run(tiny_config(place, outputs, model="gap"))
     assert "synthetic_xview/bpi_joint_seed0, synthetic_xview/ctrgcn_joint_seed0" in str(e.value)
     with pytest.raises(MissingInputError, match="Runs there are: none"):
@@ -203,7 +205,7 @@ def test_a_checkpoint_without_its_config_is_refused(place, outputs, tmp_path):
     mine = tiny_config(place, tmp_path)
     mine.run_directory.mkdir(parents=True)
     shutil.copy(tiny_config(place, outputs).run_directory / "best.pt", mine.run_directory)
-    with pytest.raises(MissingInputError, match=r"config\.yaml is missing: is .* a run directory"):
+    with pytest.raises(MissingInputError, match=r"no trained run in .*bpi_joint_seed0"):
         open_run(mine)
 
 
@@ -247,6 +249,22 @@ def test_other_settings_in_the_same_directory_are_refused_listing_each(place, ou
     assert states(outputs) == before
 
 
+@pytest.mark.parametrize("kept", [("best.pt",), ("summary.json", "scores.npz"), ("last.previous.pt",)])
+def test_what_is_left_of_a_run_is_still_that_run(place, outputs, tmp_path, kept):
+    """Say, without its large last.pt."""
+    asked = tiny_config(place, tmp_path, width=16, lr=0.02, epochs=1, batch_size=50)
+    done = tiny_config(place, outputs).run_directory
+    asked.run_directory.mkdir(parents=True)
+    shutil.copy(done / "config.yaml", asked.run_directory)
+    for name in kept:
+        shutil.copy(done / name.replace("previous.", ""), asked.run_directory / name)
+    before = states(tmp_path)
+    claim(asked)
+    with pytest.raises(ValueError, match=r"holds a run with other settings \(lr: 0\.02 there, 0\.5 now\)"):
+        claim(asked.changed(lr=0.5))
+    assert states(tmp_path) == before
+
+
 def test_a_tag_starts_another_run_beside_it(place, tmp_path):
     claim(tiny_config(place, tmp_path))
     claim(tiny_config(place, tmp_path, lr=0.5, tag="b"))
@@ -281,3 +299,16 @@ def test_precisions(place, tmp_path):
     assert autocast(tiny_config(place, tmp_path, precision="auto"), cpu)[1] in ("fp32", "bf16")
     with pytest.raises(ValueError, match="precision: fp16 is for GPUs"):
         autocast(tiny_config(place, tmp_path, precision="fp16"), cpu)
+
+
+def test_texts_that_changed_since_training_are_said(place, outputs, tmp_path):
+    config = tiny_config(place, outputs)
+    prompts = tmp_path / "prompts.yaml"
+    shutil.copy(config.prompts, prompts)
+    shutil.copy(str(config.prompts).replace(".yaml", ".minilm.npz"), tmp_path / "prompts.minilm.npz")
+    content = yaml.safe_load(prompts.read_text())
+    first = content["prompts"][0]["synonyms"]
+    first[:] = first[::-1]
+    prompts.write_text(yaml.safe_dump(content))
+    with pytest.warns(UserWarning, match="has changed since"):
+        open_run(config.changed(prompts=str(prompts)))

@@ -488,7 +488,8 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 @pytest.fixture
 def server(tmp_path, monkeypatch):
     """(folder that is served, its address, what was asked for)."""
-    monkeypatch.setenv("NO_PROXY", "*")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "*")
     served: list[str] = []
     place = tmp_path / "served"
     place.mkdir()

@@ -240,6 +240,9 @@ class SkeletonStore:
         try:
             manifest = json.loads(file.read_text())
             version = manifest["version"] if manifest["format"] == "bpilib store" else None
+            if version == VERSION:
+                SKELETONS[manifest["skeleton"]], manifest["counts"]["splits"]
+                int(manifest["persons"]), list(manifest["classes"]), str(manifest["dataset"]), dict(manifest["sha256"])
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{file} is not a store's manifest ({error}): {renew}") from error
         if version != VERSION:
@@ -249,8 +252,10 @@ class SkeletonStore:
             with np.load(path / "index.npz", allow_pickle=False) as archive:
                 index = dict(archive)
             frames = int(index["offsets"][-1])
-        except (OSError, ValueError, KeyError, EOFError) as error:
-            raise ValueError(f"{path} is damaged ({error}): {renew}") from error
+            if _sha256(path / "index.npz") != manifest["sha256"]["index.npz"]:
+                raise ValueError("index.npz differs from its checksum")
+        except Exception as error:  # zip, zlib and NumPy each have their own for a damaged file
+            raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}): {renew}") from error
         if len(poses) != frames or frames != manifest["counts"]["frames"]:
             raise ValueError(f"{path} is damaged (expected {frames} frames, found {len(poses)}): {renew}")
         return cls(path, manifest, poses, index)
@@ -261,7 +266,8 @@ class SkeletonStore:
         Raises:
             ValueError: naming the files that differ.
         """
-        wrong = [name for name, digest in self.manifest["sha256"].items() if _sha256(self.path / name) != digest]
+        files = {name: self.path / name for name in self.manifest["sha256"]}
+        wrong = [n for n, file in files.items() if not file.is_file() or _sha256(file) != self.manifest["sha256"][n]]
         if wrong:
             raise ValueError(f"{', '.join(wrong)} of {self.path} differ from the manifest: prepare the data again")
 
@@ -273,7 +279,9 @@ class SkeletonStore:
         if not -len(self) <= i < len(self):
             raise IndexError(f"clip {i} of {len(self)}")
         i %= len(self)
-        return self.poses[self.offsets[i] : self.offsets[i + 1]]
+        clip = self.poses[self.offsets[i] : self.offsets[i + 1]]
+        clip.flags.writeable = False
+        return clip
 
     @property
     def benchmarks(self) -> list[str]:

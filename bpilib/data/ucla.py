@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -24,7 +25,9 @@ CLASSES = (
     "donning", "doffing", "throw", "carry",
 )  # fmt: skip
 ACTIONS = (1, 2, 3, 4, 5, 6, 8, 9, 11, 12)
+VIEWS = (1, 2, 3)
 CLIPS = 1484
+DAMAGED = (OSError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error)  # a zip member
 URL = "https://www.dropbox.com/s/10pcm4pksjy6mkq/all_sqe.zip?dl=1"
 CONTENT = "64a21ec5e56332613349ae99a400a1f6ceb3aa9a8a0a945a81083ff741287b94"  # of names, sizes and CRCs
 NAME = re.compile(r"a(\d\d)_s(\d\d)_e(\d\d)_v(\d\d)")
@@ -106,6 +109,8 @@ def parse(name: str, content: bytes, actions: tuple[int, ...] = ACTIONS) -> Clip
         ValueError: what is wrong with it.
     """
     action, subject, _, view = (int(number) for number in NAME.fullmatch(name).groups())
+    if view not in VIEWS:
+        raise ValueError(f"view v{view:02d} is not one of {', '.join(f'v{v:02d}' for v in VIEWS)}")
     if action not in actions:
         raise ValueError(f"action a{action:02d} is not one of {', '.join(f'a{a:02d}' for a in actions)}")
     try:
@@ -118,15 +123,16 @@ def parse(name: str, content: bytes, actions: tuple[int, ...] = ACTIONS) -> Clip
     if label != actions.index(action) + 1:
         raise ValueError(f"label {label!r}, but action a{action:02d} has label {actions.index(action) + 1}")
     try:
-        poses = np.array(skeletons, np.float64)
-    except (ValueError, TypeError) as error:
+        with np.errstate(over="ignore"):
+            poses = np.array(skeletons, np.float64).astype(np.float32)
+    except (ValueError, TypeError, OverflowError) as error:
         raise ValueError(f"skeletons are not (L, 20, 3) numbers ({error})") from error
     if poses.ndim != 3 or poses.shape[1:] != (20, 3) or not len(poses):
         raise ValueError(f"expected skeletons (L, 20, 3) with L of at least 1, got {poses.shape}")
     if not np.isfinite(poses).all():
         frame = int(np.argwhere(~np.isfinite(poses))[0, 0])
         raise ValueError(f"coordinates that are not finite (first in frame {frame})")
-    return Clip(name, poses[:, None].astype(np.float32), actions.index(action), subject=subject, camera=view)
+    return Clip(name, poses[:, None], actions.index(action), subject=subject, camera=view)
 
 
 def read(raw: str | Path, actions: tuple[int, ...] = ACTIONS) -> Iterator[tuple[int, Clip | Problem]]:
@@ -135,7 +141,7 @@ def read(raw: str | Path, actions: tuple[int, ...] = ACTIONS) -> Iterator[tuple[
         for name, content in files.items():
             try:
                 yield len(files), parse(name, content(), actions)
-            except (ValueError, OSError, zipfile.BadZipFile) as error:
+            except (ValueError, *DAMAGED) as error:
                 yield len(files), Problem(f"{name}.json", str(error))
 
 
@@ -163,7 +169,7 @@ def download(folder: str | Path, url: str = URL, content: str = CONTENT) -> Path
             lines = "".join(f"{m.filename} {m.file_size} {m.CRC:08x}\n" for m in members)
             if hashlib.sha256(lines.encode()).hexdigest() != content or archive.testzip() is not None:
                 raise ValueError(f"its {len(members)} members are not the published {CLIPS} clips")
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (ValueError, *DAMAGED) as error:
         part.unlink(missing_ok=True)
         raise ValueError(f"could not get all_sqe.zip from {url} ({error}): download it by hand to {target}") from error
     part.rename(target)

@@ -72,7 +72,7 @@ def test_02_leaves_a_whole_run_and_says_what_it_used(places, trained):
     assert "text: minilm" in printed(trained[0])
     assert "device: " in printed(trained[0])
     assert "best test epoch, as published" in printed(trained[0])
-    assert "<th>parameter</th>" in html(trained[0])
+    assert ">parameter</th>" in html(trained[0])
 
 
 def test_02_again_shows_what_is_done_and_changes_nothing(places, trained):

@@ -1,0 +1,823 @@
+"""Training: what it leaves behind, that stopping it anywhere changes nothing, what best.pt keeps, that it learns."""
+
+import json
+import math
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pandas as pd
+import pytest
+import torch
+from making import synthetic_store, tiny_config, write_embeddings, write_prompts
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from bpilib import checkpoint, train, trainer
+from bpilib.config import resolve
+from bpilib.data import synthetic
+from bpilib.evaluate import Scores
+from bpilib.files import MissingInputError
+from bpilib.losses import skeleton_text_loss
+from bpilib.runs import build, open_run
+from bpilib.train import _interruptible, fit, history
+from bpilib.trainer import Trainer, learning_rate
+
+MODELS = ("bpi", "ctrgcn")
+EPOCHS, STEPS, CLIPS = 2, 5, 20  # of `config_of` on 1 subject
+PROMISED = {"config.yaml", "last.pt", "best.pt", "metrics.csv", "scores.npz", "summary.json"}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("place")
+    synthetic_store(folder, subjects=1)
+    write_prompts(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """As `place`, of two subjects."""
+    folder = tmp_path_factory.mktemp("two")
+    synthetic_store(folder, subjects=2)
+    write_prompts(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(place):
+    """model → directory of its uninterrupted run."""
+    done: dict[str, Path] = {}
+
+    def of(model: str) -> Path:
+        if model not in done:
+            done[model] = fit(config_of(place, place / "whole", model=model))
+        return done[model]
+
+    return of
+
+
+def config_of(place: Path, outputs: Path, **changes):
+    return tiny_config(place, outputs, **({"batch_size": 4, "epochs": EPOCHS} | changes))
+
+
+def states(folder: Path):
+    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()}
+
+
+def assert_same(a, b, at=""):
+    """Equal nested values, tensors bit for bit."""
+    if isinstance(a, dict):
+        assert a.keys() == b.keys(), at
+        for key in a:
+            assert_same(a[key], b[key], f"{at}/{key}")
+    elif isinstance(a, list):
+        assert len(a) == len(b), at
+        for i, (x, y) in enumerate(zip(a, b)):
+            assert_same(x, y, f"{at}/{i}")
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), at
+    else:
+        assert a == b or (a != a and b != b), f"{at}: {a} {b}"
+
+
+def assert_same_run(folder: Path, expected: Path):
+    """Everything but how long it took."""
+    left, right = (
+        pd.read_csv(f / "metrics.csv", dtype=str).drop(columns="clips_per_second") for f in (folder, expected)
+    )
+    pd.testing.assert_frame_equal(left, right)
+    for name in ("last.pt", "best.pt"):
+        a, b = checkpoint.load(folder / name), checkpoint.load(expected / name)
+        for key in ("model", "text", "optimizer", "random", "epoch", "text_digest"):
+            if key in b:
+                assert_same(a[key], b[key], f"{name}/{key}")
+    a, b = Scores.load(folder / "scores.npz"), Scores.load(expected / "scores.npz")
+    np.testing.assert_array_equal(a.logits, b.logits)
+    a, b = (json.loads((f / "summary.json").read_text()) for f in (folder, expected))
+    assert {k: v for k, v in a.items() if k not in ("training_seconds", "resumed")} == {
+        k: v for k, v in b.items() if k not in ("training_seconds", "resumed")
+    }
+
+
+def resumed(folder: Path) -> int:
+    return json.loads((folder / "summary.json").read_text())["resumed"]
+
+
+@pytest.fixture
+def at_step(monkeypatch):
+    """at_step(n, what): before step n (from 0, over all epochs of this process) call `what`."""
+    original, count = Trainer._step, [0]
+
+    def plan(number, what):
+        def step(self, positions):
+            count[0] += 1
+            if count[0] == number + 1:
+                what()
+            return original(self, positions)
+
+        monkeypatch.setattr(Trainer, "_step", step)
+
+    return plan
+
+
+def crash():
+    raise RuntimeError("crash")
+
+
+# --- what it leaves behind
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_run_leaves_exactly_the_promised_files(whole, model):
+    folder = whole(model)
+    assert folder.name == f"{model}_joint_seed0" and folder.parent.name == "synthetic_xview"
+    found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    events = {name for name in found if name.startswith("tensorboard/events.out.tfevents")}
+    before = {"last.previous.pt", "best.previous.pt"}  # the checkpoints before, kept in case the last are damaged
+    assert len(events) == 1 and found - events - before == PROMISED
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_metrics_have_a_row_an_epoch(place, whole, model):
+    config = config_of(place, place / "whole", model=model)
+    rows = history(config)
+    assert list(rows) == [
+        "epoch", "lr", "train_loss", "cross_entropy", "contrastive", "train_top1", "clips_per_second", "test_top1",
+        "test_top5",
+    ]  # fmt: skip
+    assert rows["epoch"].tolist() == [1, 2]
+    last_step = (STEPS - 1) / STEPS
+    assert rows["lr"].tolist() == [learning_rate(config, epoch, last_step) for epoch in range(EPOCHS)]
+    if model == "bpi":
+        np.testing.assert_allclose(rows["train_loss"], rows["cross_entropy"] + config.alpha * rows["contrastive"], 1e-5)
+        assert (rows["contrastive"] > 0).all()
+    else:
+        assert rows["contrastive"].isna().all() and (rows["train_loss"] == rows["cross_entropy"]).all()
+    assert ((rows["train_top1"] * CLIPS / 100 + 1e-4) % 1 < 1e-3).all()
+    assert (rows["clips_per_second"] > 0).all() and (rows["test_top5"] >= rows["test_top1"]).all()
+    assert 0.5 < rows["cross_entropy"].iloc[0] < 8
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_summary_is_of_the_selected_weights(place, whole, model):
+    folder = whole(model)
+    summary = json.loads((folder / "summary.json").read_text())
+    scores = Scores.load(folder / "scores.npz")
+    rows = pd.read_csv(folder / "metrics.csv")
+    assert (summary["epochs"], summary["select"], summary["selected_epoch"], scores.epoch) == (2, "last", 2, 2)
+    assert summary["test_top1"] == scores.top(1) == pytest.approx(rows["test_top1"].iloc[-1])
+    assert summary["test_top5"] == scores.top(5) and summary["test_top1_interval_95"] == list(scores.interval())
+    assert summary["test_clips"] == 10 and "heldout_top1" not in summary
+    best = summary["best_test_epoch_as_published"]
+    assert best["test_top1"] == pytest.approx(rows["test_top1"].max())
+    assert best["epoch"] == rows["epoch"][rows["test_top1"].idxmax()]
+    network = build(config_of(place, place / "whole", model=model)).model
+    assert summary["parameters"] == sum(p.numel() for p in network.parameters())
+    assert summary["training_seconds"] == pytest.approx((CLIPS / rows["clips_per_second"]).sum())
+    assert summary["resumed"] == 0 and summary["device"] == "cpu" and summary["precision"] == "fp32"
+
+
+def test_the_scores_are_the_best_checkpoint_s(place, whole):
+    folder = whole("bpi")
+    run = open_run(config_of(place, place / "whole"))
+    scores = Scores.load(folder / "scores.npz")
+    feeder = run.feeder("test")
+    with torch.no_grad():
+        logits = run.model.eval()(feeder.batch(range(len(feeder)))[0]).logits
+    np.testing.assert_allclose(scores.logits, logits, atol=1e-5)
+    assert scores.labels.tolist() == feeder.labels.tolist()
+    assert scores.names.tolist() == run.store.names[run.indices("test")].tolist()
+    assert scores.classes == run.store.classes and scores.heldout is None
+
+
+def test_the_second_call_returns_what_is_done_without_touching_it(place, whole, capsys, monkeypatch):
+    folder = whole("bpi")
+    before, seen = states(folder), []
+    monkeypatch.setattr(train, "Trainer", lambda *_: crash())  # nothing is built
+    assert fit(config_of(place, place / "whole"), watch=seen.append) == folder
+    assert states(folder) == before
+    assert "done already" in capsys.readouterr().out
+    assert len(seen) == 1 and seen[0]["epoch"].tolist() == [1, 2]  # the curves are shown
+    shutil.copytree(place / "store", place / "other store")
+    fit(config_of(place, place / "whole", data=place / "other store", precision="auto", test_batch_size=3))
+    assert states(folder) == before
+
+
+def test_other_settings_are_refused_and_nothing_changes(place, whole):
+    before = states(whole("bpi"))
+    with pytest.raises(ValueError, match=r"other settings \(epochs: 2 there, 4 now; lr: 0\.05 there, 0\.1 now\)"):
+        fit(config_of(place, place / "whole", epochs=4, lr=0.1))
+    assert states(whole("bpi")) == before
+
+
+def test_watch_is_shown_the_history_after_each_epoch(place, tmp_path):
+    seen = []
+    fit(config_of(place, tmp_path, model="ctrgcn", epochs=2, batch_size=20), watch=seen.append)
+    assert [frame["epoch"].tolist() for frame in seen] == [[1], [1, 2]]
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(place, whole, tmp_path):
+    assert_same_run(fit(config_of(place, tmp_path)), whole("bpi"))
+    other = fit(config_of(place, tmp_path, seed=1, epochs=1))
+    assert other.name == "bpi_joint_seed1"
+    assert history(config_of(place, tmp_path, seed=1))["train_loss"][0] != pytest.approx(
+        pd.read_csv(whole("bpi") / "metrics.csv")["train_loss"][0]
+    )
+
+
+def test_every_clip_comes_once_an_epoch_in_another_order_each_time(place, tmp_path, monkeypatch):
+    seen: list[tuple[int, list[int], float]] = []
+    original = Trainer._step
+
+    def step(self, positions):
+        assert self.feeder.epoch == self.progress.epoch and self.feeder.train
+        original(self, positions)
+        seen.append((self.progress.epoch, list(positions), self.optimizer.param_groups[0]["lr"]))
+
+    monkeypatch.setattr(Trainer, "_step", step)
+    config = config_of(place, tmp_path, model="ctrgcn", epochs=2, batch_size=9, repeats=2)
+    fit(config)
+    assert [epoch for epoch, *_ in seen] == [0] * 4 + [1] * 4  # 40 clips: an incomplete batch is left out
+    orders = [[p for epoch, positions, _ in seen if epoch == e for p in positions] for e in (0, 1)]
+    assert all(len(order) == len(set(order)) == 36 and set(order) <= set(range(40)) for order in orders)
+    assert orders[0] != orders[1]
+    assert [lr for *_, lr in seen] == [learning_rate(config, e, b / 4) for e in (0, 1) for b in range(4)]
+
+
+def test_fewer_clips_than_a_batch_are_one_batch(place, tmp_path):
+    folder = fit(config_of(place, tmp_path, model="ctrgcn", epochs=2, batch_size=100))
+    rows = pd.read_csv(folder / "metrics.csv")
+    assert ((rows["train_top1"] * CLIPS / 100 + 1e-4) % 1 < 1e-3).all()
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["training_seconds"] == pytest.approx((CLIPS / rows["clips_per_second"]).sum())
+
+
+def test_the_optimizer_is_the_published_one(place, tmp_path):
+    config = config_of(place, tmp_path, weight_decay=3e-4)
+    made = Trainer(config)
+    made.close()
+    (group,) = made.optimizer.param_groups
+    assert isinstance(made.optimizer, torch.optim.SGD)
+    assert (group["momentum"], group["nesterov"], group["weight_decay"]) == (0.9, True, 3e-4)
+    assert {id(p) for p in group["params"]} == {id(p) for p in made.run.model.parameters()}
+
+
+# --- learning rate
+
+
+def test_the_step_schedule_is_the_published_one():
+    config = resolve(dataset="ucla", lr=0.1, warmup=5, steps=[8, 10], epochs=12, schedule="step")
+    expected = [0.02, 0.04, 0.06, 0.08, 0.1, 0.1, 0.1, 0.1, 0.01, 0.01, 0.001, 0.001]
+    for share in (0.0, 0.4, 0.99):  # constant within an epoch
+        assert [learning_rate(config, epoch, share) for epoch in range(12)] == pytest.approx(expected, rel=1e-12)
+    config = config.changed(warmup=0, steps=[])
+    assert [learning_rate(config, epoch, 0.5) for epoch in range(12)] == [0.1] * 12
+
+
+def test_the_published_schedule_of_bpi_on_ucla():
+    config = resolve(dataset="ucla", model="bpi")
+    rates = [learning_rate(config, epoch, 0) for epoch in range(100)]
+    assert rates[:5] == pytest.approx([0.02, 0.04, 0.06, 0.08, 0.1]) and set(rates[5:80]) == {0.1}
+    assert rates[80:90] == pytest.approx([0.01] * 10) and rates[90:] == pytest.approx([0.001] * 10)
+
+
+def test_the_cosine_schedule_is_continuous_and_ends_at_zero():
+    config = resolve(dataset="ucla", lr=0.2, warmup=2, epochs=10, schedule="cosine")
+    points = {(0, 0.5): 0.05, (1, 0.0): 0.1, (1, 0.5): 0.15, (2, 0.0): 0.2, (6, 0.0): 0.1, (10, 0.0): 0.0}
+    points[4, 0.0] = 0.1 * (1 + math.cos(math.pi / 4))
+    points[9, 0.5] = 0.1 * (1 + math.cos(math.pi * 7.5 / 8))
+    for (epoch, share), rate in points.items():
+        assert learning_rate(config, epoch, share) == pytest.approx(rate, abs=1e-15)
+    assert 0 < learning_rate(config, 0, 0.0) < 1e-3
+    rates = [learning_rate(config, i // 100, i % 100 / 100) for i in range(1000)]
+    assert np.abs(np.diff(rates)).max() < 0.2 / 100 and (np.diff(rates[200:]) < 0).all()
+    config = config.changed(warmup=0)
+    assert learning_rate(config, 0, 0.0) == 0.2 and learning_rate(config, 5, 0.0) == pytest.approx(0.1)
+    config = config.changed(warmup=10)
+    assert learning_rate(config, 9, 0.5) == pytest.approx(0.2 * 0.95)
+
+
+# --- stopping it anywhere changes nothing
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_interrupted_between_epochs(place, whole, tmp_path, model):
+    config = config_of(place, tmp_path, model=model)
+
+    def stop(rows):
+        raise RuntimeError("crash")
+
+    with pytest.raises(RuntimeError, match="crash"):
+        fit(config, watch=stop)
+    assert checkpoint.load(config.run_directory / "last.pt")["progress"]["epoch"] == 1
+    assert not (config.run_directory / "summary.json").exists()
+    assert_same_run(fit(config), whole(model))
+    assert resumed(config.run_directory) == 1
+
+
+# first step of an epoch, in its middle, its last; the last of all
+@pytest.mark.parametrize(("model", "step"), [("bpi", 7), ("ctrgcn", 5), ("ctrgcn", 4), ("ctrgcn", 9)])
+def test_interrupted_by_ctrl_c_within_an_epoch(place, whole, tmp_path, at_step, capsys, model, step):
+    config = config_of(place, tmp_path, model=model)
+    before = signal.getsignal(signal.SIGINT)
+    at_step(step, lambda: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt, match=r"saved in .*run the same again to go on"):
+        fit(config)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert "interrupted: saving after this step" in capsys.readouterr().err
+    progress = checkpoint.load(config.run_directory / "last.pt")["progress"]
+    assert (progress["epoch"], progress["batch"]) == (step // STEPS, step % STEPS + 1)  # the step was not cut in two
+    assert_same_run(fit(config), whole(model))
+    assert f"going on with {config.run_directory} after epoch {step // STEPS}" in capsys.readouterr().out
+    assert resumed(config.run_directory) == 1
+
+
+def test_interrupted_again_and_again(place, whole, tmp_path, at_step):
+    config = config_of(place, tmp_path, model="ctrgcn")
+    for start in range(0, 9, 3):
+        at_step(start + 2, lambda: signal.raise_signal(signal.SIGINT))  # three steps further each time
+        with pytest.raises(KeyboardInterrupt):
+            fit(config)
+    assert_same_run(fit(config), whole("ctrgcn"))
+    assert resumed(config.run_directory) == 3
+
+
+def test_a_second_ctrl_c_interrupts_at_once(place, tmp_path, at_step):
+    config = config_of(place, tmp_path, model="ctrgcn")
+
+    def twice():
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    at_step(1, twice)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        fit(config)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert not (config.run_directory / "last.pt").exists()
+
+
+def test_ctrl_c_while_evaluating_saves_after_the_next_step(place, whole, tmp_path, monkeypatch):
+    config, score = config_of(place, tmp_path, model="ctrgcn"), trainer.score
+
+    def interrupted(run):
+        signal.raise_signal(signal.SIGINT)
+        return score(run)
+
+    monkeypatch.setattr(trainer, "score", interrupted)
+    with pytest.raises(KeyboardInterrupt, match="saved"):
+        fit(config)
+    progress = checkpoint.load(config.run_directory / "last.pt")["progress"]
+    assert (progress["epoch"], progress["batch"]) == (1, 1) and "test_top1" in progress["rows"][0]
+    monkeypatch.setattr(trainer, "score", score)
+    assert_same_run(fit(config), whole("ctrgcn"))
+
+
+def test_a_stop_that_comes_between_two_looks_is_saved_all_the_same(place, tmp_path):
+    made = Trainer(config_of(place, tmp_path, model="ctrgcn"))
+    looks = iter([False, False, False])
+    with pytest.raises(KeyboardInterrupt, match="saved"):
+        made.run_epochs(lambda: next(looks, True), None)
+    made.close()
+    saved = checkpoint.load(made.folder / "last.pt")["progress"]
+    assert (saved["epoch"], saved["batch"]) == (made.progress.epoch, made.progress.batch)
+
+
+def test_outside_the_main_thread_it_trains_without_signals(place, tmp_path):
+    found = []
+
+    def work():
+        with _interruptible() as stop:
+            found.append(stop())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found == [False]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_crashed_after_saving_within_the_epoch(place, whole, tmp_path, at_step, model):
+    config = config_of(place, tmp_path, model=model, checkpoint_minutes=0.0)  # after every step
+    at_step(8, crash)
+    with pytest.raises(RuntimeError, match="crash"):
+        fit(config)
+    progress = checkpoint.load(config.run_directory / "last.pt")["progress"]
+    assert (progress["epoch"], progress["batch"]) == (1, 3)
+    assert_same_run(fit(config), whole(model))
+
+
+def test_a_damaged_last_checkpoint_costs_only_the_work_since_the_one_before(place, whole, tmp_path, at_step):
+    config = config_of(place, tmp_path, model="ctrgcn", checkpoint_minutes=0.0)
+    at_step(8, crash)
+    with pytest.raises(RuntimeError, match="crash"):
+        fit(config)
+    path = config.run_directory / "last.pt"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.warns(UserWarning, match=r"going on from last\.previous\.pt"):
+        fit(config)
+    assert_same_run(config.run_directory, whole("ctrgcn"))
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from making import tiny_config
+from bpilib.train import fit
+from bpilib.trainer import Trainer
+
+done, step = [0], Trainer._step
+
+def killed(self, positions):
+    step(self, positions)
+    done[0] += 1
+    if done[0] == {after}:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Trainer._step = killed
+settings = dict(model={model!r}, batch_size=4, epochs=2, checkpoint_minutes={minutes})
+fit(tiny_config(Path({place!r}), Path({outputs!r}), **settings))
+"""
+
+
+def child(place: Path, outputs: Path, model: str, after: int, minutes: float) -> subprocess.Popen:
+    """A process that trains and is killed in the middle of its step `after`."""
+    code = KILLED.format(
+        tests=str(Path(__file__).parent),
+        place=str(place),
+        outputs=str(outputs),
+        model=model,
+        after=after,
+        minutes=minutes,
+    )
+    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+@pytest.mark.parametrize(
+    ("model", "minutes", "left"),
+    [("bpi", 0.0, (1, 2)), ("ctrgcn", 10.0, (1, 0))],  # saved after every step; at the end of the epoch only
+)
+def test_killed_in_the_middle_of_an_epoch_and_started_again(place, whole, tmp_path, model, minutes, left):
+    config = config_of(place, tmp_path, model=model)
+    process = child(place, tmp_path, model, after=8, minutes=minutes)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == -signal.SIGKILL, errors.decode()
+    progress = checkpoint.load(config.run_directory / "last.pt")["progress"]
+    assert (progress["epoch"], progress["batch"]) == left
+    assert not (config.run_directory / "summary.json").exists()
+    assert_same_run(fit(config), whole(model))
+    assert resumed(config.run_directory) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", MODELS)
+def test_killed_at_any_time_again_and_again(place, whole, tmp_path, model):
+    """From outside, wherever it may be: importing, stepping, evaluating, in the middle of a save."""
+    config, rng = config_of(place, tmp_path, model=model), random.Random(0)
+    for _ in range(8):
+        process = child(place, tmp_path, model, after=10**9, minutes=0.0)
+        deadline = time.monotonic() + 120
+        before = checkpoint.exists(config.run_directory / "last.pt") and states(config.run_directory)
+        while process.poll() is None and time.monotonic() < deadline:  # wait for its first save
+            if checkpoint.exists(config.run_directory / "last.pt") and states(config.run_directory) != before:
+                break
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.6))
+        process.kill()
+        process.communicate()
+        if (config.run_directory / "summary.json").exists():
+            break
+    assert_same_run(fit(config), whole(model))
+
+
+def test_a_trained_text_tower_goes_on_too(place, tmp_path, at_step, monkeypatch):
+    vision = {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16}
+    tiny = {"embed_dim": 24, "vision_cfg": vision, "text_cfg": {"width": 64, "heads": 1, "layers": 1}}
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "tiny", tiny)
+    torch.manual_seed(5)
+    torch.save(open_clip.create_model("tiny").state_dict(), tmp_path / "weights.pt")
+
+    def config(outputs, **changes):
+        clip = {"text": "clip", "clip_model": "tiny", "clip_pretrained": str(tmp_path / "weights.pt"), "epochs": 2}
+        return config_of(place, tmp_path / outputs, **(clip | changes))
+
+    expected = fit(config("whole"))
+    before = torch.load(tmp_path / "weights.pt", weights_only=True)
+    after = checkpoint.load(expected / "best.pt")["text"]
+    assert not torch.equal(after["tower.ln_final.weight"], before["ln_final.weight"])  # it was trained
+    at_step(7, lambda: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        fit(config("stopped"))
+    assert_same_run(fit(config("stopped")), expected)
+    run = open_run(config("stopped"))
+    assert torch.equal(run.text.tower.ln_final.weight, after["tower.ln_final.weight"])
+    assert build(config("frozen", clip_trained=False)).text.state_dict() == {}
+
+
+# --- what resuming refuses
+
+
+@pytest.fixture
+def stopped(place, tmp_path, at_step):
+    """A bpi run stopped within its second epoch; its configuration, of prompts of its own."""
+    (tmp_path / "texts").mkdir()
+    config = config_of(place, tmp_path, prompts=write_prompts(tmp_path / "texts"))
+    at_step(6, lambda: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        fit(config)
+    return config
+
+
+def test_changed_prompts_are_refused(stopped):
+    prompts = Path(stopped.prompts)
+    original = prompts.read_text()
+    prompts.write_text(original.replace("act of kick", "act of kicking hard"))
+    write_embeddings(prompts)
+    before = states(stopped.run_directory)
+    with pytest.raises(
+        ValueError, match=r"last\.pt was trained with other prompts than .*prompts\.yaml holds now"
+    ) as e:
+        fit(stopped)
+    assert "tag" in str(e.value) and states(stopped.run_directory) == before
+    prompts.write_text(original)
+    write_embeddings(prompts)
+    assert (fit(stopped) / "summary.json").exists()
+
+
+@pytest.mark.parametrize("model", ["gap", "ctrgcn"])
+def test_a_checkpoint_of_another_model_is_refused(place, stopped, tmp_path, model):
+    other = fit(config_of(place, tmp_path, model=model, prompts=stopped.prompts, epochs=1, batch_size=20))
+    shutil.copy(other / "last.pt", stopped.run_directory / "last.pt")
+    before = states(stopped.run_directory)
+    with pytest.raises(
+        ValueError, match=rf"last\.pt is a checkpoint of another model \(model: '{model}', expected 'bpi'"
+    ):
+        fit(stopped)
+    assert states(stopped.run_directory) == before
+
+
+def test_a_file_that_is_no_checkpoint_is_refused(stopped):
+    for name in ("last.pt", "last.previous.pt"):
+        (stopped.run_directory / name).write_bytes(b"<html>")
+    with pytest.raises(ValueError, match=r"last\.pt can't be read"):
+        fit(stopped)
+
+
+def test_missing_data_name_the_notebook(place, tmp_path):
+    with pytest.raises(MissingInputError, match=r"run notebooks/01_prepare_data\.ipynb"):
+        fit(config_of(place, tmp_path, data=tmp_path / "nowhere"))
+
+
+def test_prompts_that_miss_a_class_are_refused(place, tmp_path):
+    (tmp_path / "texts").mkdir()
+    prompts = write_prompts(tmp_path / "texts", synthetic.CLASSES[:-1])
+    with pytest.raises(ValueError, match="no prompts for 1 of 10 classes: 'march in place'"):
+        fit(config_of(place, tmp_path, prompts=prompts))
+
+
+# --- which epoch is kept; with made-up accuracies, and weights that say which epoch they are of
+
+
+TEST = [40, 70, 20, 70, 50]
+HELD = [10, 20, 60, 30, 60]
+
+
+def made_up(top1: int, epoch: int, heldout: Scores | None = None) -> Scores:
+    labels = np.arange(10)
+    logits = np.eye(10, dtype=np.float32)[(labels + (labels >= top1 // 10)) % 10]
+    return Scores(logits, labels, labels.astype(str), list("abcdefghij"), epoch, heldout)
+
+
+@pytest.fixture
+def scripted(monkeypatch):
+    def score(run):
+        epoch = run.epoch
+        held = made_up(HELD[epoch - 1], epoch) if run.config.select == "heldout" else None
+        return made_up(TEST[epoch - 1], epoch, held)
+
+    def step(self, positions):
+        with torch.no_grad():
+            self.run.model.classifier.bias.fill_(self.progress.epoch + 1)
+        self.progress.sums = [1.0, 1.0, 1.0, 0.0, 0.5]
+
+    monkeypatch.setattr(trainer, "score", score)
+    monkeypatch.setattr(Trainer, "_step", step)
+
+
+@pytest.mark.parametrize(
+    ("select", "every", "epoch", "published"),
+    [("last", 1, 5, 2), ("heldout", 1, 3, 2), ("test", 1, 2, 2), ("last", 2, 5, 2), ("heldout", 2, 5, 2),
+     ("test", 3, 5, 5), ("last", 7, 5, 5)],
+)  # fmt: skip
+def test_best_keeps_the_epoch_that_select_chooses(two, tmp_path, scripted, select, every, epoch, published):
+    config = config_of(two, tmp_path, model="ctrgcn", epochs=5, batch_size=20, select=select, eval_every=every)
+    folder = fit(config)
+    best = checkpoint.load(folder / "best.pt")
+    assert best["epoch"] == epoch and set(best["model"]["classifier.bias"].tolist()) == {epoch}
+    assert checkpoint.load(folder / "last.pt")["epoch"] == 5
+    summary = json.loads((folder / "summary.json").read_text())
+    assert (summary["select"], summary["selected_epoch"]) == (select, epoch)
+    assert summary["test_top1"] == TEST[epoch - 1]
+    assert summary["best_test_epoch_as_published"] == {"epoch": published, "test_top1": TEST[published - 1]}
+    assert summary.get("heldout_top1") == (HELD[epoch - 1] if select == "heldout" else None)
+    scores = Scores.load(folder / "scores.npz")
+    assert scores.epoch == epoch and scores.top(1) == TEST[epoch - 1]
+    assert (scores.heldout is not None) == (select == "heldout")
+    rows = pd.read_csv(folder / "metrics.csv")
+    evaluated = rows["epoch"][rows["test_top1"].notna()].tolist()
+    assert evaluated == sorted({*range(every, 6, every), 5})
+    assert ("heldout_top1" in rows) == (select == "heldout")
+
+
+@pytest.mark.parametrize("select", ["last", "heldout", "test"])
+@pytest.mark.parametrize("after", [1, 2, 3, 4])
+def test_the_choice_survives_a_stop(two, tmp_path, scripted, select, after):
+    config = config_of(two, tmp_path, model="ctrgcn", epochs=5, batch_size=20, select=select)
+
+    def stop(rows):
+        if len(rows) == after:
+            crash()
+
+    with pytest.raises(RuntimeError):
+        fit(config, watch=stop)
+    epoch = {"last": 5, "heldout": 3, "test": 2}[select]
+    assert checkpoint.load(fit(config) / "best.pt")["epoch"] == epoch
+    assert json.loads((config.run_directory / "summary.json").read_text())["selected_epoch"] == epoch
+
+
+def test_a_kill_between_the_last_checkpoint_and_its_metrics_loses_no_row(place, tmp_path, scripted, monkeypatch):
+    config = config_of(place, tmp_path, model="ctrgcn", epochs=3, batch_size=20)
+    write = trainer.write_atomically
+
+    def killed(path, content):
+        if path.name == "metrics.csv" and content.count("\n") == 4:
+            raise SystemExit("killed")
+        return write(path, content)
+
+    monkeypatch.setattr(trainer, "write_atomically", killed)
+    with pytest.raises(SystemExit):
+        fit(config)
+    monkeypatch.setattr(trainer, "write_atomically", write)
+    fit(config)
+    assert history(config)["epoch"].tolist() == [1, 2, 3]
+
+
+def test_a_kill_before_the_summary_leaves_a_run_that_is_finished_by_the_next_call(
+    place, tmp_path, scripted, monkeypatch
+):
+    config = config_of(place, tmp_path, model="ctrgcn", epochs=2, batch_size=20)
+    monkeypatch.setattr(Trainer, "_finish", lambda self: crash())
+    with pytest.raises(RuntimeError):
+        fit(config)
+    monkeypatch.undo()
+    steps = []
+    monkeypatch.setattr(Trainer, "_step", lambda self, positions: steps.append(1))
+    folder = fit(config)
+    assert not steps and (folder / "summary.json").exists() and (folder / "scores.npz").exists()
+
+
+def test_held_out_subjects_select_for_real(two, tmp_path):
+    folder = fit(config_of(two, tmp_path, model="ctrgcn", epochs=2, batch_size=10, select="heldout"))
+    rows = pd.read_csv(folder / "metrics.csv")
+    scores = Scores.load(folder / "scores.npz")
+    assert len(scores.heldout.labels) == 20 and len(scores.labels) == 20
+    assert not set(scores.heldout.names) & set(scores.names)
+    summary = json.loads((folder / "summary.json").read_text())
+    best = rows.loc[rows["heldout_top1"].idxmax()]
+    assert summary["selected_epoch"] == best["epoch"]
+    assert summary["heldout_top1"] == pytest.approx(best["heldout_top1"])
+    assert summary["test_top1"] == pytest.approx(best["test_top1"])
+    assert ((rows["train_top1"] * 20 / 100 + 1e-4) % 1 < 1e-3).all()  # of 20 clips, not 40
+
+
+# --- TensorBoard
+
+
+def events(folder: Path) -> EventAccumulator:
+    return EventAccumulator(str(folder / "tensorboard"), size_guidance={"scalars": 0, "images": 0}).Reload()
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_tensorboard_has_curves_rate_and_confusion(whole, model):
+    found, rows = events(whole(model)), pd.read_csv(whole(model) / "metrics.csv")
+    tags = found.Tags()
+    for tag in ("train_loss", "lr", "train_top1", "test_top1", "test_top5"):
+        points = found.Scalars(tag)
+        assert [point.step for point in points] == [1, 2]
+        np.testing.assert_allclose([point.value for point in points], rows[tag], rtol=1e-6)
+    assert ("contrastive" in tags["scalars"]) == (model == "bpi")
+    scales = {tag for tag in tags["scalars"] if tag.startswith("logit_scale/")}
+    assert scales == (
+        {f"logit_scale/{name}" for name in ("global", "torso", "arm", "leg")} if model == "bpi" else set()
+    )
+    images = found.Images("confusion")
+    assert [image.step for image in images] == [1, 2]
+    assert (images[0].width, images[0].height) == (160, 160) and images[0].encoded_image_string[:4] == b"\x89PNG"
+
+
+def test_the_given_drawing_of_the_confusion_matrix_is_used(place, tmp_path):
+    seen = []
+
+    def draw(matrix, classes):
+        seen.append((matrix, classes))
+        return np.zeros((7, 9, 3), np.uint8)
+
+    folder = fit(config_of(place, tmp_path, model="ctrgcn", epochs=1, batch_size=20), draw_confusion=draw)
+    matrix, classes = seen[0]
+    assert matrix.shape == (10, 10) and matrix.sum() == 10 and classes == list(synthetic.CLASSES)
+    (image,) = events(folder).Images("confusion")
+    assert (image.width, image.height) == (9, 7)
+
+
+def test_tensorboard_keeps_every_epoch_when_a_run_goes_on(place, tmp_path, scripted):
+    config = config_of(place, tmp_path, model="ctrgcn", epochs=3, batch_size=20)
+    with pytest.raises(RuntimeError):
+        fit(config, watch=lambda rows: crash())
+    fit(config)
+    assert [point.step for point in events(config.run_directory).Scalars("test_top1")] == [1, 2, 3]
+
+
+# --- learning
+
+
+@pytest.mark.parametrize("model", ["bpi", "gap"])
+def test_training_reaches_every_parameter(place, tmp_path, model):
+    made = Trainer(config_of(place, tmp_path, model=model, lr=0.1))
+    made.run.model.train()
+    before = {name: value.clone() for name, value in made.run.model.named_parameters()}
+    for positions in np.arange(20).reshape(4, 5):  # the topology's scale starts at 0: its inputs learn from step 2
+        made._step(positions)
+    made.close()
+    for name, value in made.run.model.named_parameters():
+        assert value.grad is not None and torch.isfinite(value.grad).all(), name
+        assert value.grad.any(), name
+        assert not torch.equal(value, before[name]), name
+
+
+@pytest.mark.parametrize("model", ["bpi", "gap", "ctrgcn"])
+def test_two_samples_are_overfitted(place, tmp_path, model):
+    torch.manual_seed(0)
+    run = build(config_of(place, tmp_path, model=model))
+    labels = run.store.labels[run.indices("train")]
+    x, y = run.feeder("train").batch([0, int(np.flatnonzero(labels == 4)[0])])
+    optimizer = torch.optim.SGD(run.model.parameters(), 0.05, momentum=0.9, nesterov=True)
+    losses = []
+    run.model.train()
+    for _ in range(30):
+        optimizer.zero_grad()
+        loss = skeleton_text_loss(run.model(x), run.text(y, torch.zeros(2)) if run.text else None, y, 1.0)
+        loss.total.backward()
+        optimizer.step()
+        losses.append(loss)
+    assert losses[0].cross_entropy > 1 and losses[-1].cross_entropy < 0.05
+    if run.text:
+        assert losses[-1].contrastive.mean() < 0.2 * losses[0].contrastive.mean()
+    assert run.model(x).logits.argmax(1).tolist() == y.tolist()
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_loss_that_diverges_is_a_clear_error(place, tmp_path, model):
+    config = config_of(place, tmp_path, model=model, lr=1e12, warmup=0, schedule="step")
+    with pytest.raises(ValueError, match=r"the loss is (nan|inf) in epoch 1, step \d: lower lr \(now 1e\+12\)"):
+        fit(config)
+    assert not (config.run_directory / "summary.json").exists()
+    assert not (config.run_directory / "best.pt").exists()
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_weights_that_diverged_in_the_last_step_are_not_scored(place, tmp_path, model):
+    """Their logits are NaN, and NaN has a largest entry too."""
+    config = config_of(place, tmp_path, model=model, lr=1e30, warmup=0, schedule="step", epochs=1, batch_size=20)
+    with pytest.raises(ValueError, match=r"not finite.*lower lr"):
+        fit(config)
+    found = {path.name for path in config.run_directory.iterdir()}
+    assert not found & {"summary.json", "scores.npz", "best.pt", "last.pt"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", MODELS)
+def test_it_learns(place, tmp_path, model):
+    folder = fit(config_of(place, tmp_path, model=model, epochs=6, repeats=30, batch_size=16, width=16, lr=0.1))
+    rows = pd.read_csv(folder / "metrics.csv")
+    assert rows["train_top1"].iloc[-1] > 80 and rows["test_top1"].iloc[-1] > 30
+
+
+def test_changed_clips_are_refused(place, stopped, tmp_path):
+    changed = tmp_path / "changed"
+    shutil.copytree(stopped.data, changed)
+    manifest = json.loads((changed / "manifest.json").read_text())
+    manifest["sha256"]["poses.npy"] = "0" * 64
+    (changed / "manifest.json").write_text(json.dumps(manifest))
+    before = states(stopped.run_directory)
+    with pytest.raises(ValueError, match="was trained with other clips than"):
+        fit(stopped.changed(data=str(changed)))
+    assert states(stopped.run_directory) == before
