@@ -17,8 +17,9 @@ MODULES = sorted((ROOT / "bpilib").rglob("*.py"))
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # Each module may import from the modules before it in this list, and from none after it.
 ORDER = """
-files skeleton draws prompts config data.store data.ucla data.acting data.synthetic data gcn interaction model losses
-reference text feeders checkpoint runs evaluate attention trainer train
+files skeleton draws prompts config data.store data.ntu_files data.ntu_text data.ntu_bodies data.ntu data.ntu_build
+data.ucla data.acting data.synthetic data data.intake data.npz data.unpickle data.pickles data.custom
+gcn interaction model losses reference text feeders checkpoint runs evaluate attention trainer train
 """.split()
 FIGURES = "style drawing heatmaps plots widgets".split()  # arrays in, figures out: only notebooks import them
 
@@ -79,7 +80,10 @@ def code_lines(path: Path) -> int:
 
 
 def test_the_module_is_thin():
-    assert sum(code_lines(path) for path in MODULES) <= 4000
+    """Without docstrings, comments and blank lines; raw formats and their doctors are counted apart."""
+    data = [path for path in MODULES if path.parent.name == "data"]
+    assert sum(code_lines(path) for path in set(MODULES) - set(data)) <= 3000
+    assert sum(code_lines(path) for path in data) <= 2200
 
 
 @pytest.mark.parametrize("name", [f"bpilib.{name_of(p)}" for p in MODULES if name_of(p)])

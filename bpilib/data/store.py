@@ -200,21 +200,17 @@ class SkeletonStore:
     Attributes:
         path, manifest: where it lies and what it says of itself.
         poses: (sum of L, M, V, 3) float32, memory-mapped.
-        names (n,) str, labels (n,) int64 from 0, lengths (n,) frames, offsets (n+1,), valid_frames (n,) frames that
-        are not all zero, subjects, cameras, setups (n,) int64.
+        names (n,) str; labels (n,) from 0, lengths, valid_frames (of non-zero sum), offsets (n+1,), subjects, cameras,
+        setups (n,) int64.
         classes: class names in label order.
         skeleton: NTU or UCLA.
     """
 
     def __init__(self, path: Path, manifest: dict, poses: np.ndarray, index: dict[str, np.ndarray]):
         self.path, self.manifest, self.poses = path, manifest, poses
-        self.names: np.ndarray = index["names"]
-        self.labels: np.ndarray = index["labels"]
-        self.offsets: np.ndarray = index["offsets"]
-        self.valid_frames: np.ndarray = index["valid_frames"]
-        self.subjects: np.ndarray = index["subjects"]
-        self.cameras: np.ndarray = index["cameras"]
-        self.setups: np.ndarray = index["setups"]
+        self.names, self.labels, self.offsets = index["names"], index["labels"], index["offsets"]
+        self.subjects, self.cameras, self.setups = index["subjects"], index["cameras"], index["setups"]
+        self.valid_frames = index["valid_frames"]
         self.lengths = np.diff(self.offsets)
         self.dataset: str = manifest["dataset"]
         self.classes: list[str] = manifest["classes"]
@@ -230,8 +226,7 @@ class SkeletonStore:
             MissingInputError: nothing there.
             ValueError: not a store, a store of another version, or files of the wrong size.
         """
-        path = Path(path)
-        file = path / "manifest.json"
+        file = (path := Path(path)) / "manifest.json"
         if not file.is_file():
             raise MissingInputError(
                 f"no prepared data at {path}: run notebooks/01_prepare_data.ipynb (or bpilib.data.prepare) first"
