@@ -65,7 +65,7 @@ def _read(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise
     except Exception as error:  # torch raises many kinds for a damaged or foreign file
-        raise ValueError(f"{path} can't be read ({type(error).__name__}: {str(error)[:200]})") from error
+        raise ValueError(f"{path} can't be read ({type(error).__name__}: {str(error)[:60]})") from error
     if not isinstance(whole, dict) or whole.get("format") != FORMAT or not {"content", "sha256"} <= whole.keys():
         raise ValueError(f"{path} is not a checkpoint of this workbench (format {FORMAT})")
     if _checksum(whole["content"]) != whole["sha256"]:

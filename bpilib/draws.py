@@ -59,6 +59,8 @@ def distinct(seed: int, epoch: int, positions: Tensor, stream: int, below: Tenso
     Args:
         below: (N,) int64, at least `count`.
     """
+    if len(below) and int(below.min()) < count:
+        raise ValueError(f"expected at least {count} numbers to draw {count} distinct ones from, got {int(below.min())}")
     width = 2 * count
     while True:
         values = integers(uniform(seed, epoch, positions, stream, width), below[:, None])  # (N, width)

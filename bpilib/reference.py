@@ -1,8 +1,10 @@
 """Loads weights saved by the published CTR-GCN, GAP and BPI code, and saves ours under their names."""
 
+import pickle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -80,6 +82,19 @@ def _without_ones(tensor: Tensor) -> list[int]:
     return [length for length in tensor.shape if length != 1]
 
 
+def _read(path: str | Path) -> dict[str, Any]:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path} is not a file of weights alone: it is damaged, or holds objects that could run code when read. "
+            "Ask its author for a state dict"
+        ) from error
+    if not isinstance(state, dict):
+        raise ValueError(f"expected a state dict, name to tensor, got {type(state).__name__} in {path}")
+    return state
+
+
 def load_reference_weights(model: CTRGCNClassifier, source: str | Path | dict[str, Tensor]) -> None:
     """Load a published state dict into a model of ours, in place.
 
@@ -91,10 +106,11 @@ def load_reference_weights(model: CTRGCNClassifier, source: str | Path | dict[st
     Raises:
         ValueError: names or shapes that do not fit, each named; the model is then unchanged.
     """
-    state = source if isinstance(source, dict) else torch.load(source, map_location="cpu", weights_only=True)
-    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise ValueError(f"expected a state dict, name to tensor, got {type(state).__name__} in {str(source)[:200]}")
-    state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    state = source if isinstance(source, dict) else _read(source)
+    others = [str(name) for name, value in state.items() if not isinstance(value, Tensor | np.ndarray)]
+    if others:
+        raise ValueError(f"expected a state dict, name to tensor; not tensors: {', '.join(others[:8])}. Is it inside one?")
+    state = {name.removeprefix("module."): torch.as_tensor(tensor) for name, tensor in state.items()}
     places, own = _places(model), model.state_dict()
     expected = {published for published, _, _ in places}
     problems = [f"missing: {name}" for name in sorted(expected - state.keys())]
