@@ -60,7 +60,7 @@ def distinct(seed: int, epoch: int, positions: Tensor, stream: int, below: Tenso
         below: (N,) int64, at least `count`.
     """
     if len(below) and int(below.min()) < count:
-        raise ValueError(f"expected at least {count} numbers to draw {count} distinct ones from, got {int(below.min())}")
+        raise ValueError(f"{count} distinct numbers can't be drawn out of {int(below.min())}")
     width = 2 * count
     while True:
         values = integers(uniform(seed, epoch, positions, stream, width), below[:, None])  # (N, width)

@@ -109,7 +109,7 @@ def load_reference_weights(model: CTRGCNClassifier, source: str | Path | dict[st
     state = source if isinstance(source, dict) else _read(source)
     others = [str(name) for name, value in state.items() if not isinstance(value, Tensor | np.ndarray)]
     if others:
-        raise ValueError(f"expected a state dict, name to tensor; not tensors: {', '.join(others[:8])}. Is it inside one?")
+        raise ValueError(f"expected a state dict, name to tensor; no tensors: {', '.join(others[:8])}. Is it in one?")
     state = {name.removeprefix("module."): torch.as_tensor(tensor) for name, tensor in state.items()}
     places, own = _places(model), model.state_dict()
     expected = {published for published, _, _ in places}

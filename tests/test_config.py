@@ -290,7 +290,7 @@ CELL = '# parameters\ndataset = "synthetic"  # ucla, synthetic\nepochs = None\nl
 
 def test_a_notebook_s_parameters_are_read():
     c = from_notebook(notebook("import os", CELL))
-    assert (c.dataset, c.epochs, c.lr) == ("synthetic", 12, 0.05)
+    assert (c.dataset, c.epochs, c.lr) == ("synthetic", resolve(dataset="synthetic").epochs, 0.05)
 
 
 def test_what_papermill_injects_wins():
