@@ -27,7 +27,7 @@ CLASSES = (
 ACTIONS = (1, 2, 3, 4, 5, 6, 8, 9, 11, 12)
 VIEWS = (1, 2, 3)
 CLIPS = 1484
-DAMAGED = (OSError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error)  # a zip member
+DAMAGED = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)  # a zip member
 URL = "https://www.dropbox.com/s/10pcm4pksjy6mkq/all_sqe.zip?dl=1"
 CONTENT = "64a21ec5e56332613349ae99a400a1f6ceb3aa9a8a0a945a81083ff741287b94"  # of names, sizes and CRCs
 NAME = re.compile(r"a(\d\d)_s(\d\d)_e(\d\d)_v(\d\d)")
