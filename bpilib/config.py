@@ -112,7 +112,7 @@ class Config:
 
     def _repr_html_(self) -> str:
         """Shown as a table where a notebook cell ends with the configuration."""
-        return self.table().astype(str).style.format(escape="html").set_properties(**{"text-align": "left"}).to_html()
+        return self.table().map(str).style.format(escape="html").set_properties(**{"text-align": "left"}).to_html()
 
     def table(self, *groups: str) -> pd.DataFrame:
         """Name, value, unit and meaning of every parameter, for the notebooks."""

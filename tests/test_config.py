@@ -361,3 +361,8 @@ def test_a_seed_decides_initial_weights():
 def test_a_seed_that_numpy_can_not_take_is_refused_early(seed):
     with pytest.raises(ValueError, match="parameter seed"):
         resolve(seed=seed)
+
+
+def test_what_is_left_open_is_shown_as_none():
+    shown = resolve(model="ctrgcn")._repr_html_()
+    assert ">None</td>" in shown and ">nan</td>" not in shown
