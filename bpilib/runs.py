@@ -2,7 +2,7 @@
 
 import warnings
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ class Run:
     text_digest: str
     device: torch.device
     epoch: int = 0
+    _feeders: dict[tuple[str, bool], Feeder] = field(default_factory=dict, repr=False)
 
     def indices(self, part: str) -> np.ndarray:
         """Clips to train on ("train"), select with ("heldout"; empty unless select is heldout), or test on ("test").
@@ -63,14 +64,20 @@ class Run:
         return train[keep] if part == "heldout" else train[~keep]
 
     def feeder(self, part: str, train: bool = False) -> Feeder:
-        """A feeder of "train", "heldout" or "test" clips, of the modality that the network is fed."""
+        """The feeder of "train", "heldout" or "test" clips, of the modality that the network is fed.
+
+        Made once, since on a GPU it holds the poses: an evaluation every epoch must not move them there again.
+        """
+        if (part, train) in self._feeders:
+            return self._feeders[part, train]
         fed = self.config.modality
         if self.config.model != "ctrgcn":
             fed = fed.replace("bone", "joint")  # the network's operator makes the bones
         repeats = self.config.repeats if train else 1
-        return Feeder(
+        self._feeders[part, train] = Feeder(
             self.store, self.indices(part), fed, train=train, device=self.device, seed=self.config.seed, repeats=repeats
         )
+        return self._feeders[part, train]
 
     def load_weights(self, content: dict[str, Any], path: Path) -> None:
         """Take network and trained text encoder from a checkpoint's content.

@@ -34,7 +34,7 @@ def _reading(path: Path) -> Iterator[None]:
     """Whatever reading meets becomes a ValueError that names the file."""
     try:
         yield
-    except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError) as error:
         raise ValueError(f"{path} is damaged or no npz ({error}): get or make it again") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
