@@ -109,11 +109,9 @@ def predict(model: CTRGCNClassifier, feeder: Feeder, batch_size: int) -> np.ndar
     Raises:
         ValueError: logits that are not finite.
     """
-    was_training = model.training
-    model.eval()
+    fused = model.fuse()
     parts = torch.arange(len(feeder)).split(batch_size)
-    logits = torch.cat([model(feeder.batch(part)[0]).logits.float().cpu() for part in parts])
-    model.train(was_training)
+    logits = torch.cat([fused(feeder.batch(part)[0]).logits.float().cpu() for part in parts])
     if not torch.isfinite(logits).all():
         raise ValueError("the network's logits are not finite: training diverged; lower lr or use precision='fp32'")
     return logits.numpy()

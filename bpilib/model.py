@@ -1,7 +1,8 @@
 """The networks: CTR-GCN, GAP and BPI on one backbone."""
 
+import copy
 import math
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -78,6 +79,16 @@ class CTRGCNClassifier(nn.Module):
         if return_attention:
             raise ValueError("only the bpi model has attention: build_model('bpi', ...)")
         return Output(self.classifier(self.features(x)[0]))
+
+    def fuse(self) -> Self:
+        """A copy for inference alone: BatchNorm folded into the convolutions, the same numbers in less time.
+
+        Its state dict is another; train, save and load the network itself.
+        """
+        fused = copy.deepcopy(self).eval().requires_grad_(False)
+        for block in fused.backbone.blocks:
+            block.fold()
+        return fused
 
 
 def _he_linear(channels_in: int, channels_out: int) -> nn.Linear:

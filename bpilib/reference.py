@@ -39,7 +39,7 @@ def _block(number: int, model: CTRGCNClassifier) -> list[Place]:
         conv = f"{gcn}.convs.{s}"
         places += _linear(f"{conv}.conv1", f"{spatial}.relate", slice(s * r, (s + 1) * r))
         places += _linear(f"{conv}.conv2", f"{spatial}.relate", slice((SUBSETS + s) * r, (SUBSETS + s + 1) * r))
-        places += _linear(f"{conv}.conv3", f"{spatial}.transform", slice(s * c, (s + 1) * c))
+        places += _linear(f"{conv}.conv3", f"{spatial}.transform", slice(s, None, SUBSETS))
         places += [(f"{conv}.conv4.{leaf}", f"{spatial}.expand_{leaf}", s) for leaf in ("weight", "bias")]
     if block.spatial.down is not None:
         places += _linear(f"{gcn}.down.0", f"{spatial}.down.0") + _batch_norm(f"{gcn}.down.1", f"{spatial}.down.1")

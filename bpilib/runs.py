@@ -1,7 +1,8 @@
 """A run: what is built from a configuration, and what lies in a run directory."""
 
+import contextlib
+import ctypes
 import warnings
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,8 @@ def build(config: Config) -> Run:
         ValueError: a store of another data set; prompts that miss a class.
     """
     device = pick_device(config.device)
+    if device.type == "cpu":
+        keep_freed_memory()
     store = SkeletonStore.open(config.data)
     if store.dataset != config.dataset:
         raise ValueError(
@@ -127,6 +130,18 @@ def build(config: Config) -> Run:
         config.width,
     ).to(device)  # fmt: skip
     return Run(config, store, model, text, digest, device)
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep what tensors free, which otherwise goes back to the system and comes page by page.
+
+    Saves up to half the time of a step on a CPU. For Linux with glibc; elsewhere nothing happens.
+    """
+    trim_threshold, mmap_threshold = -1, -3
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(mmap_threshold, 1 << 30)
+        libc.mallopt(trim_threshold, (1 << 31) - 1)
 
 
 def open_run(config: Config, which: str = "best") -> Run:
@@ -199,7 +214,7 @@ def claim(config: Config) -> None:
     write_atomically(path, yaml.safe_dump(config.settings(), sort_keys=False))
 
 
-def autocast(config: Config, device: torch.device) -> tuple[AbstractContextManager, str]:
+def autocast(config: Config, device: torch.device) -> tuple[contextlib.AbstractContextManager, str]:
     """The context of the forward pass in training, and the precision's name.
 
     auto: on a GPU bf16 (fp16 on those without), on a CPU bf16 if its instructions are there, else fp32.

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bpilib.gcn import CTRGCN, Block, SpatialUnit, TemporalUnit
+from bpilib.gcn import CTRGCN, Block, Refined, SpatialUnit, TemporalUnit
 from bpilib.skeleton import NTU, UCLA
 
 ADJACENCY = torch.from_numpy(UCLA.adjacency())
@@ -43,7 +43,7 @@ def plain_spatial(unit, x):
         p = conv(x, unit.relate.weight[rows2], unit.relate.bias[rows2]).mean(2)  # conv2
         d = torch.tanh(q[:, :, :, None] - p[:, :, None, :])  # (N, R, U, V)
         a = unit.alpha * conv(d, unit.expand_weight[k], unit.expand_bias[k]) + unit.adjacency[k]
-        rows3 = slice(k * c, (k + 1) * c)
+        rows3 = slice(k, None, 3)
         values = conv(x, unit.transform.weight[rows3], unit.transform.bias[rows3])
         total = total + torch.einsum("ncuv,nctv->nctu", a, values)
     down = x if channels_in == c else batch_norm(conv(x, unit.down[0].weight, unit.down[0].bias), unit.down[1])
@@ -57,7 +57,7 @@ def temporal_conv(x, weight, bias, dilation, stride):
     out = 0
     for tap in range(5):
         seen = torch.stack([padded[:, :, t + tap * dilation] for t in frames], 2)
-        out = out + torch.einsum("oc,nctv->notv", weight[:, :, tap, 0], seen)
+        out = out + torch.einsum("oc,nctv->notv", weight[:, :, 0, tap], seen)
     return out + bias[None, :, None, None]
 
 
@@ -106,11 +106,16 @@ def randomise(module):
     return module
 
 
+def joints_first(module, x):
+    """(N, C, T, V) through a module that takes and gives (N, C, V, T)."""
+    return module(x.transpose(2, 3)).transpose(2, 3)
+
+
 def assert_equal(module, plain, channels_in, training):
     randomise(module).train(training)
     x = torch.randn(N, channels_in, T, V, dtype=torch.float64, requires_grad=True)
     theirs = plain(x)
-    ours = module(x)
+    ours = joints_first(module, x)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-8)
     weight = torch.randn_like(ours)
     leaves = {"x": x, **dict(module.named_parameters())}
@@ -184,10 +189,10 @@ def test_backbone_shapes(width, frames):
 
 def test_strides_halve_the_frames_at_blocks_five_and_eight():
     net = CTRGCN(ADJACENCY, 1, 8).eval()
-    y, frames = torch.randn(1, 3, 52, V), []
+    y, frames = torch.randn(1, 3, V, 52), []
     for block in net.blocks:
         y = block(y)
-        frames.append(y.shape[2])
+        frames.append(y.shape[3])
     assert frames == [52] * 4 + [26] * 3 + [13] * 3
 
 
@@ -225,9 +230,11 @@ def test_the_learned_adjacencies_are_apart_from_each_other_and_from_the_graph():
 
 def test_topology_starts_as_the_graph():
     unit = SpatialUnit(8, 16, ADJACENCY)
-    topology = unit.topology(torch.randn(2, 8, T, V))
-    assert topology.shape == (2, 3, 16, V, V)
+    expand, rows = unit.topology(torch.randn(2, 8, V, T))
+    topology = (expand @ rows).view(2, 3, 16, V, V)
     torch.testing.assert_close(topology, ADJACENCY[None, :, None].expand_as(topology), rtol=0, atol=1e-6)
+    together = Refined.adjacency(expand, rows).view(2, 16, V, 3, V)
+    assert torch.equal(together, topology.permute(0, 2, 3, 1, 4))
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
@@ -255,8 +262,32 @@ def test_every_parameter_has_a_gradient(training):
 
 def test_sixteen_bit_autocast_stays_near():
     unit = randomise(SpatialUnit(16, 16, ADJACENCY)).float().eval()
-    x = torch.randn(N, 16, T, V)
+    x = torch.randn(N, 16, V, T)
     exact = unit(x)
     with torch.autocast("cpu", torch.bfloat16):
         near = unit(x)
     assert (near.float() - exact).abs().max() < 0.03 * exact.abs().max()
+
+
+@pytest.mark.parametrize("skeleton", [UCLA, NTU], ids=lambda skeleton: skeleton.name)
+def test_folded_blocks_give_the_same(skeleton):
+    net = randomise(CTRGCN(torch.from_numpy(skeleton.adjacency()), skeleton.persons, 8)).eval()
+    x = torch.randn(N, 3, 16, skeleton.num_joints, skeleton.persons, dtype=torch.float64)
+    with torch.no_grad():
+        before = net(x)
+        for block in net.blocks:
+            block.fold()
+        after = net(x)
+    torch.testing.assert_close(after, before, rtol=1e-9, atol=1e-9 * before.abs().max().item())
+    assert [name for name, m in net.named_modules() if isinstance(m, torch.nn.BatchNorm2d)] == []
+
+
+def test_gradients_of_the_recomputed_product_are_those_of_autograd():
+    torch.manual_seed(0)
+    shapes = [(2, 4, 5, 3), (18, 4, 1, 1), (18,), (3, 6, 4), (2, 3, 4, 25)]
+    leaves = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+    assert torch.autograd.gradcheck(Refined.apply, leaves)
+    x, weight, bias, expand, rows = leaves
+    assert not Refined.apply(x.detach(), weight.detach(), bias.detach(), expand.detach(), rows.detach()).requires_grad
+    Refined.apply(x.detach(), weight, bias, expand, rows).sum().backward()  # as in the first block
+    assert x.grad is None and weight.grad.any()

@@ -39,14 +39,16 @@ def clips(n, skeleton=UCLA, frames=12, seed=0):
     return torch.randn(n, 3, frames, skeleton.num_joints, skeleton.persons, generator=generator)
 
 
+@pytest.mark.parametrize("fused", [False, True], ids=["training layout", "fused"])
 @pytest.mark.parametrize("case", CASES)
-def test_equals_the_published_network(case, published, golden):
+def test_equals_the_published_network(case, fused, published, golden):
     meta, state, x, _ = published(case)
     model = build_model(CASES[case], SKELETONS[meta["skeleton"]], meta["num_classes"], num_persons=meta["persons"])
     assert model.k == meta["k"]
     load_reference_weights(model, state)
+    model.eval()
     with torch.no_grad():
-        out = model.eval()(x)
+        out = (model.fuse() if fused else model)(x)
     expected = golden(case)
     fields = {"logits", "global_embedding", "part_embeddings", "logit_scale"}
     assert {field for field in fields if getattr(out, field) is not None} == set(expected)
@@ -303,3 +305,21 @@ def test_sixteen_bit_autocast_stays_near(name):
     with torch.autocast("cpu", torch.bfloat16):
         near = model(x).logits
     assert (near.float() - exact).abs().max() < 0.1 * exact.abs().max()
+
+
+@NAMES
+def test_the_fused_copy_gives_the_same_and_leaves_the_network_alone(name):
+    model = small(name, NTU)
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    x = clips(3, NTU)
+    fused = model.fuse()
+    assert model.training
+    assert not fused.training
+    assert not any(parameter.requires_grad for parameter in fused.parameters())
+    with torch.no_grad():
+        ours, theirs = fused(x), model.eval()(x)
+    for a, b in zip(ours[:3], theirs[:3]):
+        assert (a is None) == (b is None)
+        if a is not None:
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4 * b.std().item())
+    assert all(torch.equal(before[key], tensor) for key, tensor in model.state_dict().items())
