@@ -15,9 +15,9 @@ from bpilib.data.npz import import_npz
 from bpilib.data.pickles import import_pickle
 from bpilib.data.store import Problem, SkeletonStore, StoreWriter
 from bpilib.files import MissingInputError
+from bpilib.recipes import BENCHMARKS
 from bpilib.skeleton import NTU, UCLA
 
-DATASETS = ("ucla", "ntu60", "ntu120", "synthetic")
 LAYOUTS = f"an .npz or a .pkl of prepared clips, or a folder with {custom.LIST}"
 PROTOCOLS = {  # as the published npz files are named, e.g. NTU60_CS.npz, NTU120_CSet.npz, and as ours are
     "cs": "xsub", "csub": "xsub", "xsub": "xsub", "cv": "xview", "xview": "xview", "cset": "xset", "xset": "xset",
@@ -60,9 +60,9 @@ def prepare(
         ValueError: unknown data set; raw that is something else; a store at `out` that was made of other files.
     """
     layout = _layout(raw)
-    if dataset not in DATASETS and layout is None and (raw is None or all(place.exists() for place in _places(raw))):
+    if dataset not in BENCHMARKS and layout is None and (raw is None or all(place.exists() for place in _places(raw))):
         raise ValueError(
-            f"unknown data set {dataset!r}: expected {', '.join(DATASETS)}; or, for one of your own, raw: {LAYOUTS}"
+            f"unknown data set {dataset!r}: expected {', '.join(BENCHMARKS)}; or, for one of your own, raw: {LAYOUTS}"
         )
     if on_error not in ("skip", "raise"):
         raise ValueError(f"on_error: expected 'skip' or 'raise', got {on_error!r}")
@@ -76,7 +76,7 @@ def prepare(
     if raw is None:
         how = ntu_files.HOW if dataset in ntu.LIMITS else ucla.HOW
         raise ValueError(f"raw: name the folder or zip of the raw files; {how}")
-    if out.exists() and not overwrite:
+    if (out / "manifest.json").is_file() and not overwrite:
         return _reopen(out, dataset, raw)
     settings = {"overwrite": overwrite, "on_error": on_error, "progress": progress}
     if layout:
@@ -87,7 +87,7 @@ def prepare(
 
         store, differs = ntu_build.build(dataset, raw, out, n_jobs=n_jobs, **settings)
         warn_of_problems(store)
-    elif dataset in DATASETS:
+    elif dataset in BENCHMARKS:
         store, differs = _build_ucla(dataset, Path(raw), out, **settings), ""
         warn_of_problems(store)
     else:
@@ -143,13 +143,13 @@ def _import(
     skeleton, classes = None, None
     if dataset in ntu.LIMITS:
         skeleton, classes = NTU, ntu.classes(dataset)
-    elif dataset in DATASETS:
+    elif dataset in BENCHMARKS:
         skeleton, classes = UCLA, synthetic.CLASSES if dataset == "synthetic" else ucla.CLASSES
     first, *more = _places(raw)
     if layout == "pickle":
         return import_pickle(first, out, dataset, classes, skeleton, **settings)
-    if benchmark is None and dataset not in ntu.LIMITS:
-        benchmark = "xview" if dataset in DATASETS else "split"
+    if benchmark is None and len(every := BENCHMARKS.get(dataset, ("split",))) == 1:
+        (benchmark,) = every
     if layout == "folder":
         return custom.import_folder(first, out, dataset, skeleton, classes, benchmark or "split", **settings)
     files: dict[str, Path] = {}
@@ -173,7 +173,7 @@ def _source(dataset: str, raw: Raw) -> dict[str, object]:
     if dataset in ntu.LIMITS:
         return ntu.listing(dataset, raw).source
     raw = Path(raw)
-    if not raw.exists() or dataset not in DATASETS:
+    if not raw.exists() or dataset not in BENCHMARKS:
         raise MissingInputError(f"no raw data at {raw}")
     files = [path for path in raw.rglob("*") if path.suffix in (".json", ".zip")] if raw.is_dir() else [raw]
     return {"name": raw.name, "files": len(files), "bytes": sum(path.stat().st_size for path in files)}
