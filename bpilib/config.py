@@ -201,9 +201,9 @@ def _own_benchmark(values: dict[str, Any], raw_given: bool) -> str:
     fit = re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}", dataset) and dataset.lower() not in BENCHMARKS
     if not fit or not (raw_given or Path(values["raw"]).exists()):
         raise ValueError(
-            f"parameter dataset: unknown {dataset!r}{nearest(dataset, BENCHMARKS)} (expected one of "
-            f"{', '.join(BENCHMARKS)}; or a name of your own, of letters, digits, '.', '_' and '-', with clips at the "
-            f"parameter raw for notebook 01, and for the others the store it makes: {values['data']} is none)"
+            f"parameter dataset: unknown {dataset!r}{nearest(dataset.lower(), BENCHMARKS)} (expected one of "
+            f"{', '.join(BENCHMARKS)}; or a name of your own, of letters, digits, '.', '_' and '-': prepare it with "
+            f"notebook 01, whose parameter raw names its clips. There is no store of it at {values['data']})"
         )
     return values["benchmark"] or "split"
 

@@ -104,7 +104,7 @@ def test_an_unknown_name_is_refused_with_the_nearest_known_one(name, near):
 
 @pytest.mark.parametrize(
     ("name", "value", "near", "expected"),
-    [("dataset", "uclaa", "ucla", "ntu120"), ("model", "bpl", "bpi", "ctrgcn"),
+    [("dataset", "uclaa", "ucla", "ntu120"), ("dataset", "NTU60", "ntu60", "ucla"), ("model", "bpl", "bpi", "ctrgcn"),
      ("modality", "joint motion", "joint_motion", "bone_motion"), ("text", "clipp", "clip", "minilm"),
      ("schedule", "cosin", "cosine", "step"), ("select", "tests", "test", "heldout"),
      ("precision", "float32", "", "fp32"), ("weights", "equals", "equal", "searched")],
@@ -248,7 +248,7 @@ def test_benchmarks_of_ones_own_come_from_its_store(own):
 
 def test_a_data_set_of_ones_own_is_known_by_its_store_or_its_raw_clips(own, tmp_path):
     missing = {"dataset": "own", "data": str(tmp_path / "none")}
-    with pytest.raises(ValueError, match=r"parameter dataset: unknown 'own' .*or a name of your own.*none is none"):
+    with pytest.raises(ValueError, match=r"unknown 'own' .*or a name of your own.*no store of it at .*none"):
         resolve(**missing)
     c = resolve(**missing, raw=str(tmp_path))
     assert (c.benchmark, c.raw) == ("split", str(tmp_path))

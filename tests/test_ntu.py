@@ -177,7 +177,7 @@ def test_every_malformed_file_is_listed_with_its_reason_or_harmless(made, tmp_pa
     raw = made("bad", 0, 10)
     with pytest.warns(UserWarning) as caught:
         store = prepare("ntu60", raw=raw, out=tmp_path / "store", progress=False, n_jobs=1)
-    assert re.match(r"56 problems \(all of them in .*\), 56 files or clips were left out", str(caught[0].message))
+    assert "56 problems, 56 left out (all of them in" in str(caught[0].message)
     listed = json.loads((raw / "manifest.json").read_text())["files"]
     cases = {entry["name"] + ".skeleton": entry["case"] for entry in listed}
     with (store.path / "problems.csv").open(newline="") as file:

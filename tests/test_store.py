@@ -312,11 +312,12 @@ def test_what_is_no_store_is_never_replaced(out, overwrite):
     out.mkdir(parents=True)
     StoreWriter(out, "ucla", UCLA, CLASSES, overwrite=overwrite)  # empty: may be filled
     (out / "thesis.txt").write_text("all there is")
+    (out / "manifest.json").write_text("{}")  # others have such files, too
     with pytest.raises(ValueError, match=r"exists already: choose another folder; it holds no store"):
         StoreWriter(out, "ucla", UCLA, CLASSES, overwrite=overwrite)
     with pytest.raises(ValueError, match="it holds no store"):
         StoreWriter(out / "thesis.txt", "ucla", UCLA, CLASSES, overwrite=overwrite)
-    assert contents(out) == {"thesis.txt": b"all there is"}
+    assert contents(out) == {"thesis.txt": b"all there is", "manifest.json": b"{}"}
 
 
 def test_an_empty_folder_is_filled(out):

@@ -78,11 +78,9 @@ def warn_of_problems(store: SkeletonStore) -> None:
     left_out = sum(problem.done == "left out" for problem in problems)
     lines = [f"  {p.file}{f', line {p.line}' if p.line else ''}: {p.what}: {p.done}" for p in problems[:10]]
     lines += [f"  ... and {len(problems) - 10:,} more"] if len(problems) > 10 else []
-    warnings.warn(
-        f"{len(problems):,} problems (all of them in {store.path / 'problems.csv'}), {left_out:,} files or clips were "
-        "left out:\n" + "\n".join(lines),
-        stacklevel=3,
-    )
+    count = f"{len(problems):,} problem{'s' * (len(problems) != 1)}"
+    where = store.path / "problems.csv"
+    warnings.warn(f"{count}, {left_out:,} left out (all of them in {where}):\n" + "\n".join(lines), stacklevel=3)
 
 
 def source_of(*paths: Path) -> dict[str, object]:

@@ -78,7 +78,7 @@ class StoreWriter:
     ):
         self.out, self.resume = Path(out), resume
         there = self.out.is_file() or (self.out.is_dir() and any(self.out.iterdir()))
-        store = (self.out / "manifest.json").is_file()
+        store = any((self.out / name).is_file() for name in ("poses.npy", "index.npz"))
         if there and not (store and overwrite):
             how = ", or pass overwrite=True to replace it" if store else "; it holds no store, so it is not replaced"
             raise ValueError(f"{self.out} exists already: choose another folder{how}")
