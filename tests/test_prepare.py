@@ -128,7 +128,7 @@ def test_clips_of_a_known_data_set_and_of_ones_own(acted, tmp_path, dataset):
         None: export_pickle(acted, tmp_path / "clips.pkl", progress=False),
     }
     for benchmark, path in files.items():
-        same(prepare(dataset, path, tmp_path / path.suffix[1:], benchmark=benchmark, progress=False), acted)
+        same(prepare(dataset, [path], tmp_path / path.suffix[1:], benchmark=benchmark, progress=False), acted)
     if dataset == "mine":
         (tmp_path / "classes.txt").unlink()
         store = prepare(dataset, files[None], tmp_path / "numbered", progress=False)
@@ -181,7 +181,7 @@ def test_the_store_that_is_there_is_opened_again_if_it_is_of_the_same_clips(acte
         prepare("mine", folder, out, progress=False)
     prepare("mine", folder, out, progress=False, overwrite=True)
     shutil.rmtree(folder)
-    assert len(prepare("mine", folder, out, progress=False)) == 60  # the clips are gone, which is fine
+    assert len(prepare("mine", [folder], out, progress=False)) == 60  # the clips are gone, which is fine
     export = export_pickle(acted, tmp_path / "clips.pkl", progress=False)
     prepare("mine", export, tmp_path / "other", progress=False)
     export.write_bytes(export.read_bytes() + b" ")
@@ -200,6 +200,9 @@ def test_what_is_no_data_set_of_ones_own(tmp_path):
     for raw in ("none", "none.npz", "none.pkl"):
         with pytest.raises(MissingInputError, match=f"{raw}"):
             prepare("mine", raw=tmp_path / raw, out=tmp_path / "store")
+    for dataset, raw in (("ucla", ["a", "b"]), ("mine", ["a.pkl", "b.pkl"]), ("synthetic", ["a", "b.npz"])):
+        with pytest.raises(ValueError, match=rf"raw: expected one folder, zip or file for {dataset}, got a"):
+            prepare(dataset, raw=raw, out=tmp_path / "store")
     with pytest.raises(ValueError, match="options of the synthetic data set only"):
         prepare("synthetic", raw=tmp_path / "a.npz", out=tmp_path / "store", seed=1)
     assert [path.name for path in tmp_path.iterdir()] == ["empty"]

@@ -59,8 +59,8 @@ def prepare(
         MissingInputError: no raw data.
         ValueError: unknown data set; raw that is something else; a store at `out` that was made of other files.
     """
-    layout = _layout(raw)
-    if dataset not in BENCHMARKS and layout is None and (raw is None or all(place.exists() for place in _places(raw))):
+    places, layout = _places(raw), _layout(raw)
+    if dataset not in BENCHMARKS and not layout and all(place.exists() for place in places):  # gone ones may be known
         raise ValueError(
             f"unknown data set {dataset!r}: expected {', '.join(BENCHMARKS)}; or, for one of your own, raw: {LAYOUTS}"
         )
@@ -68,11 +68,13 @@ def prepare(
         raise ValueError(f"on_error: expected 'skip' or 'raise', got {on_error!r}")
     if options and (dataset != "synthetic" or layout):
         raise ValueError(f"{', '.join(options)}: options of the synthetic data set only")
+    if len(places) > 1 and dataset not in ntu.LIMITS and layout != "npz":
+        raise ValueError(f"raw: expected one folder, zip or file for {dataset}, got {', '.join(map(str, places))}")
     if out is None:
         raise ValueError("out: name the folder of the store, e.g. data/prepared/" + dataset)
     out = Path(out)
     if dataset == "synthetic" and not layout:
-        raw = synthetic.write_raw(raw or out.with_name(out.name + "_raw"), **options)
+        raw = synthetic.write_raw(places[0] if places else out.with_name(out.name + "_raw"), **options)
     if raw is None:
         how = ntu_files.HOW if dataset in ntu.LIMITS else ucla.HOW
         raise ValueError(f"raw: name the folder or zip of the raw files; {how}")
@@ -88,7 +90,7 @@ def prepare(
         store, differs = ntu_build.build(dataset, raw, out, n_jobs=n_jobs, **settings)
         warn_of_problems(store)
     elif dataset in BENCHMARKS:
-        store, differs = _build_ucla(dataset, Path(raw), out, **settings), ""
+        store, differs = _build_ucla(dataset, _places(raw)[0], out, **settings), ""
         warn_of_problems(store)
     else:
         raise MissingInputError(f"no raw data at {raw}: expected {LAYOUTS}")
@@ -99,9 +101,7 @@ def prepare(
     return store
 
 
-def _build_ucla(
-    dataset: str, raw: Path, out: Path, overwrite: bool, on_error: str, progress: bool
-) -> SkeletonStore:
+def _build_ucla(dataset: str, raw: Path, out: Path, overwrite: bool, on_error: str, progress: bool) -> SkeletonStore:
     """The JSON clips of NW-UCLA or of the synthetic set to a store."""
     classes, actions = ucla.CLASSES, ucla.ACTIONS
     if dataset == "synthetic":
@@ -122,13 +122,13 @@ def _build_ucla(
         return writer.finish(ucla.splits(np.array(cameras)), _source(dataset, raw))
 
 
-def _places(raw: Raw) -> list[Path]:
-    return [Path(raw)] if isinstance(raw, str | Path) else [Path(place) for place in raw]
+def _places(raw: Raw | None) -> list[Path]:
+    return [Path(raw)] if isinstance(raw, str | Path) else [Path(place) for place in raw or ()]
 
 
 def _layout(raw: Raw | None) -> str | None:
     """"npz", "pickle" or "folder" of clips that are prepared already; None: raw files."""
-    places = [] if raw is None else _places(raw)
+    places = _places(raw)
     if places and all(place.suffix == ".npz" for place in places):
         return "npz"
     if len(places) == 1 and places[0].suffix in (".pkl", ".pickle"):
@@ -166,17 +166,17 @@ def _import(
 def _source(dataset: str, raw: Raw) -> dict[str, object]:
     """What a store is made of, so far as it can be told at once: names and sizes."""
     layout = _layout(raw)
+    first, *_ = _places(raw)
     if layout == "folder":
-        return custom.folder_source(Path(raw))
+        return custom.folder_source(first)
     if layout:
         return source_of(*_places(raw))
     if dataset in ntu.LIMITS:
         return ntu.listing(dataset, raw).source
-    raw = Path(raw)
-    if not raw.exists() or dataset not in BENCHMARKS:
-        raise MissingInputError(f"no raw data at {raw}")
-    files = [path for path in raw.rglob("*") if path.suffix in (".json", ".zip")] if raw.is_dir() else [raw]
-    return {"name": raw.name, "files": len(files), "bytes": sum(path.stat().st_size for path in files)}
+    if not first.exists():
+        raise MissingInputError(f"no raw data at {first}")
+    files = [path for path in first.rglob("*") if path.suffix in (".json", ".zip")] if first.is_dir() else [first]
+    return {"name": first.name, "files": len(files), "bytes": sum(path.stat().st_size for path in files)}
 
 
 def _reopen(out: Path, dataset: str, raw: Raw) -> SkeletonStore:
