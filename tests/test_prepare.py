@@ -1,5 +1,6 @@
 """prepare with clips that somebody has prepared: which layout it is, whose classes, what is opened again or refused."""
 
+import pickle
 import shutil
 import warnings
 from pathlib import Path
@@ -227,6 +228,11 @@ def test_joints_that_belong_to_no_skeleton_are_refused(tmp_path):
     (folder / "clips.csv").write_text("name,label,subject,split\na,wave,1,train\n")
     with pytest.raises(ValueError, match=r"no clip of it can be read .expected \(L, 25/20, 3\) .*\(3, 17, 3\)"):
         prepare("mine", folder, tmp_path / "store")
+    annotation = {"frame_dir": "a", "label": 1 << 40, "total_frames": 3, "keypoint": np.ones((1, 3, 17, 3), np.float32)}
+    content = {"split": {"train": ["a"]}, "annotations": [annotation]}
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(content))
+    with pytest.raises(ValueError, match=r"first annotation: expected 25 joints \(ntu\) or 20 joints \(ucla\), got 17"):
+        prepare("mine", tmp_path / "a.pkl", tmp_path / "store")
     x, y = np.ones((2, 3, 51), np.float32), np.eye(2)
     np.savez(tmp_path / "a.npz", x_train=x, y_train=y, x_test=x, y_test=y)
     with pytest.raises(ValueError, match=r"expected \(n, T, M·V·3\) with 150 \(ntu\) or 60 \(ucla\) columns, got 51"):

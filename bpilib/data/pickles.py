@@ -69,8 +69,9 @@ def import_pickle(
     with unpickled(path, progress) as content:
         split, annotations = _parts(content, path)
         dicts = [annotation for annotation in annotations if isinstance(annotation, dict)]
-        labels = [label for label in (entry.get("label") for entry in dicts) if type(label) is int and label >= 0]
-        classes = class_names(path.parent, map(str, labels), classes)
+        labels = [entry.get("label") for entry in dicts]
+        whole = (str(label) for label in labels if type(label) is int and 0 <= label < 1 << 31)
+        classes = class_names(path.parent, whole, classes)
         if skeleton is None:
             arrays = [entry["keypoint"] for entry in dicts if isinstance(entry.get("keypoint"), PickledArray)]
             shapes = [array.shape for array in arrays if len(array.shape) == 4]
