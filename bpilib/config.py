@@ -67,7 +67,9 @@ class Config:
     k: int | None = _param(None, "exponent of the bone operator; None: 1 for bones, 8 (NTU) or 6 (NW-UCLA) for joints")
     width: int | None = _param(None, "channels of the first blocks", unit="channels")
 
-    text: str | None = _param(None, "text encoder; None: clip on a GPU, else minilm", choices=("clip", "minilm"))
+    text: str | None = _param(
+        None, "text encoder; None: clip on a GPU, else minilm; none: no text", choices=("clip", "minilm", "none")
+    )
     clip_model: str = _param("ViT-B-32", "open_clip model name")
     clip_pretrained: str = _param("openai", "open_clip pretrained tag, or a local weight file")
     clip_trained: bool = _param(True, "train the CLIP text tower along, as published")
@@ -83,6 +85,11 @@ class Config:
 
     checkpoint_minutes: float = _param(10.0, "save within an epoch this often", MACHINE, "minutes")
 
+    weights_file: str | None = _param(None, "published weight file to evaluate instead of a trained run (03)", NOTEBOOK)
+    clip_file: str | None = _param(None, "raw clip to classify; None: the first test clip (03)", NOTEBOOK)
+    export: str | None = _param(
+        None, "classifier files to write (03)", NOTEBOOK, choices=("onnx", "pt2", "published", "all")
+    )
     clips: int = _param(12, "clips shown one by one (04)", NOTEBOOK, "clips")
     modalities: list[str] | None = _param(None, "streams to ensemble; None: all that have been run (05)", NOTEBOOK)
     weights: str = _param(
@@ -212,6 +219,8 @@ def resolve(**given: Any) -> Config:
     values["raw"] = str(in_project(values["raw"] or RAW[dataset]))
     values["data"] = str(in_project(values["data"] or f"data/prepared/{dataset}"))
     values["outputs"] = str(in_project(values["outputs"]))
+    for name in ("weights_file", "clip_file"):
+        values[name] = str(in_project(values[name])) if values[name] else None
     values["prompts"] = str(in_project(values["prompts"] or PARAMS / "prompts" / f"{dataset}.yaml"))
     _check_values(values)
     return Config(**values)

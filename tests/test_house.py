@@ -19,9 +19,10 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 ORDER = """
 files skeleton draws prompts config data.store data.ntu_files data.ntu_text data.ntu_bodies data.ntu data.ntu_build
 data.ucla data.acting data.synthetic data data.intake data.npz data.unpickle data.pickles data.custom
-gcn interaction model losses packing text feeders checkpoint runs evaluate reference export attention trainer train
+gcn interaction model losses packing text feeders checkpoint runs evaluate reference classify export attention
+trainer train
 """.split()
-FIGURES = "style drawing heatmaps plots widgets".split()  # arrays in, figures out: only notebooks import them
+FIGURES = "style drawing heatmaps plots ranking widgets".split()  # arrays in, figures out: only notebooks import them
 
 
 def name_of(path: Path) -> str:
