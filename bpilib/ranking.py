@@ -39,7 +39,7 @@ def top_classes(probabilities, classes: Sequence[str], clip: str, truth: int | N
     ax.bar_label(bars, [f"{100 * probabilities[k]:.1f}%" for k in order], padding=4, color=INK)
     ax.set_yticks(range(len(order)), [classes[k] for k in order])
     ax.tick_params(axis="y", length=0)
-    known = "" if truth is None else f" (blue: its class, {classes[truth]})"
+    known = "" if truth is None else f" (its class: {classes[truth]})"
     ax.set(xlim=(0, 109), ylim=(len(order) - 0.4, -0.6), xlabel="probability", title=f"Clip {clip}{known}")
     ax.xaxis.set_major_formatter(PercentFormatter(decimals=0))
     ax.set_xticks(range(0, 101, 20))
