@@ -31,7 +31,8 @@ PREPARATION = {
         "take the frames int(linspace(0, L - 1, T))",
     ),
     "ntu": (
-        "of the bodies take the two that move most; beside one alone put zeros (ntu60) or its copy (ntu120)",
+        "take the two bodies that move most (beside one alone put zeros in ntu60, its copy in ntu120)",
+        "subtract joint 1 of the first one's first frame from every joint of those present",
         "keep the L frames that are not all zero, which come first; leave int(0.025 L) frames out at either end",
         "interpolate the l that are left linearly over time: frame i of T is at (i + 0.5) l / T - 0.5 in 0 ... l - 1",
     ),
@@ -197,7 +198,7 @@ def read_clip(path: str | Path, about: dict[str, Any]) -> np.ndarray:
     """One raw file to poses (L, M, V, 3) float32.
 
     Args:
-        path: NW-UCLA's .json, NTU's .skeleton, or a .npy (L, V, 3) or (L, M, V, 3), of any name.
+        path: NW-UCLA's .json, NTU's .skeleton, or a .npy (L, V, 3) or (L, M, V, 3) as a store has it, of any name.
         about: of the classifier that it is for.
 
     Raises:
