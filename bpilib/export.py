@@ -35,7 +35,8 @@ def export_run(run: Run, what: str = "all") -> dict[str, Path]:
 
     Args:
         run: from `open_run`.
-        what: "onnx", "pt2" (torch.export), "published" (a state dict for the published code), or "all".
+        what: "onnx", "pt2" (torch.export), "published" (a state dict for the published code, which expects embeddings
+            of CLIP's width in gap and bpi), or "all".
 
     Returns:
         what → its file.

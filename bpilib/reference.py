@@ -159,7 +159,7 @@ def import_weights(config: Config, file: str | Path) -> Config:
         MissingInputError: no prepared data, or no such file.
         ValueError: weights that do not fit, each difference named; a run of other weights is there.
     """
-    config = config.changed(tag=config.tag or "published", text="none", width=64)
+    config = config.changed(tag=config.tag or "published", text="none")
     target, file = config.run_directory / "best.pt", Path(file)
     if not file.is_file():
         raise MissingInputError(f"no weight file at {file}: set weights_file to one saved by the published code")

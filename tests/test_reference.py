@@ -203,14 +203,14 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("place")
     synthetic_store(folder, subjects=1)
     torch.manual_seed(3)
-    model = build_model("bpi", UCLA, 10)
+    model = build_model("bpi", UCLA, 10, width=8)
     torch.save({"module." + key: tensor for key, tensor in reference_state_dict(model).items()}, folder / "runs-65.pt")
     return folder, model
 
 
 def test_a_published_file_becomes_a_run_that_is_evaluated_like_a_trained_one(place, tmp_path):
     folder, model = place
-    asked = tiny_config(folder, tmp_path, width=8)  # published files have the published width
+    asked = tiny_config(folder, tmp_path)
     config = import_weights(asked, folder / "runs-65.pt")
     assert config.run_directory == tmp_path / "synthetic_xview" / "bpi_joint_seed0_published"
     assert {path.name for path in config.run_directory.iterdir()} == {"config.yaml", "best.pt"}
