@@ -61,4 +61,7 @@ def pack(texts: list[list[int]], room: int = ROOM) -> Packed:
 
 def _shared(one: list[int], other: list[int]) -> int:
     """Tokens that two texts begin with alike."""
-    return next((n for n, (a, b) in enumerate(zip(one, other)) if a != b), min(len(one), len(other)))
+    for count, (a, b) in enumerate(zip(one, other)):
+        if a != b:
+            return count
+    return min(len(one), len(other))
