@@ -109,8 +109,8 @@ def test_03_exports_and_classifies_a_clip_from_file(places, trained):
 
 def test_03_evaluates_a_published_weight_file_and_04_looks_at_it(places, prepared):
     folder, there = places
-    torch.save(reference_state_dict(build_model("bpi", UCLA, 10)), folder / "runs-110.pt")
-    notebook = run("03_evaluate", folder, weights_file=str(folder / "runs-110.pt"), **there)
+    torch.save(reference_state_dict(build_model("bpi", UCLA, 10, width=8)), folder / "runs-110.pt")
+    notebook = run("03_evaluate", folder, weights_file=str(folder / "runs-110.pt"), width=8, **there)
     assert "published weights" in printed(notebook)
     assert (folder / "outputs/synthetic_xview/bpi_joint_seed0_published/scores.npz").exists()
     notebook = run("04_attention", folder, tag="published", clips=1, **there)
