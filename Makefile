@@ -48,6 +48,7 @@ lint: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/steps.py
+	$(BIN)/python benchmarks/text.py
 	$(BIN)/python benchmarks/ntu.py
 
 prompts: $(READY)

@@ -35,7 +35,7 @@ def look(run: Run, part: str = "test") -> Views:
     Raises:
         ValueError: a network without embeddings.
     """
-    if run.text is None:
+    if run.config.model == "ctrgcn":
         raise ValueError(f"{run.config.model} has neither attention nor embeddings: choose a run of bpi")
     if not len(run.indices(part)):
         raise ValueError(f"no {part} clips to look at: held-out clips come with select='heldout'")

@@ -49,7 +49,7 @@ class Config:
     download: bool = _param(False, "fetch NW-UCLA from its published address where raw is missing (01)", PLACE)
     on_error: str = _param("skip", "a bad raw file is left out, or raises (01)", PLACE, "", ("skip", "raise"))
     overwrite: bool = _param(False, "prepare again and replace the store at data (01)", PLACE)
-    export: str | None = _param(None, "write the clips beside the store, too (01)", PLACE, "", ("npz", "pickle"))
+    export_clips: str | None = _param(None, "write the clips beside the store, too (01)", PLACE, "", ("npz", "pickle"))
     data: str | None = _param(None, "prepared store; None: data/prepared/<dataset>", PLACE)
     outputs: str = _param("outputs", "where run directories go", PLACE)
     prompts: str | None = _param(None, "class texts; None: params/prompts/<dataset>.yaml", PLACE)
@@ -68,7 +68,9 @@ class Config:
     k: int | None = _param(None, "exponent of the bone operator; None: 1 for bones, 8 (NTU) or 6 (NW-UCLA) for joints")
     width: int | None = _param(None, "channels of the first blocks", unit="channels")
 
-    text: str | None = _param(None, "text encoder; None: clip on a GPU, else minilm", choices=("clip", "minilm"))
+    text: str | None = _param(
+        None, "text encoder; None: clip on a GPU, else minilm; none: no text", choices=("clip", "minilm", "none")
+    )
     clip_model: str = _param("ViT-B-32", "open_clip model name")
     clip_pretrained: str = _param("openai", "open_clip pretrained tag, or a local weight file")
     clip_trained: bool = _param(True, "train the CLIP text tower along, as published")
@@ -84,6 +86,11 @@ class Config:
 
     checkpoint_minutes: float = _param(10.0, "save within an epoch this often", MACHINE, "minutes")
 
+    weights_file: str | None = _param(None, "published weight file to evaluate instead of a trained run (03)", NOTEBOOK)
+    clip_file: str | None = _param(None, "raw clip to classify; None: the first test clip (03)", NOTEBOOK)
+    export: str | None = _param(
+        None, "classifier files to write (03)", NOTEBOOK, choices=("onnx", "pt2", "published", "all")
+    )
     clips: int = _param(12, "clips shown one by one (04)", NOTEBOOK, "clips")
     modalities: list[str] | None = _param(None, "streams to ensemble; None: all that have been run (05)", NOTEBOOK)
     weights: str = _param(
@@ -190,6 +197,8 @@ def resolve(**given: Any) -> Config:
     if values["text"] is None:
         values["text"] = "clip" if pick_device(values["device"]).type == "cuda" else "minilm"
     values["outputs"] = str(in_project(values["outputs"]))
+    for name in ("weights_file", "clip_file"):
+        values[name] = str(in_project(values[name])) if values[name] else None
     values["prompts"] = str(in_project(values["prompts"] or PARAMS / "prompts" / f"{dataset}.yaml"))
     _check_values(values)
     return Config(**values)

@@ -1,5 +1,6 @@
 """Loads weights saved by the published CTR-GCN, GAP and BPI code, and saves ours under their names."""
 
+import hashlib
 import pickle
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bpilib import checkpoint
+from bpilib.config import Config
+from bpilib.files import MissingInputError
 from bpilib.gcn import SUBSETS
 from bpilib.model import BPIClassifier, CTRGCNClassifier, GAPClassifier
+from bpilib.runs import build, claim
 
 CLIP_NAME = "ViT-B/32"  # part of the published names of the global head
 BATCH_NORM = ("weight", "bias", "running_mean", "running_var")
@@ -40,7 +45,8 @@ def _block(number: int, model: CTRGCNClassifier) -> list[Place]:
         places += _linear(f"{conv}.conv1", f"{spatial}.relate", slice(s * r, (s + 1) * r))
         places += _linear(f"{conv}.conv2", f"{spatial}.relate", slice((SUBSETS + s) * r, (SUBSETS + s + 1) * r))
         places += _linear(f"{conv}.conv3", f"{spatial}.transform", slice(s, None, SUBSETS))
-        places += [(f"{conv}.conv4.{leaf}", f"{spatial}.expand_{leaf}", s) for leaf in ("weight", "bias")]
+        places += [(f"{conv}.conv4.weight", f"{spatial}.expand_weight", (s, ..., None, None))]  # (C, R, 1, 1)
+        places += [(f"{conv}.conv4.bias", f"{spatial}.expand_bias", s)]
     if block.spatial.down is not None:
         places += _linear(f"{gcn}.down.0", f"{spatial}.down.0") + _batch_norm(f"{gcn}.down.1", f"{spatial}.down.1")
     tcn, temporal, q = f"{published}.tcn1.branches", f"{ours}.temporal", c // 4
@@ -48,7 +54,9 @@ def _block(number: int, model: CTRGCNClassifier) -> list[Place]:
         places += _linear(f"{tcn}.{b}.0", f"{temporal}.reduce", slice(b * q, (b + 1) * q))
         places += _batch_norm(f"{tcn}.{b}.1", f"{temporal}.reduce_bn", slice(b * q, (b + 1) * q))
     for b in range(2):
-        places += _linear(f"{tcn}.{b}.3.conv", f"{temporal}.convs.{b}")
+        conv = f"{tcn}.{b}.3.conv"
+        places.append((f"{conv}.weight", f"{temporal}.convs.{b}.weight", (..., 0, slice(None), None)))  # (q, q, 5, 1)
+        places.append((f"{conv}.bias", f"{temporal}.convs.{b}.bias", slice(None)))
     places += _linear(f"{tcn}.3.0", f"{temporal}.skip")
     for b, name in enumerate(("0.3.bn", "1.3.bn", "2.4", "3.1")):
         places += _batch_norm(f"{tcn}.{name}", f"{temporal}.bn", slice(b * q, (b + 1) * q))
@@ -64,7 +72,7 @@ def _places(model: CTRGCNClassifier) -> list[Place]:
     for number in range(len(model.backbone.blocks)):
         places += _block(number, model)
     if isinstance(model, GAPClassifier):
-        places.append(("logit_scale", "stored_scale", slice(None)))
+        places.append(("logit_scale", "stored_scale", None))  # (1, 1+P)
         places += _linear(f"linear_head.{CLIP_NAME}", "global_head")
     if isinstance(model, BPIClassifier):
         leaves = {"wq": "query", "wk": "key", "wv": "value", "layer_norm": "norm", "proj": "project"}
@@ -130,13 +138,43 @@ def load_reference_weights(model: CTRGCNClassifier, source: str | Path | dict[st
             own[ours][index] = state[published].reshape(own[ours][index].shape).to(own[ours].dtype)
 
 
-def reference_state_dict(model: CTRGCNClassifier, shapes: dict[str, list[int]] | None = None) -> dict[str, Tensor]:
-    """Our weights under the published names.
+def reference_state_dict(model: CTRGCNClassifier) -> dict[str, Tensor]:
+    """A copy of our weights, from `build_model`, under the published names and in the published shapes."""
+    own = model.state_dict()
+    return {published: own[ours][index].clone() for published, ours, index in _places(model)}
+
+
+def import_weights(config: Config, file: str | Path) -> Config:
+    """Make a run directory of a published weight file, so that 03, 04 and 05 take it like a trained run.
+
+    Nothing is trained. The file does not say what it was trained on: dataset, benchmark, model and modality (and k,
+    where it is not the published one) have to be right, or accuracy is near chance.
 
     Args:
-        model: from `build_model`.
-        shapes: published shapes by name, to reshape to; by default 1x1 convolutions keep our shapes.
+        config: names the run; its tag is "published" where it has none.
+        file: saved by the published code; see `load_reference_weights`.
+
+    Returns:
+        The configuration of that run, for `evaluate` and the like. Its `text` is "none": published files hold none.
+
+    Raises:
+        MissingInputError: no prepared data, or no such file.
+        ValueError: weights that do not fit, each difference named; a run of other weights is there.
     """
-    own = model.state_dict()
-    state = {published: own[ours][index].clone() for published, ours, index in _places(model)}
-    return {name: t.reshape(shapes[name]) if shapes else t for name, t in state.items()}
+    config = config.changed(tag=config.tag or "published", text="none")
+    target, file = config.run_directory / "best.pt", Path(file)
+    if not file.is_file():
+        raise MissingInputError(f"no weight file at {file}: set weights_file to one saved by the published code")
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    if checkpoint.exists(target):
+        there = checkpoint.load(target).get("imported", {})
+        if there.get("sha256") == digest:
+            return config
+        what = f"the weights of {there['file']}" if there else "a trained run"
+        raise ValueError(f"{config.run_directory} holds {what}, not of {file}: set the parameter tag to another name")
+    run = build(config)
+    load_reference_weights(run.model, file)
+    claim(config)
+    imported = {"file": file.name, "sha256": digest}
+    checkpoint.save(target, run.content() | {"imported": imported})
+    return config

@@ -80,6 +80,17 @@ class Run:
         )
         return self._feeders[part, train]
 
+    def content(self) -> dict[str, Any]:
+        """What every checkpoint holds of the run; `load_weights` takes it."""
+        return {
+            "config": self.config.settings(),
+            "epoch": self.epoch,
+            "text_digest": self.text_digest,
+            "data": self.store.manifest["sha256"],
+            "model": self.model.state_dict(),
+            "text": {} if self.text is None else self.text.state_dict(),
+        }
+
     def load_weights(self, content: dict[str, Any], path: Path) -> None:
         """Take network and trained text encoder from a checkpoint's content.
 
@@ -113,7 +124,7 @@ def build(config: Config) -> Run:
             f"{config.data} holds the data set {store.dataset}, but the parameter dataset is {config.dataset}"
         )
     text, digest, embed_dim = None, "", 512
-    if config.model != "ctrgcn":
+    if config.model != "ctrgcn" and config.text != "none":
         prompts = load_prompts(config.prompts, store.classes)
         text = build_text(
             config.text,

@@ -12,11 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bpilib.config import nearest
 from bpilib.draws import integers
 from bpilib.files import write_atomically
+from bpilib.packing import pack
 from bpilib.prompts import Prompts, digest_of, load_prompts
 
 ENCODERS = ("clip", "minilm")
@@ -27,7 +29,7 @@ CHUNK = 64  # texts encoded at once where no gradient is kept
 class TextEncoder(nn.Module):
     """What all encoders share: which text belongs to which class, and which synonym is drawn.
 
-    An encoder adds `_embeddings`: rows of `texts`, (G, n) int64 in G groups → (G, n, D) float32.
+    An encoder adds `_embeddings`: rows of `texts`, int64 of any shape (...) → (..., D) float32.
 
     Attributes:
         dim: D.
@@ -111,9 +113,9 @@ class MiniLMText(TextEncoder):
 class ClipText(TextEncoder):
     """An open_clip text tower, trained along (as published) or frozen; the image tower is dropped.
 
-    Trained: a batch's unique texts are encoded, each group cut after its longest end of text where that changes
-    nothing (causal attention), and gathered. Frozen: all texts are encoded at the first use, on the device of that
-    moment; the tower is no part of the module then, so there are no parameters and the state dict is empty.
+    Trained: a batch's unique texts are encoded once and gathered; where that changes nothing (causal attention) each
+    ends at its end of text and shares a row with others (`packing`). Frozen: all texts are encoded at the first use;
+    the tower is no part of the module then, so there are no parameters and the state dict is empty.
     """
 
     def __init__(self, model: str, prompts: Prompts, clip: str | tuple[nn.Module, Callable] = "ViT-B-32",
@@ -157,11 +159,8 @@ class ClipText(TextEncoder):
             if self._table is None:
                 self._table = self._encode_all(self._tokens)
             return self._table[rows]
-        out = []
-        for group in rows:
-            unique, where = group.unique(return_inverse=True)
-            out.append(self._encode(self._tokens[unique])[where])
-        return torch.stack(out).float()
+        unique, where = rows.unique(return_inverse=True)
+        return self._encode(self._tokens[unique])[where].float()
 
     @torch.inference_mode(False)
     @torch.no_grad()
@@ -184,20 +183,22 @@ class ClipText(TextEncoder):
         if not self._pool:
             out = tower.encode_text(tokens) if hasattr(tower, "encode_text") else tower(tokens)
             return out[0] if isinstance(out, tuple) else out
-        ends = self._ends(tokens)
-        length = int(ends.max()) + 1
-        dtype = tower.transformer.get_cast_dtype()
-        x = tower.token_embedding(tokens[:, :length]).to(dtype) + tower.positional_embedding[:length].to(dtype)
-        x = tower.transformer(x, attn_mask=tower.attn_mask[:length, :length])  # (n, length, width)
-        x = tower.ln_final(x[torch.arange(len(x), device=x.device), ends])  # LayerNorm goes token by token
+        lengths = (self._ends(tokens) + 1).tolist()
+        packed = pack([text[:length] for text, length in zip(tokens.tolist(), lengths)])
+        tokens, positions, seen, ends = (torch.from_numpy(array).to(tokens.device) for array in packed)
+        dtype, heads = tower.transformer.get_cast_dtype(), tower.transformer.resblocks[0].attn.num_heads
+        mask = torch.zeros(seen.shape, device=seen.device).masked_fill(~seen, -torch.inf)
+        mask = mask.repeat_interleave(heads, 0)  # (R * heads, L, L)
+        x = tower.token_embedding(tokens).to(dtype) + F.embedding(positions, tower.positional_embedding).to(dtype)
+        x = tower.ln_final(tower.transformer(x, attn_mask=mask).flatten(0, 1)[ends])  # (n, width)
         project = tower.text_projection
         return x if project is None else project(x) if isinstance(project, nn.Module) else x @ project
 
 
 def _pooling(tower: nn.Module) -> tuple[str, int | None] | None:
-    """(kind, end-of-text id) where the tower is causal and read at the end of text, so that it may be cut there.
+    """(kind, end-of-text id) where the tower is causal and read at the end of text: what comes after does not count.
 
-    None, not cut: attention both ways, Hugging Face towers, towers that read another token or append their own.
+    None, encoded whole: attention both ways, Hugging Face towers, towers that read another token or append their own.
     """
     from open_clip.transformer import Transformer
 

@@ -225,14 +225,7 @@ class Trainer:
                 f"the network's weights are not finite after epoch {self.progress.epoch}, step {self.progress.batch}: "
                 "lower lr or use precision='fp32'; nothing was saved of them"
             )
-        return {
-            "config": self.config.settings(),
-            "epoch": self.progress.epoch,
-            "text_digest": self.run.text_digest,
-            "data": self.run.store.manifest["sha256"],
-            "model": self.run.model.state_dict(),
-            "text": {} if self.run.text is None else self.run.text.state_dict(),
-        }
+        return self.run.content() | {"epoch": self.progress.epoch}
 
     def _save(self) -> None:
         """last.pt: all that going on needs. The learning rate follows from the epoch; draws from their counters."""

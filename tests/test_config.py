@@ -42,6 +42,7 @@ PUBLISHED = [
     ("ctrgcn", "ntu120 xset", (J, B, JM, BM), (None,) * 4, 64, 0.1, [35, 55], 65, 4e-4),
     ("ctrgcn", "ucla xview", (J, B, JM, BM), (None,) * 4, 16, 0.1, [50], 65, 1e-4),
 ]
+ON_REQUEST = ("weights_file", "clip_file", "export", "export_clips")
 ROWS = [(row[0], *row[1].split(), m, k, *row[4:]) for row in PUBLISHED for m, k in zip(row[2], row[3])]
 
 
@@ -72,7 +73,7 @@ def test_what_is_given_wins_over_the_recipe():
 def test_nothing_is_left_open_but_what_may_be():
     for dataset, model in itertools.product(BENCHMARKS, ("bpi", "gap", "ctrgcn")):
         c = resolve(dataset=dataset, model=model)
-        assert {name for name, value in c.settings().items() if value is None} <= {"k", "modalities", "export"}
+        assert {name for name, value in c.settings().items() if value is None} <= {"k", "modalities", *ON_REQUEST}
         assert c.benchmark == BENCHMARKS[dataset][0]
 
 
@@ -264,7 +265,7 @@ def test_names_that_are_none_for_a_data_set(name, tmp_path):
 @pytest.mark.parametrize("model", ["bpi", "gap", "ctrgcn"])
 def test_ones_own_data_set_has_a_recipe(own, model):
     c = resolve(**own, model=model)
-    assert {name for name, value in c.settings().items() if value is None} <= {"k", "modalities", "export"}
+    assert {name for name, value in c.settings().items() if value is None} <= {"k", "modalities", *ON_REQUEST}
     assert c.steps[-1] < c.epochs and c.batch_size == c.test_batch_size == 64
 
 
@@ -421,3 +422,11 @@ def test_a_seed_that_numpy_can_not_take_is_refused_early(seed):
 def test_what_is_left_open_is_shown_as_none():
     shown = resolve(model="ctrgcn")._repr_html_()
     assert ">None</td>" in shown and ">nan</td>" not in shown
+
+
+def test_files_named_relative_lie_in_the_project_and_none_stays_none():
+    c = resolve(weights_file="data/runs-110.pt", clip_file="data/a.json")
+    assert (c.weights_file, c.clip_file) == (str(PROJECT / "data/runs-110.pt"), str(PROJECT / "data/a.json"))
+    assert resolve().weights_file is None and resolve().clip_file is None
+    with pytest.raises(ValueError, match="export: unknown 'onx', did you mean 'onnx'"):
+        resolve(export="onx")

@@ -12,6 +12,7 @@ import torch
 from open_clip.model import CLIP, CustomTextCLIP
 
 from bpilib import text as text_module
+from bpilib.packing import pack
 from bpilib.prompts import PARTS, Prompts, load_prompts
 from bpilib.text import ClipText, MiniLMText, build_text, read_embeddings
 
@@ -22,12 +23,13 @@ TOWERS = {
     "built in, reads end token": (CLIP, {"pool_type": "eos", "eos_id": 49407, "proj_bias": True}),
     "custom": (CustomTextCLIP, {"output_tokens": True}),
     "custom, no projection": (CustomTextCLIP, {"proj_type": "none"}),
+    "custom blocks": (CLIP, {"block_type": "custom", "qk_norm": True, "scale_heads": True, "scale_fc": True}),
     "both ways": (CLIP, {"no_causal_mask": True}),
     "custom, both ways": (CustomTextCLIP, {"no_causal_mask": True, "pool_type": "last"}),
     "causal, reads last": (CustomTextCLIP, {"pool_type": "last"}),
     "appends its token": (CustomTextCLIP, {"embed_cls": True, "output_tokens": True}),
 }
-CUT = {"built in", "built in, reads end token", "custom", "custom, no projection"}
+PACKED = {"built in", "built in, reads end token", "custom", "custom, no projection", "custom blocks"}
 
 
 def tower(kind="built in", seed=0):
@@ -62,7 +64,7 @@ def test_unique_and_cut_equals_plain(prompts, kind, model):
     labels, draws = batch(prompts)
     encode = reference.text if hasattr(reference, "text") else reference.encode_text
     want, got = plain(encode, tokenize, prompts, model, labels, draws), encoder(labels, draws)
-    assert (encoder._pool is not None) == (kind in CUT)
+    assert (encoder._pool is not None) == (kind in PACKED)
     assert got.shape == (1 + len(encoder.parts), 12, encoder.dim) == want.shape
     assert got.dtype == torch.float32
     assert (got - want).abs().max() <= 1e-5
@@ -76,20 +78,46 @@ def test_unique_and_cut_equals_plain(prompts, kind, model):
         assert (parameter.grad - theirs[name].grad).abs().max() <= 1e-5 * scale, name
 
 
-def test_only_unique_prompts_are_encoded_each_group_cut_at_its_own_end(prompts, monkeypatch):
+def test_a_hugging_face_tower_gets_whole_texts_with_their_padding(prompts):
+    """Attention both ways under a mask of the padding: each unique text goes through once, at full length."""
+    transformers = pytest.importorskip("transformers")
+    from open_clip.hf_model import HFTextEncoder
+
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    plain_config = transformers.BertConfig(
+        vocab_size=49408, pad_token_id=0, hidden_dropout_prob=0, attention_probs_dropout_prob=0, **sizes
+    )
+    torch.manual_seed(0)
+    text = HFTextEncoder("", 12, plain_config, "mean_pooler", "linear")
+    tokenize = open_clip.SimpleTokenizer(context_length=77)
+    encoder = ClipText("bpi", prompts, (SimpleNamespace(text=text), tokenize))
+    labels, draws = batch(prompts)
+    shapes = []
+    text.register_forward_pre_hook(lambda _, given: shapes.append(given[0].shape))
+    got = encoder(labels, draws)
+    assert encoder._pool is None
+    assert len(shapes) == 1 and shapes[0][0] < got.shape[0] * got.shape[1] and shapes[0][1] == 77
+    assert (got - plain(text, tokenize, prompts, "bpi", labels, draws)).abs().max() <= 1e-5
+
+
+def test_only_unique_prompts_are_encoded_each_up_to_its_end_in_one_pass(prompts, monkeypatch):
     encoder = ClipText("bpi", prompts, tower())
     shapes = []
     monkeypatch.setattr(
-        encoder.tower.transformer, "forward", lambda x, attn_mask: shapes.append((*x.shape[:2], *attn_mask.shape)) or x
+        encoder.tower.transformer, "forward", lambda x, attn_mask: shapes.append((x.shape, attn_mask.shape)) or x
     )
-    labels, draws = torch.tensor([3, 3, 3, 1]), torch.tensor([0.0, 0.0, 0.99, 0.0])
-    encoder(labels, draws)
-    tokenize = open_clip.SimpleTokenizer()
-    groups = [("walk around", prompts.synonyms[3][-1], prompts.classes[1])]
-    groups += [(texts[1], texts[3]) for texts in prompts.part_prompts("bpi").values()]
-    for shape, group in zip(shapes, groups, strict=True):
-        longest = max(len(tokenize.encode(text)) + 2 for text in group)
-        assert shape == (len(group), longest, longest, longest)
+    encoder(torch.tensor([3, 3, 3, 1]), torch.tensor([0.0, 0.0, 0.99, 0.0]))
+    texts = {"walk around", prompts.synonyms[3][-1], prompts.classes[1]}
+    texts |= {texts[k] for texts in prompts.part_prompts("bpi").values() for k in (1, 3)}
+    packed = pack([open_clip.SimpleTokenizer()([text])[0].tolist()[: end_of(text)] for text in sorted(texts)])
+    rows, length = packed.tokens.shape
+    assert shapes == [((rows, length, 24), (2 * rows, length, length))]
+    assert rows * length < 1.2 * sum(map(end_of, texts))  # 4 * 4 prompts of 77 tokens as published
+
+
+def end_of(text):
+    """Tokens of a text with its first and last one."""
+    return len(open_clip.SimpleTokenizer().encode(text)) + 2
 
 
 @pytest.mark.parametrize("draw_type", [torch.float32, torch.float64])

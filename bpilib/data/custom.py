@@ -83,7 +83,7 @@ def import_folder(
                 numbers = {key: _number(key, row.get(key, "")) for key in ("subject", "camera", "setup")}
                 label = _label(row["label"].strip(), names)
                 place = (f"{name}.npy", 0)
-                poses, dropped = fit_persons(_load(path, (skeleton.num_joints,)), skeleton.persons)
+                poses, dropped = fit_persons(load(path, (skeleton.num_joints,)), skeleton.persons)
                 index = writer.take(Clip(name, poses, label, **numbers))
             except (ValueError, OSError) as error:
                 writer.refuse(place[0], error, place[1])
@@ -127,7 +127,7 @@ def _skeleton(folder: Path, rows: list[tuple[int, dict[str, str]]]) -> Skeleton:
     for _, row in rows:
         try:
             path = _path(folder, (row["name"] or "").removesuffix(".npy"))
-            return skeleton_of(_load(path, JOINTS).shape[2], path)
+            return skeleton_of(load(path, JOINTS).shape[2], path)
         except (ValueError, OSError) as error:
             wrong = error
     raise ValueError(f"{folder / LIST}: no clip of it can be read ({wrong}): {HOW}")
@@ -155,8 +155,8 @@ def _label(text: str, classes: list[str]) -> int:
     raise ValueError(f"label: expected the name of one of the {len(classes)} classes or its number, got {text[:50]!r}")
 
 
-def _load(path: Path, joints: tuple[int, ...]) -> np.ndarray:
-    """A `.npy` to (L, M, V, 3), V one of `joints`."""
+def load(path: Path, joints: tuple[int, ...]) -> np.ndarray:
+    """A `.npy` to (L, M, V, 3), V one of `joints`; ValueError says what is wrong."""
     if not path.is_file():
         raise ValueError("no such file")
     if path.stat().st_size > MAX_BYTES:

@@ -34,9 +34,13 @@ def clip(name: str, content: bytes | memoryview, dataset: str) -> Clip:
         BadFileError: what is wrong with it, and on which line.
     """
     setup, camera, subject, _, action = ids_of(name, dataset)
+    return Clip(name, poses_of(content, dataset), action - 1, subject, camera, setup)
+
+
+def poses_of(content: bytes | memoryview, dataset: str) -> np.ndarray:
+    """A file's content to poses (L, 2, 25, 3) float32; see `clip`, which raises the same."""
     with np.errstate(over="ignore", invalid="ignore"):
-        poses = actors(parse(content), copy_single=dataset == "ntu120")
-    return Clip(name, poses, action - 1, subject, camera, setup)
+        return actors(parse(content), copy_single=dataset == "ntu120")
 
 
 def _make_part(path: str, files: list[RawFile], dataset: str) -> None:

@@ -45,6 +45,11 @@ class Clip:
     setup: int = 0
 
 
+def valid_frames(poses: np.ndarray) -> int:
+    """Frames of poses (L, M, V, 3) whose coordinates do not add up to 0."""
+    return int((poses.sum((1, 2, 3), dtype=np.float64) != 0).sum())
+
+
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -66,16 +71,8 @@ class StoreWriter:
         resume: fingerprint of all that the store is made of; None: nothing is kept for another try.
     """
 
-    def __init__(
-        self,
-        out: str | Path,
-        dataset: str,
-        skeleton: Skeleton,
-        classes: Iterable[str],
-        persons: int | None = None,
-        overwrite: bool = False,
-        resume: str | None = None,
-    ):
+    def __init__(self, out: str | Path, dataset: str, skeleton: Skeleton, classes: Iterable[str],
+                 persons: int | None = None, overwrite: bool = False, resume: str | None = None):  # fmt: skip
         self.out, self.resume = Path(out), resume
         there = self.out.is_file() or (self.out.is_dir() and any(self.out.iterdir()))
         store = any((self.out / name).is_file() for name in ("poses.npy", "index.npz"))
@@ -128,8 +125,7 @@ class StoreWriter:
             raise ValueError(f"label {clip.label} outside 0...{len(self.classes) - 1}")
         self._poses.write(np.ascontiguousarray(poses, "<f4").tobytes())
         self._offsets.append(self._offsets[-1] + len(poses))
-        valid = int((poses.sum((1, 2, 3), dtype=np.float64) != 0).sum())
-        self._rows.append((clip.name, clip.label, valid, clip.subject, clip.camera, clip.setup))
+        self._rows.append((clip.name, clip.label, valid_frames(poses), clip.subject, clip.camera, clip.setup))
 
     def finish(
         self,

@@ -97,6 +97,21 @@ def _zip_reader(archive: zipfile.ZipFile, member: zipfile.ZipInfo):
     return read
 
 
+def poses_of(skeletons: object) -> np.ndarray:
+    """A clip's `skeletons`, nested lists (L, 20, 3), to poses (L, 1, 20, 3) float32; ValueError says what is wrong."""
+    try:
+        with np.errstate(over="ignore"):
+            poses = np.array(skeletons, np.float64).astype(np.float32)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise ValueError(f"skeletons are not (L, 20, 3) numbers ({error})") from error
+    if poses.ndim != 3 or poses.shape[1:] != (20, 3) or not len(poses):
+        raise ValueError(f"expected skeletons (L, 20, 3) with L of at least 1, got {poses.shape}")
+    if not np.isfinite(poses).all():
+        frame = int(np.argwhere(~np.isfinite(poses))[0, 0])
+        raise ValueError(f"coordinates that are not finite (first in frame {frame})")
+    return poses[:, None]
+
+
 def parse(name: str, content: bytes, actions: tuple[int, ...] = ACTIONS) -> Clip:
     """One JSON file to a clip of poses (L, 1, 20, 3).
 
@@ -122,17 +137,7 @@ def parse(name: str, content: bytes, actions: tuple[int, ...] = ACTIONS) -> Clip
         raise ValueError(f"the file says it is {own_name!r}")
     if label != actions.index(action) + 1:
         raise ValueError(f"label {label!r}, but action a{action:02d} has label {actions.index(action) + 1}")
-    try:
-        with np.errstate(over="ignore"):
-            poses = np.array(skeletons, np.float64).astype(np.float32)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise ValueError(f"skeletons are not (L, 20, 3) numbers ({error})") from error
-    if poses.ndim != 3 or poses.shape[1:] != (20, 3) or not len(poses):
-        raise ValueError(f"expected skeletons (L, 20, 3) with L of at least 1, got {poses.shape}")
-    if not np.isfinite(poses).all():
-        frame = int(np.argwhere(~np.isfinite(poses))[0, 0])
-        raise ValueError(f"coordinates that are not finite (first in frame {frame})")
-    return Clip(name, poses[:, None], actions.index(action), subject=subject, camera=view)
+    return Clip(name, poses_of(skeletons), actions.index(action), subject=subject, camera=view)
 
 
 def read(raw: str | Path, actions: tuple[int, ...] = ACTIONS) -> Iterator[tuple[int, Clip | Problem]]:

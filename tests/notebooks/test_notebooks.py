@@ -9,6 +9,11 @@ from pathlib import Path
 import nbformat
 import papermill
 import pytest
+import torch
+
+from bpilib.model import build_model
+from bpilib.reference import reference_state_dict
+from bpilib.skeleton import UCLA
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = ROOT / "notebooks"
@@ -88,7 +93,28 @@ def test_03_evaluates_a_run(places, trained):
     notebook = run("03_evaluate", folder, **there)
     summary = json.loads((folder / "outputs/synthetic_xview/bpi_joint_seed0/summary.json").read_text())
     assert f"top-1 {summary['test_top1']:.2f} %" in printed(notebook)
-    assert pictures(notebook) == 3
+    assert pictures(notebook) == 4
+    assert not (folder / "outputs/synthetic_xview/bpi_joint_seed0/export").exists()  # nobody asked for it
+
+
+def test_03_exports_and_classifies_a_clip_from_file(places, trained):
+    folder, there = places
+    clip = sorted((folder / "raw").rglob("*.json"))[0]
+    notebook = run("03_evaluate", folder, export="all", clip_file=str(clip), **there)
+    made = {path.name for path in (folder / "outputs/synthetic_xview/bpi_joint_seed0/export").iterdir()}
+    assert made == {"classifier.onnx", "classifier.pt2", "classifier.json", "published.pt"}
+    for name in ("PyTorch", "classifier.onnx", "classifier.pt2"):
+        assert f">{name}</th>" in html(notebook)
+
+
+def test_03_evaluates_a_published_weight_file_and_04_looks_at_it(places, prepared):
+    folder, there = places
+    torch.save(reference_state_dict(build_model("bpi", UCLA, 10, width=8)), folder / "runs-110.pt")
+    notebook = run("03_evaluate", folder, weights_file=str(folder / "runs-110.pt"), width=8, **there)
+    assert "published weights" in printed(notebook)
+    assert (folder / "outputs/synthetic_xview/bpi_joint_seed0_published/scores.npz").exists()
+    notebook = run("04_attention", folder, tag="published", clips=1, **there)
+    assert "no text encoder" in printed(notebook)
 
 
 def test_04_draws_the_attention_and_holds_the_browser(places, trained):

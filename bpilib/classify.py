@@ -1,0 +1,226 @@
+"""Single clips classified: by a run's network, or by a file that `export` wrote."""
+
+import copy
+import io
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bpilib.data import custom, ucla
+from bpilib.data.intake import MAX_BYTES, fit_persons
+from bpilib.data.store import SkeletonStore, valid_frames
+from bpilib.feeders import Feeder
+from bpilib.files import MissingInputError
+from bpilib.model import CTRGCNClassifier
+from bpilib.runs import Run
+from bpilib.skeleton import SKELETONS
+
+Network = Callable[[np.ndarray], np.ndarray]  # (N, 3, T, V, M) float32 to logits (N, K)
+TEXTS = ("model", "dataset", "benchmark", "modality", "skeleton", "fed", "input", "output")  # of what `describe` says
+PREPARATION = {
+    "ucla": (
+        "subtract joint 1 of the first frame from every joint of every frame",
+        "scale each axis linearly so that its least and greatest values over all frames and joints are -1 and 1",
+        "take the frames int(linspace(0, L - 1, T))",
+    ),
+    "ntu": (
+        "take the two bodies that move most (beside one alone put zeros in ntu60, its copy in ntu120)",
+        "subtract joint 1 of the first one's first frame from every joint of those present",
+        "keep the L frames that are not all zero, which come first; leave int(0.025 L) frames out at either end",
+        "interpolate the l that are left linearly over time: frame i of T is at (i + 0.5) l / T - 0.5 in 0 ... l - 1",
+    ),
+    "bone": ("subtract from each joint its parent",),
+    "motion": ("subtract each frame from the next one; the last is 0",),
+}
+
+
+class Logits(nn.Module):
+    """Clips to class scores, without what only training needs."""
+
+    def __init__(self, model: CTRGCNClassifier):
+        super().__init__()
+        self.model = fused(model)
+        for head in ("global_head", "part_heads"):
+            if hasattr(self.model, head):
+                delattr(self.model, head)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 3, T, V, M) float32 to (N, K)."""
+        return CTRGCNClassifier.forward(self.model, x).logits
+
+
+def fused(model: CTRGCNClassifier) -> CTRGCNClassifier:
+    """A copy for inference."""
+    return model.fuse() if hasattr(model, "fuse") else copy.deepcopy(model).eval().requires_grad_(False)
+
+
+def describe(run: Run) -> dict[str, Any]:
+    """What a user of the classifier has to know: classes in the order of the logits, input, how clips are prepared."""
+    config, skeleton, feeder = run.config, run.store.skeleton, run.feeder("test")
+    kinds = [skeleton.name, *(kind for kind in ("bone", "motion") if kind in feeder.modality)]
+    steps = [step for kind in kinds for step in PREPARATION[kind]]
+    shape = f"3, {feeder.window}, {skeleton.num_joints}, {run.store.persons}"
+    return {
+        "model": config.model,
+        "dataset": config.dataset,
+        "benchmark": config.benchmark,
+        "modality": config.modality,
+        "epoch": run.epoch,
+        "classes": run.store.classes,
+        "skeleton": skeleton.name,
+        "joints": list(skeleton.joints),
+        "parents": skeleton.parents.tolist(),
+        "persons": run.store.persons,
+        "window": feeder.window,
+        "fed": feeder.modality,
+        "input": f"x float32 (N, {shape}): clips, x y z, frames T, joints, persons; any N",
+        "output": f"logits float32 (N, {len(run.store.classes)}); their softmax is the probability of each class",
+        "preparation": ["a clip is (L, persons, joints, 3): L frames of x y z", *steps, "order the axes as input says"],
+    }
+
+
+def _open_onnx(content: bytes) -> tuple[Network, dict[str, Any]]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    found = session.get_modelmeta().custom_metadata_map
+    about = {key: value if key in TEXTS else json.loads(value) for key, value in found.items()}
+    return lambda x: session.run(["logits"], {"x": x})[0], about
+
+
+def _open_pt2(content: bytes) -> tuple[Network, dict[str, Any]]:
+    extra = {"classifier.json": ""}
+    module = torch.export.load(io.BytesIO(content), extra_files=extra).module()
+    return lambda x: _run(module, x), json.loads(extra["classifier.json"])
+
+
+@torch.no_grad()
+def _run(module: nn.Module, x: np.ndarray, device: torch.device | str = "cpu") -> np.ndarray:
+    return module(torch.from_numpy(x).to(device)).cpu().numpy()
+
+
+OPENERS = {".onnx": _open_onnx, ".pt2": _open_pt2}
+
+
+class Timing(NamedTuple):
+    """Median seconds a clip: raw poses to the network's input, and that to probabilities."""
+
+    prepare: float
+    network: float
+
+
+class Classifier:
+    """Classifies one clip at a time.
+
+    Attributes:
+        about: what `describe` says; of an exported file, its metadata.
+    """
+
+    def __init__(self, about: dict[str, Any], network: Network):
+        """network: (1, 3, T, V, M) float32 to logits (1, K)."""
+        self.about, self._network = about, network
+
+    @classmethod
+    def of(cls, run: Run) -> "Classifier":
+        """A run's own network on the run's device."""
+        module = Logits(run.model)
+        return cls(describe(run), lambda x: _run(module, x, run.device))
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Classifier":
+        """A file that `export` wrote, classifier.onnx or classifier.pt2; it needs neither a run nor a store.
+
+        Raises:
+            MissingInputError: not there.
+            ValueError: another file, or a damaged one.
+        """
+        path = Path(path)
+        if path.suffix not in OPENERS:
+            raise ValueError(f"expected a classifier's .onnx or .pt2, got {path}: notebook 03 writes them (export)")
+        if not path.is_file():
+            raise MissingInputError(f"no classifier at {path}: run notebooks/03_evaluate.ipynb with export='all'")
+        try:
+            network, about = OPENERS[path.suffix](path.read_bytes())
+            SKELETONS[about["skeleton"]], about["classes"], about["persons"], about["window"], about["fed"]
+            return cls(about, network)
+        except Exception as error:  # onnxruntime, zip and torch each have their own for a damaged or foreign file
+            raise ValueError(
+                f"{path} is damaged or no classifier of notebook 03 ({type(error).__name__}: {str(error)[:80]}): "
+                "export it again"
+            ) from error
+
+    def prepare(self, poses: np.ndarray) -> np.ndarray:
+        """Poses (L, M, V, 3), as `read_clip` returns them, to the network's input (1, 3, T, V, M)."""
+        skeleton = SKELETONS[self.about["skeleton"]]
+        if poses.ndim != 4 or poses.shape[2:] != (skeleton.num_joints, 3) or not len(poses):
+            raise ValueError(
+                f"expected poses (L, M, {skeleton.num_joints}, 3) with L of at least 1, got {poses.shape}: this "
+                f"classifier is for the {skeleton.name} skeleton"
+            )
+        poses, _ = fit_persons(poses, self.about["persons"])
+        one = np.zeros(1, np.int64)
+        index = dict.fromkeys(("names", "labels", "subjects", "cameras", "setups"), one)
+        index |= {"offsets": np.array([0, len(poses)]), "valid_frames": np.array([valid_frames(poses)])}
+        manifest = {"dataset": "", "classes": [""], "skeleton": skeleton.name, "persons": self.about["persons"]}
+        store = SkeletonStore(Path(), manifest, poses, index)
+        return Feeder(store, one, self.about["fed"], self.about["window"]).batch(one)[0].numpy()
+
+    def classify(self, poses: np.ndarray) -> np.ndarray:
+        """Poses (L, M, V, 3) to the probability of each class, (K,) float32."""
+        return _softmax(self._network(self.prepare(poses))[0])
+
+    def time(self, poses: np.ndarray, repeats: int = 20) -> Timing:
+        """What it takes to classify a clip: medians, after one repetition to warm up."""
+        taken = []
+        for _ in range(repeats + 1):
+            start = time.perf_counter()
+            x = self.prepare(poses)
+            prepared = time.perf_counter()
+            _softmax(self._network(x)[0])
+            taken.append((prepared - start, time.perf_counter() - prepared))
+        return Timing(*map(statistics.median, zip(*taken[1:])))
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    return torch.from_numpy(logits).softmax(-1).numpy()
+
+
+def read_clip(path: str | Path, about: dict[str, Any]) -> np.ndarray:
+    """One raw file to poses (L, M, V, 3) float32.
+
+    Args:
+        path: NW-UCLA's .json, NTU's .skeleton, or a .npy (L, V, 3) or (L, M, V, 3) as a store has it, of any name.
+        about: of the classifier that it is for.
+
+    Raises:
+        MissingInputError: not there.
+        ValueError: another kind of file or another skeleton; what is wrong with it.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MissingInputError(f"no clip at {path}: set clip_file to a .json, .skeleton or .npy file")
+    kinds = {".json": "ucla", ".skeleton": "ntu", ".npy": about["skeleton"]}
+    if kinds.get(path.suffix) != about["skeleton"]:
+        fitting = " or ".join(suffix for suffix, skeleton in kinds.items() if skeleton == about["skeleton"])
+        raise ValueError(f"{path}: expected a {fitting} clip, for a classifier of the {about['skeleton']} skeleton")
+    if path.stat().st_size > MAX_BYTES:
+        raise ValueError(f"{path}: {path.stat().st_size} bytes, more than the {MAX_BYTES} a clip may have")
+    try:
+        if path.suffix == ".json":
+            return ucla.poses_of(json.loads(path.read_bytes())["skeletons"])
+        if path.suffix == ".npy":
+            return np.array(custom.load(path, (SKELETONS[about["skeleton"]].num_joints,)), np.float32)
+        from bpilib.data import ntu_build  # brings the compiler along
+
+        return ntu_build.poses_of(path.read_bytes(), about["dataset"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path} is not a clip that can be read: {error}") from error

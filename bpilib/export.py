@@ -1,0 +1,127 @@
+"""A trained classifier for use elsewhere, as files that say what they need.
+
+    export/classifier.onnx, classifier.pt2   x float32 (N, 3, T, V, M) → logits float32 (N, K), any N
+    export/classifier.json                   what both hold as metadata, and what their check against PyTorch found
+    export/published.pt                      the weights under the published names
+"""
+
+import io
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bpilib.classify import OPENERS, Logits, Network, describe
+from bpilib.config import nearest
+from bpilib.files import write_atomically
+from bpilib.reference import reference_state_dict
+from bpilib.runs import Run
+
+FILES = {"onnx": "classifier.onnx", "pt2": "classifier.pt2", "published": "published.pt"}
+CHECKED = 8  # clips
+TOLERANCE = 1e-4  # of the largest difference between two clips' logits
+
+
+def export_run(run: Run, what: str = "all") -> dict[str, Path]:
+    """Write a run's classifier into the folder `export` of its run directory.
+
+    Before they are written, the files are read back and fed test clips, one alone and several at once: their logits
+    must be those of the network that was trained, up to 1e-4 of the largest difference between two clips.
+
+    Args:
+        run: from `open_run`.
+        what: "onnx", "pt2" (torch.export), "published" (a state dict for the published code, which expects embeddings
+            of CLIP's width in gap and bpi), or "all".
+
+    Returns:
+        what → its file.
+
+    Raises:
+        ValueError: unknown `what`; logits that differ, and nothing is written then.
+    """
+    if what not in (*FILES, "all"):
+        raise ValueError(f"export: expected {', '.join(FILES)} or all, got {what!r}{nearest(what, [*FILES, 'all'])}")
+    wanted = [name for name in FILES if what in (name, "all")]
+    about, contents, found = describe(run), {}, {}
+    if {"onnx", "pt2"} & {*wanted}:
+        x, logits = _check_clips(run)
+        program = _program(run, x)
+    for name in wanted:
+        if name == "published":
+            contents[name] = _saved(lambda file: torch.save(reference_state_dict(run.model), file))
+            continue
+        contents[name] = _onnx(program, about) if name == "onnx" else _pt2(program, about)
+        network, _ = OPENERS[f".{name}"](contents[name])
+        found[name] = _difference(FILES[name], network, x, logits)
+    folder = run.config.run_directory / "export"
+    paths = {name: write_atomically(folder / FILES[name], content) for name, content in contents.items()}
+    if found:
+        unit = "the largest difference between two clips' logits"
+        check = {"unit": unit, "clips": CHECKED, "at most": TOLERANCE, **found}
+        sheet = about | {"difference from PyTorch": check, "torch": torch.__version__}
+        write_atomically(folder / "classifier.json", json.dumps(sheet, indent=1) + "\n")
+    return paths
+
+
+def _check_clips(run: Run) -> tuple[Tensor, np.ndarray]:
+    """Test clips from all over the split, x (8, 3, T, V, M) on the CPU, and the trained network's logits of them."""
+    feeder = run.feeder("test")
+    x = feeder.batch(np.linspace(0, len(feeder) - 1, CHECKED).astype(int))[0]
+    was_training = run.model.training
+    with torch.no_grad():
+        logits = run.model.eval()(x).logits.cpu().numpy()
+    run.model.train(was_training)
+    return x.cpu(), logits
+
+
+def _program(run: Run, x: Tensor) -> torch.export.ExportedProgram:
+    """The network as a graph for any number of clips."""
+    module = Logits(run.model).cpu()
+    program = torch.export.export(module, (x,), dynamic_shapes={"x": {0: torch.export.Dim("N", min=1)}})
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # it names folders of this machine
+    return program
+
+
+def _saved(save: Callable[[io.BytesIO], object]) -> bytes:
+    buffer = io.BytesIO()
+    save(buffer)
+    return buffer.getvalue()
+
+
+def _pt2(program: torch.export.ExportedProgram, about: dict[str, Any]) -> bytes:
+    extra = {"classifier.json": json.dumps(about)}
+    return _saved(lambda file: torch.export.save(program, file, extra_files=extra))
+
+
+def _onnx(program: torch.export.ExportedProgram, about: dict[str, Any]) -> bytes:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter's own making
+        made = torch.onnx.export(program, dynamo=True, verbose=False, input_names=["x"], output_names=["logits"])
+    proto = made.model_proto
+    graph = proto.graph
+    for entry in (graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
+        entry.ClearField("metadata_props")  # the exporter's notes
+    graph.ClearField("value_info")
+    for value in (*graph.input, *graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "N"
+    for key, value in about.items():
+        proto.metadata_props.add(key=key, value=value if isinstance(value, str) else json.dumps(value))
+    return proto.SerializeToString()
+
+
+def _difference(file: str, network: Network, x: Tensor, logits: np.ndarray) -> float:
+    """The largest difference of a network's logits from these, over the largest between two clips."""
+    got = np.concatenate([network(x[:1].numpy()), network(x[1:].numpy())])
+    difference = float(np.abs(got - logits).max() / (np.ptp(logits, axis=0).max() or np.abs(logits).max()))
+    if not difference <= TOLERANCE:
+        raise ValueError(
+            f"{file}: its logits differ from PyTorch's by {difference:.1e} of the difference between clips, at most "
+            f"{TOLERANCE:g} expected; nothing was written. Another version of torch, onnx or onnxruntime may do better"
+        )
+    return difference

@@ -1,0 +1,127 @@
+"""One clip at a time: prepared as the test pipeline does, read from every kind of file, classified, timed."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from making import record, synthetic_store, tiny_config, write_prompts
+
+from bpilib.classify import Classifier, describe, read_clip
+from bpilib.data import ntu_build, ucla
+from bpilib.evaluate import predict
+from bpilib.feeders import Feeder
+from bpilib.files import MissingInputError
+from bpilib.runs import build
+from bpilib.skeleton import MODALITIES, NTU
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("classify")
+    synthetic_store(folder, subjects=2)
+    write_prompts(folder)
+    return build(tiny_config(folder, folder / "outputs", model="gap"))
+
+
+def test_a_clip_is_classified_as_the_run_does_it(run):
+    logits = predict(run.model, run.feeder("test"), 20)
+    classifier = Classifier.of(run)
+    for number in (0, 7, 19):
+        poses = run.store.sample(int(run.indices("test")[number]))
+        probabilities = classifier.classify(poses)
+        want = torch.from_numpy(logits[number]).softmax(0).numpy()
+        np.testing.assert_allclose(probabilities, want, rtol=1e-3, atol=1e-5)
+        assert probabilities.sum() == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_preparation_is_the_test_pipeline(run, modality):
+    about = describe(run) | {"fed": modality}
+    feeder = Feeder(run.store, run.indices("test"), modality)
+    poses = run.store.sample(int(run.indices("test")[3]))
+    assert np.array_equal(Classifier(about, None).prepare(poses), feeder.batch([3])[0].numpy())
+
+
+def test_ntu_clips_with_empty_frames_and_missing_persons(make_store):
+    rng = np.random.default_rng(0)
+    poses = rng.standard_normal((30, 2, 25, 3)).astype(np.float32)
+    poses[:, 1] = 0
+    poses[25:] = 0
+    want = Feeder(make_store(NTU, [poses]), np.array([0])).batch([0])[0].numpy()
+    about = {"skeleton": "ntu", "persons": 2, "window": 64, "fed": "joint"}
+    for given in (poses, poses[:, :1], np.concatenate([poses, np.zeros_like(poses)], 1)):
+        assert np.array_equal(Classifier(about, None).prepare(given), want)
+
+
+def test_every_kind_of_file_gives_the_clip(run, tmp_path):
+    poses = run.store.sample(5)
+    about = describe(run)
+    (tmp_path / "any name.json").write_text(json.dumps({"skeletons": poses[:, 0].tolist()}))
+    np.save(tmp_path / "one.npy", poses[:, 0])
+    np.save(tmp_path / "persons.npy", poses.astype(np.float64))
+    for name in ("any name.json", "one.npy", "persons.npy"):
+        found = read_clip(tmp_path / name, about)
+        assert found.dtype == np.float32 and np.array_equal(found, poses)
+    named = json.dumps(record("a01_s01_e00_v01", poses[:, 0].tolist(), 1)).encode()
+    assert np.array_equal(ucla.parse("a01_s01_e00_v01", named).poses, poses)
+
+
+@pytest.mark.parametrize("dataset", ["ntu60", "ntu120"])
+def test_ntu_files_are_read_as_the_store_is_made(tmp_path, dataset):
+    body, rest = "72057594037927936 0 1 1 1 1 0 0.1 0.1 2", "0 0 0 0 0 0 0 0 2"
+    joints = np.random.default_rng(0).uniform(0, 2, (20, 25, 3)).round(4)
+    lines = ["20"]
+    for frame in joints:
+        lines += ["1", body, "25", *(f"{x} {y} {z} {rest}" for x, y, z in frame)]
+    file = tmp_path / "mine.skeleton"
+    file.write_text("\r\n".join(lines) + "\r\n")
+    found = read_clip(file, {"skeleton": "ntu", "dataset": dataset})
+    np.testing.assert_allclose(found[:, 0], joints - joints[0, 1], atol=1e-6)
+    assert np.array_equal(found, ntu_build.clip("S001C001P001R001A001", file.read_bytes(), dataset).poses)
+    assert bool(found[:, 1].any()) == (dataset == "ntu120")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.json", b"{", "is not a clip that can be read"),
+        ("a.json", b'{"label": 1}', "is not a clip that can be read: 'skeletons'"),
+        ("a.json", b'{"skeletons": [[1, 2]]}', r"expected skeletons \(L, 20, 3\)"),
+        ("a.npy", b"junk", "is not a clip that can be read"),
+        ("a.skeleton", b"1\n", r"expected a \.json or \.npy clip, for a classifier of the ucla skeleton"),
+        ("a.txt", b"", r"expected a \.json or \.npy clip"),
+    ],
+)
+def test_bad_files_are_refused_by_name(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message) as error:
+        read_clip(tmp_path / name, {"skeleton": "ucla", "dataset": "ucla"})
+    assert name in str(error.value)
+
+
+def test_missing_clips_and_other_skeletons_are_refused(run, tmp_path):
+    with pytest.raises(MissingInputError, match=r"no clip at .*set clip_file"):
+        read_clip(tmp_path / "none.json", describe(run))
+    with pytest.raises(ValueError, match=r"expected poses \(L, M, 20, 3\).*got \(9, 1, 25, 3\).*ucla skeleton"):
+        Classifier.of(run).prepare(np.ones((9, 1, 25, 3), np.float32))
+    with pytest.raises(ValueError, match="not finite"):
+        Classifier.of(run).prepare(np.full((9, 1, 20, 3), np.nan, np.float32))
+
+
+def test_other_files_are_no_classifiers(tmp_path):
+    with pytest.raises(ValueError, match=r"expected a classifier's \.onnx or \.pt2"):
+        Classifier.load(tmp_path / "best.pt")
+    with pytest.raises(MissingInputError, match=r"run notebooks/03_evaluate\.ipynb with export"):
+        Classifier.load(tmp_path / "classifier.onnx")
+    for name in ("classifier.onnx", "classifier.pt2"):
+        (tmp_path / name).write_bytes(b"junk")
+        with pytest.raises(ValueError, match=r"is damaged or no classifier.*export it again"):
+            Classifier.load(tmp_path / name)
+
+
+def test_times_are_medians_of_both_halves(run, monkeypatch):
+    ticks = iter(np.cumsum([0, 9, 9, *[100, 1, 3], *[100, 2, 5], *[100, 7, 1]]).astype(float))
+    monkeypatch.setattr("bpilib.classify.time.perf_counter", lambda: next(ticks))
+    found = Classifier.of(run).time(run.store.sample(0), repeats=3)
+    assert (found.prepare, found.network) == (2, 3)
