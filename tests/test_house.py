@@ -21,7 +21,7 @@ files skeleton draws prompts config data.store data.ntu_files data.ntu_text data
 data.ucla data.acting data.synthetic data data.intake data.npz data.unpickle data.pickles data.custom
 gcn interaction model losses reference text feeders checkpoint runs evaluate attention trainer train
 """.split()
-FIGURES = "style drawing heatmaps plots widgets".split()  # arrays in, figures out: only notebooks import them
+FIGURES = "style bars drawing looks heatmaps contributions plots widgets".split()  # arrays in, figures out: only notebooks import them
 
 
 def name_of(path: Path) -> str:
