@@ -32,7 +32,7 @@ PART_COLORS = {
 }
 # The same hues, dark enough for letters (4.9:1 on white or more).
 PART_INK = PART_COLORS | {"torso": "#B34E00", "leg": "#12805C", "foot": "#12805C", "hip": "#8F6200"}
-# Plum: more than even, or for; ochre: less, or against. Apart under the colour-vision deficiencies, and in grey from white.
+# Plum: more than even, or for; ochre: less, or against. They stay apart under the colour-vision deficiencies.
 _OCHRE_TO_PLUM = ["#5C3500", "#B87B14", "#F0D9A8", "#FFFFFF", "#F4C6D8", "#B4549B", "#4B1458"]
 SIGNED_COLORS = LinearSegmentedColormap.from_list("signed", _OCHRE_TO_PLUM)
 INK, PALE, GRAY, GRID = "#22262B", "#C4C9CF", "#6B7178", "#E3E6EA"
@@ -67,7 +67,7 @@ THEME = (
 
 
 class Picture(Figure):
-    """A figure outside pyplot: it shows once, as the last line of a cell or with `display`, in any notebook and theme."""
+    """A figure outside pyplot: shows once, as a cell's last line or with `display`, in any notebook and theme."""
 
     def png(self, dpi: int = 100) -> bytes:
         """The figure as PNG bytes on white."""
