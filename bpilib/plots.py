@@ -15,9 +15,9 @@ from .heatmaps import (  # noqa: F401
     attention_heads,
     attention_maps,
     check_matrix,
-    class_attention,
     confusion,
     confusion_image,
+    received_attention,
     similarity,
 )
 from .style import GRAY, GRID, INK, PALE, RIGHT, WRONG, Picture, new_picture, styled

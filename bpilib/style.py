@@ -12,7 +12,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import LinearSegmentedColormap, LogNorm
+from matplotlib.colors import LinearSegmentedColormap, LogNorm, Normalize
 from matplotlib.figure import Figure
 
 from .files import write_atomically
@@ -110,9 +110,16 @@ def new_picture(width: float, height: float) -> Picture:
 
 
 def ratio_norm(*ratios: np.ndarray, least: float = 1.25) -> LogNorm:
-    """A scale for multiples of an even share: white at 1×, as far down as up, at least 1/least to least."""
-    top = max(least, *(float(np.nanmax(ratio)) for ratio in ratios))
+    """A scale for multiples of an even share: white at 1×, as far down as up: to the largest, or a third at most."""
+    tops = [max(np.nanmax(ratio), min(3, 1 / max(np.nanmin(ratio), 1e-3))) for ratio in ratios]
+    top = max(least, float(max(tops)))
     return LogNorm(1 / top, top, clip=True)
+
+
+def signed_norm(*values: np.ndarray) -> Normalize:
+    """A scale for signed values: white at 0, as far down as up."""
+    top = max(float(np.nanmax(np.abs(value))) for value in values) or 1.0
+    return Normalize(-top, top)
 
 
 def ratio_bar(figure, axes, norm: LogNorm, label: str, **look):
