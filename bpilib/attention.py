@@ -5,8 +5,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
+import yaml
 
 from bpilib.activation import contributions, watched
+from bpilib.config import Config
 from bpilib.runs import Run
 
 Maps = dict[str, np.ndarray]
@@ -77,6 +79,15 @@ def look(run: Run, part: str = "test", evidence: bool = False) -> Views:
     bias = run.model.classifier.bias.float().cpu().numpy()
     labels = run.store.labels[indices]
     return Views(indices, labels, logits.argmax(1), embeddings, whole, joints, logits, bias, parts)
+
+
+def trained_alike(config: Config) -> dict[str, Config]:
+    """Directory name → configuration of the trained runs of the same model and data; the given one first."""
+    found = {config.run_directory.name: config}
+    for path in sorted(config.run_directory.parent.glob(f"{config.model}_*/best.pt")):
+        saved = yaml.safe_load((path.parent / "config.yaml").read_text())
+        found.setdefault(path.parent.name, config.changed(**{n: saved[n] for n in ("modality", "seed", "tag")}))
+    return found
 
 
 def received(maps: Maps) -> Maps:

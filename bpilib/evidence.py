@@ -96,26 +96,36 @@ def _draw_strip(ax, steps, xy, parts, frames, skeleton: Skeleton, norm, size: fl
 
 @styled
 def evidence(
-    clip, contributions, frames, skeleton: Skeleton, window: int, title: str, sums: str = "", shown: int = 8
+    clip,
+    contributions,
+    bias: float,
+    frames,
+    skeleton: Skeleton,
+    window: int,
+    title: str,
+    what: str = "logit",
+    shown: int = 8,
 ) -> Picture:
     """What speaks for a class, when and where: skeletons over time above a map of joints × time.
 
     Args:
         clip: (L, M, V, 3), metres.
         contributions: (M, S, V), what each person, step and joint adds to a logit, or to the difference of two.
+        bias: the classifier's bias of that class, or the difference of two; with the contributions it is the logit.
         frames: (S,) the clip's frame that each step is about, from 0.
         skeleton: the joint set.
         window: T, the network's frames; the time axis counts them.
         title: heading.
-        sums: a line below it, such as the logit and what it is the sum of.
-        shown: how many skeletons.
+        what: what the contributions add up to.
+        shown: how many skeletons; fewer where there are two persons.
 
     Returns:
-        A figure: the film, where each person has joints of their own; the map, persons summed; each joint's total.
+        A figure: the film, where each person has joints of their own; the map, persons summed; each joint's total;
+        above them, what the logit is the sum of.
 
     Raises:
         ValueError: shapes that do not fit.
-    """
+    """  # fmt: skip
     clip, parts, frames = check_clip(clip, skeleton), np.asarray(contributions, dtype=float), np.asarray(frames)
     expected = (clip.shape[1], len(frames), skeleton.num_joints)
     if parts.shape != expected or not len(frames) or not 0 <= frames.min() <= frames.max() < len(clip):
@@ -125,10 +135,10 @@ def evidence(
         )
     order, groups = joints_by_part(skeleton)
     whole = parts.sum(0).T[order]  # (V, S)
-    norm = signed_norm(whole)
+    norm = signed_norm(whole, parts)
     left, width, rows = 0.115, 0.665, 0.185 * len(order)
     steps, xy, film = _strip(clip[frames], skeleton, 12 * width, shown)
-    tall = 0.62 + rows + 0.1 + film + (1.1 if sums else 0.8)
+    tall = 0.62 + rows + 0.1 + film + 1.1
     figure = new_picture(12, tall)
     figure.set_layout_engine("none")  # fixed margins: the film stands over its columns, and it is fast
     bottom, height = 0.62 / tall, rows / tall
@@ -159,7 +169,12 @@ def evidence(
     over = figure.add_axes((left, bottom + height + 0.1 / tall, width, film / tall), label="film")
     _draw_strip(over, steps, xy, parts, frames, skeleton, norm, 90 * (film / 2.2) ** 2)
     figure.suptitle(title, y=1 - 0.12 / tall)
-    figure.text(0.5, 1 - 0.58 / tall, sums, ha="center", va="center", fontsize=11)
+    names = [f"person {m + 1}" + ("" if seen.any() else " (nobody)") for m, seen in enumerate(present(clip).T)]
+    sums = [("bias", bias), *zip(names, parts.sum((1, 2)))]
+    text = f"{what} {sum(value for _, value in sums):.2f} = " + " + ".join(
+        f"{name} {value:.2f}" for name, value in sums
+    )
+    figure.text(0.5, 1 - 0.58 / tall, text.replace("-", "−"), ha="center", va="center", fontsize=11)
     return figure
 
 

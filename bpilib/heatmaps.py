@@ -123,6 +123,11 @@ def draw_map(ax, ratios, rows: Sequence[str], joints, groups, skeleton: Skeleton
     return image
 
 
+def _panels(figure: Picture, checked: Mapping) -> np.ndarray:
+    """An axes a part, as wide as it has keys."""
+    return np.atleast_1d(figure.subplots(1, len(checked), width_ratios=[len(c[2]) for c in checked.values()]))
+
+
 def _even(weights: np.ndarray) -> np.ndarray:
     """Shares (..., Vk) as multiples of an even share."""
     return weights * weights.shape[-1]
@@ -152,14 +157,13 @@ def attention_maps(
     if head is not None and not 0 <= head < heads:
         raise ValueError(f"head must lie in 0…{heads - 1}, got {head}: None shows the mean over heads")
     shown = {part: _even(c[0].mean(0) if head is None else c[0][head]) for part, c in checked.items()}
-    norm = ratio_norm(*shown.values())
     figure = new_picture(13, 2.1 + 0.27 * max(len(c[1]) for c in checked.values()))
-    axes = np.atleast_1d(figure.subplots(1, len(checked), width_ratios=[len(c[2]) for c in checked.values()]))
+    norm, axes = ratio_norm(*shown.values()), _panels(figure, checked)
     for ax, (part, (_, query, key, groups)) in zip(axes, checked.items()):
         names = [short(skeleton.joints[j]) for j in query]
         draw_map(ax, shown[part], names, key, groups, skeleton, norm, PART_INK[part])
         ax.set_title(f"{part} looks at …", color=PART_INK[part], pad=27)
-    ratio_bar(figure, axes, norm, "a joint's attention\n(1×: an even share)", shrink=0.9)
+    ratio_bar(figure, norm, "a joint's attention\n(1×: an even share)", ax=axes, shrink=0.9)
     which = "mean over heads" if head is None else f"head {head + 1} of {heads}"
     figure.suptitle(title or f"Which joint of a part (row) looks at which joint of the others (column): {which}")
     return figure
@@ -203,7 +207,7 @@ def attention_heads(
         draw_map(ax, _even(weights[n]), names, key, groups, skeleton, norm, PART_INK[part])
         ax.tick_params(labelleft=n % 4 == 0, labelbottom=n + 4 >= len(weights))
         ax.set_title(f"head {n + 1}: {bits[n]:.2f} bits", pad=25, fontsize=11)
-    ratio_bar(figure, axes, norm, "a joint's attention (1×: an even share)", shrink=0.8)
+    ratio_bar(figure, norm, "a joint's attention (1×: an even share)", ax=axes, shrink=0.8)
     figure.suptitle(f"What each head of the {part} looks at (all {len(key)} joints alike: {most:.2f} bits)")
     return figure
 
@@ -233,11 +237,11 @@ def received_attention(
             raise ValueError(f"attention of {part} must have {len(rows)} rows, one a name, got {weights.shape}")
     norm = ratio_norm(*(_even(weights) for weights, *_ in checked.values()))
     figure = new_picture(13, 2.5 + len(rows) * (0.3 if len(rows) <= 20 else 0.2))
-    axes = np.atleast_1d(figure.subplots(1, len(checked), width_ratios=[len(c[2]) for c in checked.values()]))
+    axes = _panels(figure, checked)
     for n, (ax, (part, (weights, _, key, groups))) in enumerate(zip(axes, checked.items())):
         draw_map(ax, _even(weights), [] if n else rows, key, groups, skeleton, norm)
         ax.set_title(f"{part} looks at …", color=PART_INK[part], pad=27)
-    ratio_bar(figure, axes, norm, "attention a joint receives\n(1×: an even share)", shrink=0.9)
+    ratio_bar(figure, norm, "attention a joint receives\n(1×: an even share)", ax=axes, shrink=0.9)
     figure.suptitle(title or "Where each part looks, class by class")
     return figure
 
@@ -265,18 +269,14 @@ def similarity(matrix, classes: Sequence[str]) -> Picture:
     matrix = {branch: np.asarray(m, dtype=float) for branch, m in matrix.items()}
     count = len(classes)
     for branch, m in matrix.items():
-        if m.shape != (count, count):
-            raise ValueError(
-                f"similarity of {branch} must be ({count}, {count}), one row and column a class, got {m.shape}"
-            )
+        check_matrix(m, classes, f"similarity of {branch}")
     norm = signed_norm(*matrix.values())
     cell = 0.34 if count <= 20 else 0.17
     columns = 2 if len(matrix) <= 4 else 3
     rows = -(-len(matrix) // columns)
     longest = 0.08 * max(map(len, classes))
-    figure = new_picture(
-        longest + 1.2 + columns * max(3.4, count * cell + 0.4), longest + 1 + rows * max(3.2, count * cell + 0.5)
-    )
+    wide, tall = max(3.4, count * cell + 0.4), max(3.2, count * cell + 0.5)
+    figure = new_picture(longest + 1.2 + columns * wide, longest + 1 + rows * tall)
     axes = figure.subplots(rows, columns, squeeze=False)
     for n, ax in enumerate(axes.flat):
         if n >= len(matrix):
@@ -285,10 +285,8 @@ def similarity(matrix, classes: Sequence[str]) -> Picture:
         branch, m = list(matrix.items())[n]
         image = ax.imshow(m, cmap=SIGNED_COLORS, norm=norm)
         nearest = np.nan_to_num(m, nan=-np.inf).argmax(1)
-        ax.scatter(
-            nearest, range(count), s=34 if count <= 20 else 7, c=INK, edgecolors="white", linewidths=0.8, zorder=3
-        )
-        size = 10 if count <= 20 else 7
+        size, dot = (10, 34) if count <= 20 else (7, 7)
+        ax.scatter(nearest, range(count), s=dot, c=INK, edgecolors="white", linewidths=0.8, zorder=3)
         ax.set_yticks(range(count), classes if n % columns == 0 else [], fontsize=size)
         ax.set_xticks(range(count), classes if n + columns >= len(matrix) else [], fontsize=size, rotation=90)
         ax.tick_params(length=0)

@@ -224,7 +224,7 @@ def attention_on_skeleton(maps: Mapping, joints: Mapping, pose, skeleton: Skelet
     axes = np.atleast_1d(figure.subplots(1, len(checked)))
     for ax, (part, (weights, query, key, _)) in zip(axes, checked.items()):
         draw_attention(ax, weights, query, key, pose, skeleton, part, top, norm)
-    ratio_bar(figure, axes, norm, "attention a joint receives\n(1×: an even share)", shrink=0.9, aspect=20)
+    ratio_bar(figure, norm, "attention a joint receives\n(1×: an even share)", ax=axes, shrink=0.9)
     dot = {"marker": "o", "ls": ""}
     both = "; both persons: same weights" if len(persons) > 1 else ""
     handles = [

@@ -122,12 +122,12 @@ def signed_norm(*values: np.ndarray) -> Normalize:
     return Normalize(-top, top)
 
 
-def ratio_bar(figure, axes, norm: LogNorm, label: str, **look):
-    """The colour bar of a `ratio_norm`, its ticks in ×."""
+def ratio_bar(figure, norm: LogNorm, label: str, **where):
+    """The colour bar of a `ratio_norm`, its ticks in ×; `where` as figure.colorbar takes it: ax and shrink, or cax."""
     top = norm.vmax
-    steps = [s for s in (1.1, 1.25, 1.5, 2, 3, 5, 10, 20) if s < 1.02 * top]
-    steps = [s for s in steps if s > top ** (1 / 3)][-2:]
-    bar = figure.colorbar(ScalarMappable(norm, SIGNED_COLORS), ax=axes, **({"aspect": 30, "pad": 0.01} | look))
+    steps = [s for s in (1.1, 1.25, 1.5, 2, 3, 5, 10, 20) if top ** (1 / 3) < s < 1.02 * top][-2:]
+    look = {"aspect": 30, "pad": 0.01} if "ax" in where else {}
+    bar = figure.colorbar(ScalarMappable(norm, SIGNED_COLORS), **look, **where)
     at = [1 / s for s in reversed(steps)] + [1, *steps]
     bar.set_ticks(at, labels=[f"{a:.2g}×" for a in at])
     bar.ax.minorticks_off()
