@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from .skeleton import Skeleton
 from .style import (
@@ -165,6 +166,7 @@ def head_entropy(bits: Mapping[str, np.ndarray], most: Mapping[str, float]) -> P
         ax.scatter(share.mean(0), heads, s=52, color=PART_COLORS[part], edgecolors="white", zorder=3)
         draw_rows(ax, [f"head {n + 1}" for n in heads])
         ax.axvline(100, color=GRAY, lw=1.2, zorder=1)
+        ax.xaxis.set_major_locator(MaxNLocator(4))
         ax.set_title(f"{part} (100 % = {most[part]:.2f} bits)", color=PART_INK[part])
         ax.xaxis.set_major_formatter("{x:g}%")
     figure.supxlabel(

@@ -124,7 +124,7 @@ class _AttentionBrowser(_Browser):
         first = self._seen(next(iter(self._views)))
         heads = min(maps[0].shape[1] for maps in first["maps"].values())
         options = [("mean over heads", -1)] + [(f"head {h + 1}", h) for h in range(heads)]
-        pictures = ["attention"]
+        pictures = [("attention", "attention")]
         if first["evidence"] is not None:
             pictures += [("for the true class", "true"), ("for the prediction", "predicted"), ("mistake", "mistake")]
         narrow, wide = {"button_width": "64px"}, w.Layout(width="300px")
