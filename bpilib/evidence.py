@@ -68,7 +68,7 @@ def _strip(poses, skeleton: Skeleton, width: float, shown: int) -> tuple[list[in
         np.array([f(xy[step].reshape(-1, 2), 0) for step in steps] or [(0.0, 0.0)]) for f in (np.nanmin, np.nanmax)
     )
     tall, wide = high[:, 1].max() - low[:, 1].min() + 0.15, (high - low)[:, 0].max() + 0.1
-    room = every * width / len(poses) * (0.85 if both else 1.2)  # one who bends may lean over
+    room = every * width / len(poses) * (0.85 if both else 1.05)
     height = float(np.clip(room * tall / wide, 0.8, 2.2))
     for step, left, right in zip(steps, low[:, 0], high[:, 0]):
         xy[step, ..., 0] = step + (xy[step, ..., 0] - (left + right) / 2) * height / tall * len(poses) / width
