@@ -144,7 +144,7 @@ def evidence(
     bottom, height = 0.62 / tall, rows / tall
     ax = figure.add_axes((left, bottom, width, height))
     ax.imshow(whole, cmap=SIGNED_COLORS, norm=norm, aspect="auto", interpolation="nearest")
-    ax.set_yticks(range(len(order)), [short(skeleton.joints[j]) for j in order], fontsize=9.5)
+    ax.set_yticks(range(len(order)), [short(skeleton.joints[j]) for j in order], fontsize=10)
     ax.set_xticks(range(len(frames)), window_labels(len(frames), window), fontsize=9.5)
     ax.tick_params(length=0)
     totals = figure.add_axes((left + width + 0.012, bottom, 0.1, height), sharey=ax)
@@ -199,12 +199,12 @@ def class_evidence(per_class, classes: Sequence[str], skeleton: Skeleton, window
         raise ValueError(f"expected ({len(classes)}, S, {skeleton.num_joints}) contributions, got {values.shape}")
     order, groups = joints_by_part(skeleton)
     joints, steps = values.sum(1)[:, order], values.sum(2)
-    figure = new_picture(13, 2.6 + len(classes) * (0.3 if len(classes) <= 20 else 0.2))
+    figure = new_picture(12.5, 2.8 + len(classes) * (0.3 if len(classes) <= 20 else 0.22))
     left, right = figure.subplots(1, 2, width_ratios=[len(order), steps.shape[1]])
     draw_map(left, joints, classes, order, groups, skeleton, signed_norm(joints))
     left.set_title("by joint (sum over time)", pad=27)
     draw_map(right, steps, [], [], [], skeleton, signed_norm(steps))
-    right.set_xticks(range(steps.shape[1]), window_labels(steps.shape[1], window), rotation=90, fontsize=9.5)
+    right.set_xticks(range(steps.shape[1]), window_labels(steps.shape[1], window), rotation=90, fontsize=11)
     right.set(title="by time (sum over joints)", xlabel="frames of the network's window")
     for ax in (left, right):
         figure.colorbar(ax.images[0], ax=ax, format="{x:+.2g}", pad=0.01, aspect=30, shrink=0.9)

@@ -92,7 +92,7 @@ def confusion_image(matrix, classes: Sequence[str], dpi: int = 80) -> np.ndarray
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def draw_map(ax, ratios, rows: Sequence[str], joints, groups, skeleton: Skeleton, norm, row_color=INK):
+def draw_map(ax, ratios, rows: Sequence[str], joints, groups, skeleton: Skeleton, norm, row_color=INK, size=11):
     """A map of rows × joints, the joints named in their part's colour and grouped by part with separators.
 
     Args:
@@ -104,10 +104,11 @@ def draw_map(ax, ratios, rows: Sequence[str], joints, groups, skeleton: Skeleton
         skeleton: the joint set.
         norm: scale of the colours.
         row_color: colour of the row names.
+        size: of the names, points.
     """
     image = ax.imshow(ratios, cmap=SIGNED_COLORS, norm=norm, aspect="auto", interpolation="nearest")
-    ax.set_yticks(range(len(rows)), rows, fontsize=9.5, color=row_color)
-    ax.set_xticks(range(len(joints)), [short(skeleton.joints[j]) for j in joints], rotation=90, fontsize=9.5)
+    ax.set_yticks(range(len(rows)), rows, fontsize=size, color=row_color)
+    ax.set_xticks(range(len(joints)), [short(skeleton.joints[j]) for j in joints], rotation=90, fontsize=size)
     ax.tick_params(length=0)
     ax.spines[:].set_visible(True)
     above = ax.get_xaxis_transform() + ScaledTranslation(0, 5 / 72, ax.figure.dpi_scale_trans)
@@ -117,7 +118,7 @@ def draw_map(ax, ratios, rows: Sequence[str], joints, groups, skeleton: Skeleton
             label.set_color(PART_INK[part])
         ax.plot([start - 0.42, stop - 0.58], [1, 1], color=PART_COLORS[part], lw=4, transform=above, **bar)
         where = {"xycoords": ax.get_xaxis_transform(), "xytext": (0, 10), "textcoords": "offset points"}
-        ax.annotate(part, ((start + stop - 1) / 2, 1), ha="center", color=PART_INK[part], fontsize=10, **where)
+        ax.annotate(part, ((start + stop - 1) / 2, 1), ha="center", color=PART_INK[part], fontsize=11, **where)
         if start:
             ax.axvline(start - 0.5, color=INK, lw=1.5)
     return image
@@ -157,7 +158,7 @@ def attention_maps(
     if head is not None and not 0 <= head < heads:
         raise ValueError(f"head must lie in 0…{heads - 1}, got {head}: None shows the mean over heads")
     shown = {part: _even(c[0].mean(0) if head is None else c[0][head]) for part, c in checked.items()}
-    figure = new_picture(13, 2.1 + 0.27 * max(len(c[1]) for c in checked.values()))
+    figure = new_picture(12.5, 2.3 + 0.27 * max(len(c[1]) for c in checked.values()))
     norm, axes = ratio_norm(*shown.values()), _panels(figure, checked)
     for ax, (part, (_, query, key, groups)) in zip(axes, checked.items()):
         names = [short(skeleton.joints[j]) for j in query]
@@ -196,7 +197,7 @@ def attention_heads(
     if len(bits) != len(weights):
         raise ValueError(f"expected an entropy for each of {len(weights)} heads, got {len(bits)}")
     rows, most = -(-len(weights) // 4), np.log2(len(key))
-    figure = new_picture(13, 1.7 + rows * (0.6 + 0.21 * len(query)))
+    figure = new_picture(12.5, 1.7 + rows * (0.6 + 0.21 * len(query)))
     axes = figure.subplots(rows, 4, sharex=True, squeeze=False)
     norm = ratio_norm(_even(weights))
     for n, ax in enumerate(axes.flat):
@@ -204,7 +205,7 @@ def attention_heads(
             ax.axis("off")
             continue
         names = [short(skeleton.joints[j]) for j in query]
-        draw_map(ax, _even(weights[n]), names, key, groups, skeleton, norm, PART_INK[part])
+        draw_map(ax, _even(weights[n]), names, key, groups, skeleton, norm, PART_INK[part], 9.5)
         ax.tick_params(labelleft=n % 4 == 0, labelbottom=n + 4 >= len(weights))
         ax.set_title(f"head {n + 1}: {bits[n]:.2f} bits", pad=25, fontsize=11)
     ratio_bar(figure, norm, "a joint's attention (1×: an even share)", ax=axes, shrink=0.8)
@@ -236,7 +237,7 @@ def received_attention(
         if len(weights) != len(rows):
             raise ValueError(f"attention of {part} must have {len(rows)} rows, one a name, got {weights.shape}")
     norm = ratio_norm(*(_even(weights) for weights, *_ in checked.values()))
-    figure = new_picture(13, 2.5 + len(rows) * (0.3 if len(rows) <= 20 else 0.2))
+    figure = new_picture(12.5, 2.7 + len(rows) * (0.3 if len(rows) <= 20 else 0.22))
     axes = _panels(figure, checked)
     for n, (ax, (part, (weights, _, key, groups))) in enumerate(zip(axes, checked.items())):
         draw_map(ax, _even(weights), [] if n else rows, key, groups, skeleton, norm)

@@ -17,7 +17,9 @@ from .looks import draw_attention
 from .skeleton import Skeleton
 from .style import PART_INK, THEME, Picture, check_attention, new_picture, ratio_bar, ratio_norm, short, styled
 
-_BOXES = ((0.0, 0.02, 0.4, 0.88), (0.52, 0.27, 0.4, 0.56), (0.93, 0.27, 0.012, 0.56))  # left, bottom, width, height
+_BOXES = ((0.0, 0.02, 0.4, 0.88), (0.52, 0.27, 0.375, 0.56), (0.905, 0.27, 0.012, 0.56))  # left, bottom, width, height
+_PICTURES = ("what each part looks at", "what speaks for the true class", "what speaks for the predicted class",
+             "what speaks for the predicted class more than for the true one")  # fmt: skip
 _LABEL = {"description_width": "56px"}
 
 
@@ -126,10 +128,10 @@ class _AttentionBrowser(_Browser):
         options = [("mean over heads", -1)] + [(f"head {h + 1}", h) for h in range(heads)]
         pictures = [("attention", "attention")]
         if first["evidence"] is not None:
-            pictures += [("for the true class", "true"), ("for the prediction", "predicted"), ("mistake", "mistake")]
+            pictures += [("true class", "true"), ("prediction", "predicted"), ("mistake", "mistake")]
         narrow, wide = {"button_width": "64px"}, w.Layout(width="300px")
         extra = {
-            "picture": w.ToggleButtons(options=pictures, style={"button_width": "126px"}),
+            "picture": w.ToggleButtons(options=pictures, style={"button_width": "88px"}, tooltips=_PICTURES),
             "part": w.ToggleButtons(options=list(first["maps"]), style=narrow),
             "head": w.Dropdown(options=options, description="head", style=_LABEL, layout=w.Layout(width="220px")),
         }
