@@ -177,7 +177,7 @@ def scene(clip, skeleton: Skeleton, frames: int = 4, title: str = "", azimuth: f
     ax.set(
         xlim=middle[0] + [-half[0], half[0]], ylim=middle[1] + [-half[1], half[1]], zlim=(floor, floor + 2 * half[2])
     )
-    ax.set_box_aspect(half, zoom=1.12)
+    ax.set_box_aspect(half, zoom=0.9)
     if azimuth is None:
         along = np.linalg.svd(space[there][..., :2].reshape(-1, 2) - middle[:2], full_matrices=False)[2][0]
         azimuth = np.degrees(np.arctan2(along[1], along[0])) % 180

@@ -1,6 +1,7 @@
 """Who looks at whom: the flow between parts as a diagram, attention as links between the joints of a body."""
 
 from collections.abc import Mapping
+from textwrap import fill
 
 import numpy as np
 from matplotlib.lines import Line2D
@@ -94,7 +95,7 @@ def part_flow(flows: Mapping[str, np.ndarray], even, parts, columns: int = 4) ->
         ax.axis("off")
     for ax, (title, flow) in zip(axes, flows.items()):
         draw_flow(ax, np.asarray(flow, dtype=float), even, parts)
-        ax.set_title(title)
+        ax.set_title(fill(title, 30), fontsize=11)
     figure.suptitle("Who looks at whom: share of a part's attention" if len(flows) > 1 else None)
     handles = [
         Line2D([], [], color=GRAY, lw=7, label="arrow: from the part that looks, as thick as its share"),

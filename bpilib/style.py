@@ -125,7 +125,7 @@ def signed_norm(*values: np.ndarray) -> Normalize:
 def ratio_bar(figure, norm: LogNorm, label: str, **where):
     """The colour bar of a `ratio_norm`, its ticks in ×; `where` as figure.colorbar takes it: ax and shrink, or cax."""
     top = norm.vmax
-    steps = [s for s in (1.1, 1.25, 1.5, 2, 3, 5, 10, 20) if top ** (1 / 3) < s < 1.02 * top][-2:]
+    steps = [s for s in (1.1, 1.25, 1.5, 2, 3, 5, 10, 20) if top ** (1 / 3) < s <= top][-2:]
     look = {"aspect": 30, "pad": 0.01} if "ax" in where else {}
     bar = figure.colorbar(ScalarMappable(norm, SIGNED_COLORS), **look, **where)
     at = [1 / s for s in reversed(steps)] + [1, *steps]
