@@ -233,9 +233,9 @@ def animate_grid(
         at = np.linspace(0, len(clip) - 1, min(len(clip), max_frames)).round().astype(int)
         there = present(clip)
         points = clip[there].reshape(-1, 3) if there.any() else np.zeros((1, 3))
-        low, high = np.percentile(points, [0.5, 99.5], axis=0)  # one stray joint must not shrink the figure
+        low, high = np.percentile(points, [0.1, 99.9], axis=0)  # one stray joint must not shrink the figure
         middle = (low + high) / 2
-        reach = max((high - low)[1] / 2, np.percentile(np.hypot(*(points - middle)[:, [0, 2]].T), 99.5), 1e-6)
+        reach = max((high - low)[1] / 2, np.percentile(np.hypot(*(points - middle)[:, [0, 2]].T), 99.9), 1e-6)
         whole = np.where(there[..., None, None], (clip - middle) / reach * 1000, 0).round().astype(int)
         frames = [[p.ravel().tolist() if ok else 0 for p, ok in zip(whole[i], there[i])] for i in at]
         payload.append({"title": str(title), "length": len(clip), "at": at.tolist(), "frames": frames})

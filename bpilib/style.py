@@ -246,7 +246,7 @@ v.onpointermove=e=>{if(x!==null){turn+=(e.clientX-x)/90;x=e.clientX;draw()}};v.o
 return{c,v,n}});
 function draw(){for(const{c,v,n}of cells){const r=window.devicePixelRatio||1,w=v.clientWidth,h=v.clientHeight;
 if(v.width!==Math.round(w*r)||v.height!==Math.round(h*r)){v.width=w*r;v.height=h*r}
-const g=v.getContext("2d"),s=Math.min(w,h)/2.15/1000,k=t%c.frames.length,co=Math.cos(turn),si=Math.sin(turn);
+const g=v.getContext("2d"),s=Math.min(w,h)/2.25/1000,k=t%c.frames.length,co=Math.cos(turn),si=Math.sin(turn);
 g.setTransform(r,0,0,r,0,0);g.clearRect(0,0,w,h);g.lineCap="round";
 c.frames[k].forEach((p,m)=>{if(!p)return;const q=[];
 for(let j=0;j<p.length;j+=3)q.push([w/2-(p[j]*co+p[j+2]*si)*s,h/2-p[j+1]*s,p[j+2]*co-p[j]*si]);
