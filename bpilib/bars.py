@@ -124,7 +124,7 @@ def contrasted_attention(right, wrong, difference, joints: Mapping, clips: tuple
     for ax, (part, (_, key)) in zip(np.atleast_1d(figure.subplots(1, len(joints), sharex=True)), joints.items()):
         one, other, gap = (values[start : start + len(key)] for values in sides)
         start += len(key)
-        groups = check_attention({part: np.ones((1, len(key)))}, {**joints}, axes=2)[part][3]
+        groups = check_attention({part: np.ones((1, len(key)))}, joints, axes=2)[part][3]
         colors = [PART_INK[other_part] for other_part, low, high in groups for _ in range(low, high)]
         draw_pairs(ax, [short(skeleton.joints[j]) for j in key], one, other, name_colors=colors)
         for label, (_, low, high) in zip(ax.get_yticklabels(), gap):

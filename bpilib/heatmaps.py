@@ -171,9 +171,7 @@ def attention_maps(
 
 
 @styled
-def attention_heads(
-    maps: Mapping, joints: Mapping, skeleton: Skeleton, part: str, bits: Sequence[float] | None = None
-) -> Picture:
+def attention_heads(maps: Mapping, joints: Mapping, skeleton: Skeleton, part: str, bits: Sequence[float]) -> Picture:
     """All heads of one part side by side, each with the entropy of its attention.
 
     Args:
@@ -181,8 +179,7 @@ def attention_heads(
         joints: part → (query joints, key joints).
         skeleton: the joint set.
         part: torso, arm or leg.
-        bits: entropy of each head, where the maps are means over clips; None: that of these maps. The entropy of a
-            mean is higher than the mean of entropies.
+        bits: entropy of each head (`bpilib.attention.entropy`), mean over clips: that of a mean map is higher.
 
     Returns:
         A figure with one map a head, in multiples of an even share.
@@ -193,7 +190,6 @@ def attention_heads(
     if part not in maps:
         raise ValueError(f"unknown part {part!r}: expected one of {', '.join(maps)}")
     weights, query, key, groups = check_attention(maps, joints)[part]
-    bits = -(weights * np.log2(np.maximum(weights, 1e-12))).sum(-1).mean(-1) if bits is None else bits
     if len(bits) != len(weights):
         raise ValueError(f"expected an entropy for each of {len(weights)} heads, got {len(bits)}")
     rows, most = -(-len(weights) // 4), np.log2(len(key))

@@ -123,7 +123,8 @@ class _AttentionBrowser(_Browser):
         self._skeleton, self._window, self._frames, self._count = skeleton, window, frames, len(clips)
         if len(frames) != len(clips):
             raise ValueError(f"expected the frames of {len(clips)} clips, got {len(frames)}: pass clip_frames of each")
-        first = self._seen(next(iter(self._views)))
+        self._run = next(iter(self._views))  # the last that could be shown
+        first = self._seen(self._run)
         heads = min(maps[0].shape[1] for maps in first["maps"].values())
         options = [("mean over heads", -1)] + [(f"head {h + 1}", h) for h in range(heads)]
         pictures = [("attention", "attention")]
@@ -161,7 +162,13 @@ class _AttentionBrowser(_Browser):
         run = self.controls["run"].value
         if run not in self._known:
             self.message.value = f"Looking at the clips with {escape(run)}: this takes a while, once."
-        self._seen(run)
+        try:
+            self._seen(run)
+        except (ValueError, OSError) as error:
+            self.controls["run"].value = self._run
+            self.message.value = f"{escape(run)} cannot be shown: {escape(str(error))}"
+            return
+        self._run = run
         super()._changed()
 
     def _matching(self):

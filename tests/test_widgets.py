@@ -126,6 +126,20 @@ def test_a_run_is_looked_at_when_it_is_first_chosen():
     assert calls == [1]
 
 
+def test_a_run_that_cannot_be_shown_says_why_and_leaves_the_last_one():
+    def damaged():
+        raise ValueError("best.pt is damaged: train <again>")
+
+    shown = browser(views={"run A": seen(), "run B": damaged, "run C": seen(labels=LABELS[:4])})
+    before = shown.view.value
+    for run, message in (("run B", "best.pt is damaged: train &lt;again&gt;"), ("run C", "5 clips, got 4 labels")):
+        shown.controls["run"].value = run
+        assert f"{run} cannot be shown: " in shown.message.value and message in shown.message.value
+        assert shown.controls["run"].value == "run A" and shown.view.value == before
+    shown.controls["clip"].value = 2
+    assert "cannot be shown" not in shown.message.value
+
+
 def test_views_without_evidence_have_attention_alone():
     shown = browser(views={"run A": seen(evidence=None)})
     assert shown.controls["picture"].options == (("attention", "attention"),)
