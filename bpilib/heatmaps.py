@@ -92,7 +92,7 @@ def confusion_image(matrix, classes: Sequence[str], dpi: int = 80) -> np.ndarray
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def draw_map(ax, ratios, rows: Sequence[str], joints, groups, skeleton: Skeleton, norm, row_color=INK, size=11):
+def draw_map(ax, ratios, rows: Sequence[str], joints, groups, skeleton: Skeleton, norm, row_color=INK, size=None):
     """A map of rows × joints, the joints named in their part's colour and grouped by part with separators.
 
     Args:
@@ -104,8 +104,9 @@ def draw_map(ax, ratios, rows: Sequence[str], joints, groups, skeleton: Skeleton
         skeleton: the joint set.
         norm: scale of the colours.
         row_color: colour of the row names.
-        size: of the names, points.
+        size: of the names, points; None: as large as so many columns let them be.
     """
+    size = size or (11 if len(joints) <= 16 else 9.5)
     image = ax.imshow(ratios, cmap=SIGNED_COLORS, norm=norm, aspect="auto", interpolation="nearest")
     ax.set_yticks(range(len(rows)), rows, fontsize=size, color=row_color)
     ax.set_xticks(range(len(joints)), [short(skeleton.joints[j]) for j in joints], rotation=90, fontsize=size)

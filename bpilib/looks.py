@@ -101,7 +101,7 @@ def part_flow(flows: Mapping[str, np.ndarray], even, parts, columns: int = 4) ->
         Line2D([], [], color=GRAY, lw=7, label="arrow: from the part that looks, as thick as its share"),
         Line2D([], [], color=INK, lw=1, ls=(0, (3, 2)), label="dashed: an even share over joints (1×)"),
     ]
-    figure.legend(handles=handles, ncols=2 if columns > 1 else 1, loc="outside lower center")
+    figure.legend(handles=handles, ncols=2 if columns > 2 else 1, loc="outside lower center")
     return figure
 
 
