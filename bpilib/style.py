@@ -129,7 +129,7 @@ def ratio_bar(figure, norm: LogNorm, label: str, **where):
     look = {"aspect": 30, "pad": 0.01} if "ax" in where else {}
     bar = figure.colorbar(ScalarMappable(norm, SIGNED_COLORS), **look, **where)
     at = [1 / s for s in reversed(steps)] + [1, *steps]
-    bar.set_ticks(at, labels=[f"{a:.2g}×" for a in at])
+    bar.set_ticks(at, labels=[f"{a:.3g}×" if a >= 1 else f"{a:.2g}×" for a in at])
     bar.ax.minorticks_off()
     bar.set_label(label)
     return bar
