@@ -4,16 +4,26 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import LinearSegmentedColormap, Normalize
-from matplotlib.ticker import PercentFormatter
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.transforms import ScaledTranslation
 
 from .skeleton import Skeleton
-from .style import ATTENTION_COLORS, INK, PART_COLORS, Picture, check_attention, new_picture, short, styled
+from .style import (
+    GRID,
+    INK,
+    PART_COLORS,
+    PART_INK,
+    SIGNED_COLORS,
+    Picture,
+    check_attention,
+    new_picture,
+    ratio_bar,
+    ratio_norm,
+    short,
+    signed_norm,
+    styled,
+)
 
-_PERCENT = PercentFormatter(1, decimals=0)
-_SIGNED = LinearSegmentedColormap.from_list("signed", ["#3B2A78", "#B3A8D6", "#FFFFFF", "#F2C063", "#8A4B00"])
 _RIGHTS = LinearSegmentedColormap.from_list("right", ["#FFFFFF", "#9CC3E2", "#0062A8", "#003A66"])
 _WRONGS = LinearSegmentedColormap.from_list("wrong", ["#FFFFFF", "#F7C49B", "#D55E00", "#7A3600"])
 
@@ -66,7 +76,7 @@ def confusion(matrix, classes: Sequence[str]) -> Picture:
     ax.spines[:].set_visible(False)
     ax.set_xticks(np.arange(count + 1) - 0.5, minor=True)
     ax.set_yticks(np.arange(count + 1) - 0.5, minor=True)
-    ax.grid(which="minor", color="#E3E6EA", lw=0.6)
+    ax.grid(which="minor", color=GRID, lw=0.6)
     ax.tick_params(which="minor", length=0)
     ax.set(xlabel="predicted class", ylabel="true class")
     top1 = np.trace(matrix) / max(1, matrix.sum())
@@ -82,42 +92,47 @@ def confusion_image(matrix, classes: Sequence[str], dpi: int = 80) -> np.ndarray
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def draw_map(ax, weights, rows: Sequence[str], key, groups, skeleton: Skeleton, vmax: float, row_colors=None):
-    """One attention map: rows × key joints, keys named and grouped by part with separators.
+def draw_map(ax, ratios, rows: Sequence[str], joints, groups, skeleton: Skeleton, norm, row_color=INK, size=None):
+    """A map of rows × joints, the joints named in their part's colour and grouped by part with separators.
 
     Args:
         ax: matplotlib axes.
-        weights: (R, Vk).
+        ratios: (R, V'), multiples of an even share, or any signed values.
         rows: R names; empty leaves them out.
-        key: (Vk,) joint numbers.
-        groups: (part, start, stop) of the keys, from `check_attention`.
+        joints: (V',) joint numbers.
+        groups: (part, start, stop) of the columns, from `check_attention`.
         skeleton: the joint set.
-        vmax: the weight of the darkest colour.
-        row_colors: colour of the row names.
+        norm: scale of the colours.
+        row_color: colour of the row names.
+        size: of the names, points; None: as large as so many columns let them be.
     """
-    image = ax.imshow(weights, cmap=ATTENTION_COLORS, vmin=0, vmax=vmax, aspect="auto", interpolation="nearest")
-    ax.set_yticks(range(len(rows)), rows, fontsize=9.5, color=row_colors or INK)
-    ax.set_xticks(range(len(key)), [short(skeleton.joints[j]) for j in key], rotation=90, fontsize=9.5)
+    size = size or (11 if len(joints) <= 16 else 9.5)
+    image = ax.imshow(ratios, cmap=SIGNED_COLORS, norm=norm, aspect="auto", interpolation="nearest")
+    ax.set_yticks(range(len(rows)), rows, fontsize=size, color=row_color)
+    ax.set_xticks(range(len(joints)), [short(skeleton.joints[j]) for j in joints], rotation=90, fontsize=size)
     ax.tick_params(length=0)
     ax.spines[:].set_visible(True)
     above = ax.get_xaxis_transform() + ScaledTranslation(0, 5 / 72, ax.figure.dpi_scale_trans)
     bar = {"solid_capstyle": "butt", "clip_on": False}
     for part, start, stop in groups:
         for label in ax.get_xticklabels()[start:stop]:
-            label.set_color(PART_COLORS[part])
+            label.set_color(PART_INK[part])
         ax.plot([start - 0.42, stop - 0.58], [1, 1], color=PART_COLORS[part], lw=4, transform=above, **bar)
         where = {"xycoords": ax.get_xaxis_transform(), "xytext": (0, 10), "textcoords": "offset points"}
-        ax.annotate(part, ((start + stop - 1) / 2, 1), ha="center", color=PART_COLORS[part], fontsize=10, **where)
+        ax.annotate(part, ((start + stop - 1) / 2, 1), ha="center", color=PART_INK[part], fontsize=11, **where)
         if start:
             ax.axvline(start - 0.5, color=INK, lw=1.5)
     return image
 
 
-def _color_bar(figure, axes, vmax: float, label: str):
-    bar = figure.colorbar(
-        ScalarMappable(Normalize(0, vmax), ATTENTION_COLORS), ax=axes, format=_PERCENT, aspect=30, pad=0.01, shrink=0.8
-    )
-    bar.set_label(label)
+def _panels(figure: Picture, checked: Mapping) -> np.ndarray:
+    """An axes a part, as wide as it has keys."""
+    return np.atleast_1d(figure.subplots(1, len(checked), width_ratios=[len(c[2]) for c in checked.values()]))
+
+
+def _even(weights: np.ndarray) -> np.ndarray:
+    """Shares (..., Vk) as multiples of an even share."""
+    return weights * weights.shape[-1]
 
 
 @styled
@@ -134,7 +149,7 @@ def attention_maps(
         title: heading in place of the usual one.
 
     Returns:
-        A figure with one map a part, on one colour scale.
+        A figure with one map a part, in multiples of an even share, on one colour scale.
 
     Raises:
         ValueError: shapes that do not fit, or no such head.
@@ -143,32 +158,32 @@ def attention_maps(
     heads = min(len(weights) for weights, *_ in checked.values())
     if head is not None and not 0 <= head < heads:
         raise ValueError(f"head must lie in 0…{heads - 1}, got {head}: None shows the mean over heads")
-    shown = {part: c[0].mean(0) if head is None else c[0][head] for part, c in checked.items()}
-    vmax = max(weights.max() for weights in shown.values())
-    figure = new_picture(15, 1.9 + 0.3 * max(len(c[1]) for c in checked.values()))
-    axes = np.atleast_1d(figure.subplots(1, len(checked), width_ratios=[len(c[2]) for c in checked.values()]))
+    shown = {part: _even(c[0].mean(0) if head is None else c[0][head]) for part, c in checked.items()}
+    figure = new_picture(12.5, 2.3 + 0.27 * max(len(c[1]) for c in checked.values()))
+    norm, axes = ratio_norm(*shown.values()), _panels(figure, checked)
     for ax, (part, (_, query, key, groups)) in zip(axes, checked.items()):
         names = [short(skeleton.joints[j]) for j in query]
-        draw_map(ax, shown[part], names, key, groups, skeleton, vmax, PART_COLORS[part])
-        ax.set_title(f"{part} looks at …", color=PART_COLORS[part], pad=27)
-    _color_bar(figure, axes, vmax, "share of a joint's attention")
+        draw_map(ax, shown[part], names, key, groups, skeleton, norm, PART_INK[part])
+        ax.set_title(f"{part} looks at …", color=PART_INK[part], pad=27)
+    ratio_bar(figure, norm, "a joint's attention\n(1×: an even share)", ax=axes, shrink=0.9)
     which = "mean over heads" if head is None else f"head {head + 1} of {heads}"
     figure.suptitle(title or f"Which joint of a part (row) looks at which joint of the others (column): {which}")
     return figure
 
 
 @styled
-def attention_heads(maps: Mapping, joints: Mapping, skeleton: Skeleton, part: str) -> Picture:
-    """All heads of one part side by side, each with the number of joints its attention is spread over.
+def attention_heads(maps: Mapping, joints: Mapping, skeleton: Skeleton, part: str, bits: Sequence[float]) -> Picture:
+    """All heads of one part side by side, each with the entropy of its attention.
 
     Args:
         maps: part → (heads, Vq, Vk).
         joints: part → (query joints, key joints).
         skeleton: the joint set.
         part: torso, arm or leg.
+        bits: entropy of each head (`bpilib.attention.entropy`), mean over clips: that of a mean map is higher.
 
     Returns:
-        A figure with one map a head; "≈ n joints" is exp(entropy) of a row, averaged over the rows.
+        A figure with one map a head, in multiples of an even share.
 
     Raises:
         ValueError: unknown part, or shapes that do not fit.
@@ -176,51 +191,56 @@ def attention_heads(maps: Mapping, joints: Mapping, skeleton: Skeleton, part: st
     if part not in maps:
         raise ValueError(f"unknown part {part!r}: expected one of {', '.join(maps)}")
     weights, query, key, groups = check_attention(maps, joints)[part]
-    spread = np.exp(-(weights * np.log(np.maximum(weights, 1e-12))).sum(-1)).mean(-1)
-    rows = -(-len(weights) // 4)
-    figure = new_picture(15, 1.6 + rows * (0.5 + 0.22 * len(query)))
+    if len(bits) != len(weights):
+        raise ValueError(f"expected an entropy for each of {len(weights)} heads, got {len(bits)}")
+    rows, most = -(-len(weights) // 4), np.log2(len(key))
+    figure = new_picture(12.5, 1.7 + rows * (0.6 + 0.21 * len(query)))
     axes = figure.subplots(rows, 4, sharex=True, squeeze=False)
+    norm = ratio_norm(_even(weights))
     for n, ax in enumerate(axes.flat):
         if n >= len(weights):
             ax.axis("off")
             continue
         names = [short(skeleton.joints[j]) for j in query]
-        draw_map(ax, weights[n], names, key, groups, skeleton, weights.max(), PART_COLORS[part])
+        draw_map(ax, _even(weights[n]), names, key, groups, skeleton, norm, PART_INK[part], 9.5)
         ax.tick_params(labelleft=n % 4 == 0, labelbottom=n + 4 >= len(weights))
-        ax.set_title(f"head {n + 1}  ≈ {spread[n]:.1f} joints", pad=25, fontsize=11)
-    _color_bar(figure, axes, weights.max(), "share of a joint's attention")
-    figure.suptitle(f"What each head of the {part} looks at (≈ how many of {len(key)} joints it is spread over)")
+        ax.set_title(f"head {n + 1}: {bits[n]:.2f} bits", pad=25, fontsize=11)
+    ratio_bar(figure, norm, "a joint's attention (1×: an even share)", ax=axes, shrink=0.8)
+    figure.suptitle(f"What each head of the {part} looks at (all {len(key)} joints alike: {most:.2f} bits)")
     return figure
 
 
 @styled
-def class_attention(per_class: Mapping, joints: Mapping, classes: Sequence[str], skeleton: Skeleton) -> Picture:
-    """Which joints each class makes each part look at.
+def received_attention(
+    per_row: Mapping, joints: Mapping, rows: Sequence[str], skeleton: Skeleton, title: str = ""
+) -> Picture:
+    """Which joints each part looks at, row by row: classes, heads, runs, ...
 
     Args:
-        per_class: part → (K, Vk), the mean attention each key joint receives over the clips of a class.
+        per_row: part → (R, Vk), the mean attention each key joint receives, a row of sum 1 for each class (or head).
         joints: part → (query joints, key joints).
-        classes: K names.
+        rows: R names.
         skeleton: the joint set.
+        title: heading in place of the usual one.
 
     Returns:
-        A figure with one map a part (rows: classes) on one colour scale.
+        A figure with one map a part, in multiples of an even share, on one colour scale.
 
     Raises:
         ValueError: shapes that do not fit.
     """
-    checked = check_attention(per_class, joints, axes=2)
+    checked = check_attention(per_row, joints, axes=2)
     for part, (weights, *_) in checked.items():
-        if len(weights) != len(classes):
-            raise ValueError(f"attention of {part} must have {len(classes)} rows, one a class, got {weights.shape}")
-    vmax = max(np.nanmax(weights) for weights, *_ in checked.values())
-    figure = new_picture(15, 2.3 + len(classes) * (0.32 if len(classes) <= 20 else 0.2))
-    axes = np.atleast_1d(figure.subplots(1, len(checked), width_ratios=[len(c[2]) for c in checked.values()]))
+        if len(weights) != len(rows):
+            raise ValueError(f"attention of {part} must have {len(rows)} rows, one a name, got {weights.shape}")
+    norm = ratio_norm(*(_even(weights) for weights, *_ in checked.values()))
+    figure = new_picture(12.5, 2.7 + len(rows) * (0.3 if len(rows) <= 20 else 0.22))
+    axes = _panels(figure, checked)
     for n, (ax, (part, (weights, _, key, groups))) in enumerate(zip(axes, checked.items())):
-        draw_map(ax, weights, [] if n else classes, key, groups, skeleton, vmax)
-        ax.set_title(f"{part} looks at …", color=PART_COLORS[part], pad=27)
-    _color_bar(figure, axes, vmax, "share of the part's attention")
-    figure.suptitle("Where each part looks, class by class (a row of a map sums to 100 %)")
+        draw_map(ax, _even(weights), [] if n else rows, key, groups, skeleton, norm)
+        ax.set_title(f"{part} looks at …", color=PART_INK[part], pad=27)
+    ratio_bar(figure, norm, "attention a joint receives\n(1×: an even share)", ax=axes, shrink=0.9)
+    figure.suptitle(title or "Where each part looks, class by class")
     return figure
 
 
@@ -247,35 +267,29 @@ def similarity(matrix, classes: Sequence[str]) -> Picture:
     matrix = {branch: np.asarray(m, dtype=float) for branch, m in matrix.items()}
     count = len(classes)
     for branch, m in matrix.items():
-        if m.shape != (count, count):
-            raise ValueError(
-                f"similarity of {branch} must be ({count}, {count}), one row and column a class, got {m.shape}"
-            )
-    vmax = max(np.nanmax(np.abs(m)) for m in matrix.values())
+        check_matrix(m, classes, f"similarity of {branch}")
+    norm = signed_norm(*matrix.values())
     cell = 0.34 if count <= 20 else 0.17
     columns = 2 if len(matrix) <= 4 else 3
     rows = -(-len(matrix) // columns)
     longest = 0.08 * max(map(len, classes))
-    figure = new_picture(
-        longest + 1.2 + columns * max(3.4, count * cell + 0.4), longest + 1 + rows * max(3.2, count * cell + 0.5)
-    )
+    wide, tall = max(3.4, count * cell + 0.4), max(3.2, count * cell + 0.5)
+    figure = new_picture(longest + 1.2 + columns * wide, longest + 1 + rows * tall)
     axes = figure.subplots(rows, columns, squeeze=False)
     for n, ax in enumerate(axes.flat):
         if n >= len(matrix):
             ax.axis("off")
             continue
         branch, m = list(matrix.items())[n]
-        image = ax.imshow(m, cmap=_SIGNED, vmin=-vmax, vmax=vmax)
+        image = ax.imshow(m, cmap=SIGNED_COLORS, norm=norm)
         nearest = np.nan_to_num(m, nan=-np.inf).argmax(1)
-        ax.scatter(
-            nearest, range(count), s=34 if count <= 20 else 7, c=INK, edgecolors="white", linewidths=0.8, zorder=3
-        )
-        size = 10 if count <= 20 else 7
+        size, dot = (10, 34) if count <= 20 else (7, 7)
+        ax.scatter(nearest, range(count), s=dot, c=INK, edgecolors="white", linewidths=0.8, zorder=3)
         ax.set_yticks(range(count), classes if n % columns == 0 else [], fontsize=size)
         ax.set_xticks(range(count), classes if n + columns >= len(matrix) else [], fontsize=size, rotation=90)
         ax.tick_params(length=0)
         right = int((nearest == np.arange(count)).sum())
-        ax.set_title(f"{branch}: {right} of {count} right", color=PART_COLORS.get(branch, INK))
+        ax.set_title(f"{branch}: {right} of {count} right", color=PART_INK.get(branch, INK))
     figure.supylabel("skeletons of the class", fontsize=11)
     figure.supxlabel("text of the class", fontsize=11)
     figure.colorbar(image, ax=axes, shrink=0.7, aspect=30, pad=0.02).set_label("cosine similarity")

@@ -15,14 +15,13 @@ from .heatmaps import (  # noqa: F401
     attention_heads,
     attention_maps,
     check_matrix,
-    class_attention,
     confusion,
     confusion_image,
+    received_attention,
     similarity,
 )
-from .style import INK, Picture, new_picture, styled
+from .style import GRAY, GRID, INK, PALE, RIGHT, WRONG, Picture, new_picture, styled
 
-RIGHT, WRONG, GRAY, REST = "#0062A8", "#D55E00", "#6B7178", "#B9C0C8"
 _PERCENT = PercentFormatter(decimals=0)
 
 
@@ -90,7 +89,7 @@ def clip_lengths(lengths, labels, classes: Sequence[str]) -> Picture:
     ax = figure.subplots()
     line = {"color": INK, "linewidth": 1.2}
     look = {
-        "boxprops": {**line, "facecolor": REST},
+        "boxprops": {**line, "facecolor": PALE},
         "medianprops": {"color": INK, "linewidth": 2.6},
         "whiskerprops": line,
     }
@@ -146,7 +145,7 @@ def training_curves(history: Mapping[str, Sequence], figure: Picture | None = No
             )
         ax.set(title=title, xlabel="epoch", ylabel=ylabel, xlim=(0, max(2, epoch.max(initial=1)) * 1.04))
         ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        ax.grid(axis="y", color="#E3E6EA")
+        ax.grid(axis="y", color=GRID)
         ax.set_axisbelow(True)
         ax.set_ylim(0, 102 if ylabel == "top-1" else None)
         if ylabel == "top-1":
@@ -278,6 +277,6 @@ def ensemble_table(table) -> Picture:
     _class_axis(ax, [row[0] if isinstance(row[0], str) else " + ".join(row[0]) for row in rows])
     ax.set(xlabel="top-1 (dot) with its 95 % interval (line)", title="Every subset of the runs")
     ax.xaxis.set_major_formatter(PercentFormatter())
-    ax.grid(axis="x", color="#E3E6EA")
+    ax.grid(axis="x", color=GRID)
     ax.set_axisbelow(True)
     return figure

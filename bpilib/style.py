@@ -1,5 +1,6 @@
 """The figure language: one colour per body part, one style, figures that show once, a player that needs no kernel."""
 
+import base64
 import functools
 import html
 import io
@@ -10,7 +11,8 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LinearSegmentedColormap, LogNorm, Normalize
 from matplotlib.figure import Figure
 
 from .files import write_atomically
@@ -28,9 +30,13 @@ PART_COLORS = {
     "foot": "#2FB58A",
     "global": "#4A4A4A",
 }
-_PLUM = ["#FFFFFF", "#F4C6D8", "#C2609E", "#6B1F6E", "#2A0A3A"]
-ATTENTION_COLORS = LinearSegmentedColormap.from_list("attention", _PLUM)
-INK, PALE = "#22262B", "#C4C9CF"
+# The same hues, dark enough for letters (4.9:1 on white or more).
+PART_INK = PART_COLORS | {"torso": "#B34E00", "leg": "#12805C", "foot": "#12805C", "hip": "#8F6200"}
+# Plum: more than even, or for; ochre: less, or against. They stay apart under the colour-vision deficiencies.
+_OCHRE_TO_PLUM = ["#5C3500", "#B87B14", "#F0D9A8", "#FFFFFF", "#F4C6D8", "#B4549B", "#4B1458"]
+SIGNED_COLORS = LinearSegmentedColormap.from_list("signed", _OCHRE_TO_PLUM)
+INK, PALE, GRAY, GRID = "#22262B", "#C4C9CF", "#6B7178", "#E3E6EA"
+RIGHT, WRONG = "#0062A8", "#D55E00"  # of predictions, and of the two sides of any pair
 STYLE = {
     "font.size": 11,
     "axes.titlesize": 12,
@@ -44,7 +50,7 @@ STYLE = {
     "figure.titleweight": "bold",
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.edgecolor": "#6B7178",
+    "axes.edgecolor": GRAY,
     "text.color": INK,
     "axes.labelcolor": INK,
     "xtick.color": INK,
@@ -52,8 +58,16 @@ STYLE = {
 }
 
 
+# A dark theme turns the lightness of a figure over and keeps its hues: white becomes #1f1f1f, every contrast stays.
+# The rule reaches nothing but our figures; where a page drops style sheets they stay white cards.
+THEME = (
+    '<style>body[data-jp-theme-light="false"] .bpi-figure,body.vscode-dark .bpi-figure'
+    "{filter:invert(.88) hue-rotate(180deg)}.bpi-figure{max-width:100%;border-radius:6px}</style>"
+)
+
+
 class Picture(Figure):
-    """A figure outside pyplot: it shows once, as the last line of a cell or with `display`, in any notebook."""
+    """A figure outside pyplot: shows once, as a cell's last line or with `display`, in any notebook and theme."""
 
     def png(self, dpi: int = 100) -> bytes:
         """The figure as PNG bytes on white."""
@@ -71,6 +85,13 @@ class Picture(Figure):
     def _repr_png_(self) -> bytes:
         return self.png()
 
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
+        image = base64.b64encode(self.png()).decode()
+        said = [self.get_suptitle(), *(ax.get_title() for ax in self.axes)]
+        alt = html.escape("; ".join(dict.fromkeys(text for text in said if text))[:300])
+        tag = f'{THEME}<img class="bpi-figure" alt="{alt}" src="data:image/png;base64,{image}">'
+        return {"image/png": image, "text/html": tag}
+
 
 def styled(function):
     """Runs a drawing function under the figure style, leaving matplotlib's global settings as they were."""
@@ -86,6 +107,32 @@ def styled(function):
 def new_picture(width: float, height: float) -> Picture:
     """An empty figure of width × height inches that arranges its axes without overlaps."""
     return Picture(figsize=(width, height), dpi=100, layout="constrained", facecolor="white")
+
+
+def ratio_norm(*ratios: np.ndarray, least: float = 1.25) -> LogNorm:
+    """A scale for multiples of an even share: white at 1×, as far down as up: to the largest, or a third at most."""
+    tops = [max(np.nanmax(ratio), min(3, 1 / max(np.nanmin(ratio), 1e-3))) for ratio in ratios]
+    top = max(least, float(max(tops)))
+    return LogNorm(1 / top, top, clip=True)
+
+
+def signed_norm(*values: np.ndarray) -> Normalize:
+    """A scale for signed values: white at 0, as far down as up."""
+    top = max(float(np.nanmax(np.abs(value))) for value in values) or 1.0
+    return Normalize(-top, top)
+
+
+def ratio_bar(figure, norm: LogNorm, label: str, **where):
+    """The colour bar of a `ratio_norm`, its ticks in ×; `where` as figure.colorbar takes it: ax and shrink, or cax."""
+    top = norm.vmax
+    steps = [s for s in (1.1, 1.25, 1.5, 2, 3, 5, 10, 20) if top ** (1 / 3) < s <= top][-2:]
+    look = {"aspect": 30, "pad": 0.01} if "ax" in where else {}
+    bar = figure.colorbar(ScalarMappable(norm, SIGNED_COLORS), **look, **where)
+    at = [1 / s for s in reversed(steps)] + [1, *steps]
+    bar.set_ticks(at, labels=[f"{a:.3g}×" if a >= 1 else f"{a:.2g}×" for a in at])
+    bar.ax.minorticks_off()
+    bar.set_label(label)
+    return bar
 
 
 def short(name: str) -> str:
@@ -199,7 +246,7 @@ v.onpointermove=e=>{if(x!==null){turn+=(e.clientX-x)/90;x=e.clientX;draw()}};v.o
 return{c,v,n}});
 function draw(){for(const{c,v,n}of cells){const r=window.devicePixelRatio||1,w=v.clientWidth,h=v.clientHeight;
 if(v.width!==Math.round(w*r)||v.height!==Math.round(h*r)){v.width=w*r;v.height=h*r}
-const g=v.getContext("2d"),s=Math.min(w,h)/2.15/1000,k=t%c.frames.length,co=Math.cos(turn),si=Math.sin(turn);
+const g=v.getContext("2d"),s=Math.min(w,h)/2.25/1000,k=t%c.frames.length,co=Math.cos(turn),si=Math.sin(turn);
 g.setTransform(r,0,0,r,0,0);g.clearRect(0,0,w,h);g.lineCap="round";
 c.frames[k].forEach((p,m)=>{if(!p)return;const q=[];
 for(let j=0;j<p.length;j+=3)q.push([w/2-(p[j]*co+p[j+2]*si)*s,h/2-p[j+1]*s,p[j+2]*co-p[j]*si]);
@@ -223,8 +270,8 @@ class Animation:
         self.payload = payload
         frame = f"width:100%;height:{height}px;border:1px solid #c4c9cf;border-radius:8px;background:#fff"
         self.data = (
-            f'<div style="max-width:{width}px"><iframe srcdoc="{html.escape(page)}" style="{frame}" loading="lazy" '
-            'title="skeleton animation">'
+            f'{THEME}<div style="max-width:{width}px"><iframe class="bpi-figure" srcdoc="{html.escape(page)}" '
+            f'style="{frame}" loading="lazy" title="skeleton animation">'
             "Animation: trust this notebook (File → Trust Notebook) to see it play.</iframe></div>"
         )
 

@@ -3,24 +3,29 @@
 The pictures are PNG bytes in an Image widget and players in an HTML widget: a saved notebook keeps what was last shown.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
+from typing import Any
 
 import ipywidgets as w
 import numpy as np
 
-from .drawing import animate, draw_attention
+from .drawing import animate
+from .evidence import evidence
 from .heatmaps import draw_map
+from .looks import draw_attention
 from .skeleton import Skeleton
-from .style import PART_COLORS, Picture, check_attention, new_picture, short, styled
+from .style import PART_INK, THEME, Picture, check_attention, new_picture, ratio_bar, ratio_norm, short, styled
 
-_BOXES = ((0.0, 0.02, 0.4, 0.88), (0.52, 0.27, 0.4, 0.56), (0.93, 0.27, 0.012, 0.56))  # left, bottom, width, height
+_BOXES = ((0.0, 0.02, 0.4, 0.88), (0.52, 0.27, 0.375, 0.56), (0.905, 0.27, 0.012, 0.56))  # left, bottom, width, height
+_PICTURES = ("what each part looks at", "what speaks for the true class", "what speaks for the predicted class",
+             "what speaks for the predicted class more than for the true one")  # fmt: skip
 _LABEL = {"description_width": "56px"}
 
 
 @styled
 def attention_card(
-    clip, weights, query, key, groups, skeleton: Skeleton, part: str, head: int | None = None, vmax: float = 0.0
+    clip, weights, query, key, groups, skeleton: Skeleton, part: str, head: int | None = None
 ) -> Picture:
     """One part of one clip: its links on the skeleton beside its joint-to-joint map.
 
@@ -33,7 +38,6 @@ def attention_card(
         skeleton: the joint set.
         part: the part that looks.
         head: one head from 0; None: the mean over heads.
-        vmax: the weight of the map's darkest colour (0: the largest here).
 
     Returns:
         A figure with two panels.
@@ -43,20 +47,19 @@ def attention_card(
     figure.set_layout_engine("none")  # fixed margins: arranging the axes would take most of the time
     left, right, scale = (figure.add_axes(box) for box in _BOXES)
     draw_attention(left, shown, query, key, np.asarray(clip)[len(clip) // 2], skeleton, part)
-    mean = shown.mean(0)
-    vmax = vmax or mean.max()
-    names = [short(skeleton.joints[j]) for j in query]
-    image = draw_map(right, mean, names, key, groups, skeleton, vmax, PART_COLORS[part])
+    ratios = shown.mean(0) * len(key)
+    names, norm = [short(skeleton.joints[j]) for j in query], ratio_norm(ratios)
+    draw_map(right, ratios, names, key, groups, skeleton, norm, PART_INK[part])
     right.set_title("mean over heads" if head is None else f"head {head + 1} of {len(weights)}", pad=27)
-    bar = figure.colorbar(image, cax=scale, format=lambda value, _: f"{value:.0%}")
-    bar.set_label("share of a joint's attention")
+    ratio_bar(figure, norm, "a joint's attention (1×: an even share)", cax=scale)
     return figure
 
 
 class _Browser(w.VBox):
     """A VBox with `.controls` (name → widget), the shown clip's index `.current`, `.message` and `.view`."""
 
-    def __init__(self, clips, labels, classes, names, filters: Sequence[str], view, extra: Mapping[str, w.Widget]):
+    def __init__(self, clips, labels, classes, names, filters: Sequence[str], view, extra=None, first=None):
+        extra, first = extra or {}, first or {}  # name → widget: below the others, and before them
         self._clips, self._labels, self._classes = clips, np.asarray(labels, dtype=int), list(classes)
         self._names = [str(n) for n in names] if names is not None else [f"clip {i}" for i in range(len(clips))]
         if not len(clips) == len(self._labels) == len(self._names):
@@ -68,19 +71,19 @@ class _Browser(w.VBox):
         options = [("all classes", -1)] + [(self._classes[k], k) for k in present]
         wide = w.Layout(width="300px")
         self.controls: dict[str, w.Widget] = {
+            **first,
             "class": w.Dropdown(options=options, description="class", style=_LABEL, layout=wide),
             "clip": w.Dropdown(options=[], description="clip", style=_LABEL, layout=wide),
         }
         if filters:
             self.controls["shown"] = w.ToggleButtons(options=filters, style={"button_width": "64px"})
-        self.controls |= extra
         self.message, self.view, self._listing = w.HTML(), view, False
-        rows = [w.HBox(list(self.controls.values())[:3], layout=w.Layout(flex_flow="row wrap"))]
-        if len(self.controls) > 3:
-            rows.append(w.HBox(list(self.controls.values())[3:], layout=w.Layout(flex_flow="row wrap")))
+        wrap = w.Layout(flex_flow="row wrap")
+        rows = [w.HBox(list(group.values()), layout=wrap) for group in (self.controls, extra) if group]
+        self.controls |= extra
         super().__init__([*rows, self.message, view])
         for name, control in self.controls.items():
-            control.observe(self._changed if name in ("class", "shown") else self._draw, names="value")
+            control.observe(self._changed if name in ("run", "class", "shown") else self._draw, names="value")
         self._changed()
 
     @property
@@ -113,68 +116,128 @@ class _Browser(w.VBox):
 
 
 class _AttentionBrowser(_Browser):
-    def __init__(self, clips, maps, joints, labels, predictions, classes, skeleton, names):
-        self._maps = check_attention(maps, joints, axes=4)
-        self._predictions, self._skeleton = np.asarray(predictions, dtype=int), skeleton
-        for part, (weights, *_) in self._maps.items():
-            if not len(weights) == len(clips) == len(self._predictions):
-                raise ValueError(
-                    f"expected maps and predictions for {len(clips)} clips, got {len(weights)} maps of {part} and "
-                    f"{len(self._predictions)} predictions: pass the same selection of clips everywhere"
-                )
-        heads = min(self._maps[part][0].shape[1] for part in self._maps)
+    def __init__(self, views, clips, frames, classes, skeleton, window, names):
+        self._views, self._known = dict(views), {}
+        if not self._views:
+            raise ValueError("no run to browse: pass run name → its views, or a function that returns them")
+        self._skeleton, self._window, self._frames, self._count = skeleton, window, frames, len(clips)
+        if len(frames) != len(clips):
+            raise ValueError(f"expected the frames of {len(clips)} clips, got {len(frames)}: pass clip_frames of each")
+        self._run = next(iter(self._views))  # the last that could be shown
+        first = self._seen(self._run)
+        heads = min(maps[0].shape[1] for maps in first["maps"].values())
         options = [("mean over heads", -1)] + [(f"head {h + 1}", h) for h in range(heads)]
+        pictures = [("attention", "attention")]
+        if first["evidence"] is not None:
+            pictures += [("true class", "true"), ("prediction", "predicted"), ("mistake", "mistake")]
+        narrow, wide = {"button_width": "64px"}, w.Layout(width="300px")
         extra = {
-            "part": w.ToggleButtons(options=list(self._maps), style={"button_width": "64px"}),
+            "picture": w.ToggleButtons(options=pictures, style={"button_width": "88px"}, tooltips=_PICTURES),
+            "part": w.ToggleButtons(options=list(first["maps"]), style=narrow),
             "head": w.Dropdown(options=options, description="head", style=_LABEL, layout=w.Layout(width="220px")),
         }
-        view = w.Image(format="png", layout=w.Layout(max_width="100%", width="1100px"))
-        super().__init__(clips, labels, classes, names, ("all", "right", "wrong"), view, extra)
+        run = {"run": w.Dropdown(options=list(self._views), description="run", style=_LABEL, layout=wide)}
+        view = w.Image(format="png", layout=w.Layout(max_width="100%", width="1200px"))
+        view.add_class("bpi-figure")
+        super().__init__(clips, first["labels"], classes, names, ("all", "right", "wrong"), view, extra, run)
+        self.children += (w.HTML(THEME, layout=w.Layout(display="none")),)
+
+    def _seen(self, run: str) -> dict[str, Any]:
+        """What a run's network returned, checked; looked up once."""
+        if run not in self._known:
+            views = self._views[run]
+            views = views() if callable(views) else views
+            maps = check_attention(views.maps, views.joints, axes=4)
+            counts = {"labels": len(views.labels), "predictions": len(views.predictions)}
+            counts |= {f"maps of {part}": len(weights) for part, (weights, *_) in maps.items()}
+            if wrong := [f"{count} {name}" for name, count in counts.items() if count != self._count]:
+                raise ValueError(
+                    f"expected labels, predictions and maps of {self._count} clips, got {', '.join(wrong)} in {run}: "
+                    "pass the same selection of clips everywhere"
+                )
+            self._known[run] = {**views._asdict(), "maps": maps, "labels": np.asarray(views.labels, dtype=int)}
+        return self._known[run]
+
+    def _changed(self, _=None):
+        run = self.controls["run"].value
+        if run not in self._known:
+            self.message.value = f"Looking at the clips with {escape(run)}: this takes a while, once."
+        try:
+            self._seen(run)
+        except (ValueError, OSError) as error:
+            self.controls["run"].value = self._run
+            self.message.value = f"{escape(run)} cannot be shown: {escape(str(error))}"
+            return
+        self._run = run
+        super()._changed()
 
     def _matching(self):
-        indices = super()._matching()
-        right, shown = self._predictions[indices] == self._labels[indices], self.controls["shown"].value
+        indices, shown = super()._matching(), self.controls["shown"].value
+        right = self._seen(self.controls["run"].value)["predictions"][indices] == self._labels[indices]
         return indices if shown == "all" else indices[right if shown == "right" else ~right]
 
     def _show(self, i: int):
+        run, picture = self._seen(self.controls["run"].value), self.controls["picture"].value
+        truth, said = int(self._labels[i]), int(run["predictions"][i])
+        for name in ("part", "head"):
+            self.controls[name].disabled = picture != "attention"
+        verdict = "✓ recognised" if truth == said else f"✗ taken for <b>{escape(self._classes[said])}</b>"
+        text = f"{escape(self._names[i])}: <b>{escape(self._classes[truth])}</b>, {verdict}"
+        if picture == "mistake" and truth == said:
+            self.view.layout.display = "none"
+            text += ". Choose a wrong clip to see what spoke for the other class."
+        else:
+            self.view.value = (self._attention(i, run) if picture == "attention" else self._evidence(i, run)).png()
+        self.message.value = f"{text} ({len(self._matching())} clips to choose from)"
+
+    def _attention(self, i: int, run: Mapping[str, Any]) -> Picture:
         part, head = self.controls["part"].value, self.controls["head"].value
-        weights, *axes = self._maps[part]
-        card = attention_card(self._clips[i], weights[i], *axes, self._skeleton, part, None if head < 0 else head)
-        self.view.value = card.png()
-        truth, said = (escape(self._classes[k]) for k in (self._labels[i], self._predictions[i]))
-        verdict = "✓ recognised" if truth == said else f"✗ taken for <b>{said}</b>"
-        self.message.value = (
-            f"{escape(self._names[i])}: <b>{truth}</b>, {verdict} ({len(self._matching())} clips to choose from)"
-        )
+        weights, *axes = run["maps"][part]
+        return attention_card(self._clips[i], weights[i], *axes, self._skeleton, part, None if head < 0 else head)
+
+    def _evidence(self, i: int, run: Mapping[str, Any]) -> Picture:
+        picture, names, what = self.controls["picture"].value, self._classes, "logit"
+        truth, said = int(self._labels[i]), int(run["predictions"][i])
+        if picture == "mistake":
+            parts, bias = run["evidence"][i, 1] - run["evidence"][i, 0], run["bias"][said] - run["bias"][truth]
+            title, what = f"What speaks for “{names[said]}” more than for “{names[truth]}”?", "difference of logits"
+        else:
+            k = truth if picture == "true" else said
+            parts, bias, title = run["evidence"][i, int(k != truth)], run["bias"][k], f"What speaks for “{names[k]}”?"
+        return evidence(self._clips[i], parts, bias, self._frames[i], self._skeleton, self._window, title, what)
 
 
-def attention_browser(clips, maps, joints, labels, predictions, classes, skeleton: Skeleton, names=None) -> w.VBox:
-    """Browse what each part looks at, clip by clip: class, right or wrong, clip, part, head.
+def attention_browser(
+    views: Mapping[str, Any | Callable[[], Any]], clips, frames, classes, skeleton: Skeleton, window: int, names=None
+) -> w.VBox:
+    """Browse what each part looks at and what speaks for a class, clip by clip.
 
     Args:
+        views: run → what its network returned for the clips (`bpilib.attention.Views`), or a function that returns
+            it, called when the run is first chosen.
         clips: N clips (L, M, V, 3), metres; anything with a length that can be indexed.
-        maps: part → (N, heads, Vq, Vk).
-        joints: part → (query joints, key joints), the model's `attention_joints`.
-        labels: (N,) true classes.
-        predictions: (N,) predicted classes.
+        frames: (N, S) the frame of each clip that each step of the evidence is about (`bpilib.activation.clip_frames`).
         classes: K names.
         skeleton: the joint set.
+        window: T, frames of the network's window.
         names: N clip names; None numbers them.
 
     Returns:
-        A VBox; `.controls` has class, clip, shown ("all", "right", "wrong"), part, head (-1: mean); `.view.value` is
-        the PNG, `.message.value` what it says, `.current` the clip's index or None.
+        A VBox; `.controls` has run, class, clip, shown ("all", "right", "wrong"), picture ("attention", and with
+        evidence "true", "predicted", "mistake"), part, head (-1: mean); `.view.value` is the PNG, `.message.value`
+        what it says, `.current` the clip's index or None.
 
     Raises:
-        ValueError: numbers of clips, maps, labels, predictions or names that differ, or maps that do not fit.
+        ValueError: no run; numbers of clips, maps, labels, predictions, frames or names that differ; maps that do not
+            fit.
     """
-    return _AttentionBrowser(clips, maps, joints, labels, predictions, classes, skeleton, names)
+    return _AttentionBrowser(views, clips, frames, classes, skeleton, window, names)
 
 
 class _ClipBrowser(_Browser):
     def __init__(self, clips, labels, classes, skeleton, names):
         self._skeleton = skeleton
-        super().__init__(clips, labels, classes, names, (), w.HTML(), {})
+        super().__init__(clips, labels, classes, names, (), w.HTML())
 
     def _show(self, i: int):
         clip = np.asarray(self._clips[i])

@@ -5,9 +5,21 @@ import pytest
 import torch
 from making import synthetic_store, tiny_config, write_prompts
 
-from bpilib.attention import Views, by_class, look, text_similarity
+from bpilib.attention import (
+    Views,
+    by_class,
+    class_means,
+    entropy,
+    even_flows,
+    flows,
+    look,
+    received,
+    right_and_wrong,
+    text_similarity,
+    trained_alike,
+)
 from bpilib.data.store import SkeletonStore
-from bpilib.runs import build
+from bpilib.runs import build, claim
 from bpilib.skeleton import UCLA
 
 
@@ -69,6 +81,20 @@ def test_it_is_what_the_network_returns(run, views):
     embeddings = torch.cat([out.global_embedding[:, None], out.part_embeddings], 1)[0]  # (1+P, D)
     expected = embeddings / embeddings.norm(dim=-1, keepdim=True)
     np.testing.assert_allclose(views.embeddings[13], expected, atol=1e-5)
+
+
+def test_evidence_and_bias_are_the_logits_of_truth_and_prediction(place):
+    run = run_of(place)
+    with torch.no_grad():  # logits as large as trained ones
+        run.model.classifier.weight *= 10 / float(np.abs(look(run).logits).max())
+    views = look(run, evidence=True)
+    assert views.evidence.shape == (20, 2, 1, 13, 20) and views.evidence.dtype == np.float32
+    for which, classes in enumerate((views.labels, views.predictions)):
+        sums = views.evidence[:, which].sum((1, 2, 3)) + views.bias[classes]
+        np.testing.assert_allclose(sums, views.logits[np.arange(20), classes], atol=1e-4)
+    assert (views.evidence[:, 0] != views.evidence[:, 1]).any()  # some clips are mistaken
+    np.testing.assert_array_equal(views.logits.argmax(1), views.predictions)
+    assert look(run).evidence is None
 
 
 def test_embeddings_have_unit_length(views):
@@ -134,6 +160,117 @@ def test_class_means_of_the_attention_a_joint_receives():
 def test_class_means_of_real_maps_sum_to_one(views):
     for values in by_class(views, 10).values():
         np.testing.assert_allclose(values.sum(1), 1, atol=1e-5)
+
+
+# --- flows, entropy, mistakes
+
+
+def test_flows_by_hand():
+    joints = {"torso": ((0, 1), (2, 3, 4)), "arm": ((2,), (0, 1, 3, 4)), "leg": ((3, 4), (0, 1, 2))}
+    maps = {
+        "torso": np.array([[[0.5, 0.3, 0.2], [0.1, 0.6, 0.3]], [[1, 0, 0], [0, 1, 0]]]),  # two heads
+        "arm": np.full((2, 1, 4), 0.25),
+        "leg": np.array([[[0, 0, 1], [0.5, 0.5, 0]]] * 2),
+    }
+    expected = [[0, 0.4, 0.6], [0.5, 0, 0.5], [0.5, 0.5, 0]]
+    np.testing.assert_allclose(flows(maps, joints), expected)
+    np.testing.assert_allclose(even_flows(joints), [[0, 1 / 3, 2 / 3], [0.5, 0, 0.5], [2 / 3, 1 / 3, 0]])
+
+
+def test_flows_of_every_clip_sum_to_one(views):
+    found = flows(views.maps, views.joints)
+    assert found.shape == (20, 3, 3)
+    np.testing.assert_allclose(found.sum(-1), 1, atol=1e-5)
+    np.testing.assert_array_equal(found[:, range(3), range(3)], 0)
+    np.testing.assert_allclose(even_flows(views.joints).sum(-1), 1)
+    assert found.std(0).max() > 1e-3
+
+
+def test_received_attention_is_a_mean_over_heads_and_queries(views):
+    for part, values in received(views.maps).items():
+        assert values.shape == (20, views.maps[part].shape[-1])
+        np.testing.assert_allclose(values.sum(-1), 1, atol=1e-5)
+
+
+def test_entropy_lies_between_one_joint_and_all_alike(views):
+    assert entropy(np.full((2, 3, 8), 1 / 8)) == pytest.approx([3, 3])
+    assert entropy(np.eye(4)[None]) == pytest.approx([0], abs=1e-9)
+    assert entropy(np.array([[[0.5, 0.5, 0, 0], [0.25] * 4]])) == pytest.approx([1.5])
+    for weights in views.maps.values():
+        bits = entropy(weights)
+        assert bits.shape == (20, 8)
+        assert (bits >= 0).all() and (bits <= np.log2(weights.shape[-1]) + 1e-5).all()
+
+
+def made_up(seed=0, shift=0.0):
+    """400 clips of 4 classes at 0, 10, 20, 30; class 3 is mistaken most often, class 0 never."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(400) % 4
+    wrong = rng.random(400) < labels * 0.15
+    values = labels[:, None] * 10 + rng.normal(size=(400, 3)) + shift * wrong[:, None] * [1, 0, 0]
+    return values, labels, np.where(wrong, 0, labels)
+
+
+def test_classes_are_not_mistaken_for_a_difference():
+    values, labels, predictions = made_up()
+    found = right_and_wrong(values, labels, predictions)
+    wrong = labels != predictions
+    np.testing.assert_allclose(found.wrong[:, 0], values[wrong].mean(0))
+    assert values[wrong].mean() - values[~wrong].mean() > 5  # what a plain comparison would say
+    assert np.abs(found.difference[:, 0]).max() < 0.5
+    assert (found.difference[:, 1] < found.difference[:, 0]).all()
+    assert (found.difference[:, 0] < found.difference[:, 2]).all()
+    by_hand = sum((labels[wrong] == k).mean() * values[~wrong & (labels == k)].mean(0) for k in (1, 2, 3))
+    np.testing.assert_allclose(found.right[:, 0], by_hand)
+    np.testing.assert_allclose(found.difference[:, 0], found.wrong[:, 0] - found.right[:, 0])
+    assert found.clips == (int((~wrong & (labels > 0)).sum()), int(wrong.sum())) and found.left_out == 0
+
+
+def test_a_difference_is_found_and_intervals_hold_the_truth():
+    held = []
+    for seed in range(40):
+        found = right_and_wrong(*made_up(seed, shift=0.5), draws=200)
+        held.append((found.difference[:, 1] <= [0.5, 0, 0]) & (found.difference[:, 2] >= [0.5, 0, 0]))
+    assert 0.85 <= np.mean(held) <= 1
+    assert right_and_wrong(*made_up(shift=2)).difference[0, 1] > 1
+
+
+def test_too_few_mistakes_are_not_compared():
+    values, labels, predictions = made_up()
+    wrong = np.flatnonzero(labels != predictions)
+    predictions[wrong[9:]] = labels[wrong[9:]]
+    assert right_and_wrong(values, labels, predictions) is None
+    assert right_and_wrong(values, labels, predictions, fewest=9).clips[1] == 9
+    assert right_and_wrong(values, labels, labels) is None
+
+
+def test_classes_never_recognised_are_left_out():
+    values, labels, predictions = made_up()
+    predictions[labels == 3] = 0
+    found = right_and_wrong(values, labels, predictions)
+    assert found.left_out == 100
+    assert found.clips[1] == ((labels != predictions) & (labels < 3)).sum()
+    with pytest.raises(ValueError, match="5 and 400 clips"):
+        right_and_wrong(values, labels[:5], predictions)
+
+
+def test_class_means_leave_empty_classes_out():
+    means = class_means(np.array([[1.0], [3], [5]]), np.array([0, 0, 2]), 3)
+    np.testing.assert_array_equal(means, [[2], [np.nan], [5]])
+
+
+def test_runs_of_the_same_model_and_data(place, tmp_path):
+    config = tiny_config(place, tmp_path)
+    assert trained_alike(config) == {"bpi_joint_seed0": config}
+    others = [{"modality": "bone"}, {"seed": 3, "tag": "b"}, {"model": "gap"}, {"tag": "unfinished"}]
+    for changes in others:
+        other = tiny_config(place, tmp_path, **changes)
+        claim(other)
+        if other.tag != "unfinished":
+            (other.run_directory / "best.pt").touch()
+    found = trained_alike(config)
+    assert list(found) == ["bpi_joint_seed0", "bpi_bone_seed0", "bpi_joint_seed3_b"]
+    assert all(other.run_directory.name == name for name, other in found.items())
 
 
 # --- text

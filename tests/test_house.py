@@ -20,10 +20,11 @@ ORDER = """
 files skeleton draws prompts recipes config
 data.store data.ntu_files data.ntu_text data.ntu_bodies data.ntu data.ntu_build data.ucla data.acting data.synthetic
 data.intake data.npz data.unpickle data.pickles data.custom data
-gcn interaction model losses packing text feeders checkpoint runs evaluate reference classify export attention
-trainer train
+gcn interaction model losses packing text feeders checkpoint runs evaluate reference classify export activation
+attention trainer train
 """.split()
-FIGURES = "style drawing heatmaps plots ranking widgets".split()  # arrays in, figures out: only notebooks import them
+# Arrays in, figures out: only notebooks import them.
+FIGURES = "style bars drawing looks heatmaps evidence plots ranking widgets".split()
 
 
 def name_of(path: Path) -> str:

@@ -1,5 +1,6 @@
 """Figures show the numbers they are given: drawn values, names and colours, not only that nothing raises."""
 
+import base64
 import html
 import json
 import re
@@ -7,10 +8,10 @@ import re
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from matplotlib.collections import LineCollection, PathCollection
-from matplotlib.colors import to_hex
+from matplotlib.collections import LineCollection
+from matplotlib.colors import to_hex, to_rgb
 
-from bpilib import drawing, plots, style
+from bpilib import drawing, looks, plots, style
 from bpilib.skeleton import NTU, UCLA
 
 CLASSES = ["pick up", "sit down", "throw"]
@@ -140,30 +141,58 @@ def test_animation_of_two_persons_leaves_out_the_absent_one():
     assert len(frames[2][1]) == 75
 
 
-@pytest.mark.parametrize("skeleton", SKELETONS, ids=lambda s: s.name)
-@pytest.mark.parametrize("modality", ["joint", "bone"])
-def test_attention_on_skeleton_shows_multiples_of_an_even_share(skeleton, modality):
-    maps, joints = attention_of(skeleton, modality=modality), joints_of(skeleton, modality)
-    figure = drawing.attention_on_skeleton(maps, joints, clip_of(skeleton)[0], skeleton, top=5)
-    panels = figure.axes[:3]
-    assert [ax.get_title() for ax in panels] == ["torso looks at …", "arm looks at …", "leg looks at …"]
-    for ax, part in zip(panels, maps):
-        keys = list(joints[part][1])
-        mean = maps[part].mean((0, 1))  # by key: a joint of two parts is there twice
-        share = {j: np.mean([w for w, k in zip(mean, keys) if k == j]) * len(keys) for j in set(keys)}
-        best = max(share, key=share.get)
-        assert f"{style.short(skeleton.joints[best])}\n{share[best]:.1f}×" in texts(ax)
-        links = [p for p in ax.patches if p.get_gid() == "link"]
-        assert len(links) == 5
-        widths = [p.get_linewidth() for p in links]
-        assert widths == sorted(widths, reverse=True)
-        discs = ax.findobj(PathCollection)[-1]
-        assert len(discs.get_sizes()) == len(set(joints[part][1]))
+def test_a_scene_shows_poses_in_space_over_their_track():
+    clip = clip_of(NTU, 9, persons=2)
+    clip[:, 1] = 0
+    figure = drawing.scene(clip, NTU, frames=3, title="walk")
+    (ax,) = figure.axes
+    limbs = [c for c in ax.findobj(LineCollection) if len(c.get_colors()) > 1]  # the others lie on the floor
+    assert len(limbs) == 3 and "walk" in texts(figure)
+    colors = [to_hex(c).upper() for c in limbs[0].get_colors()]
+    assert colors == [style.PART_COLORS[p] for p in style.part_of_bone(NTU)]
+    track = np.array(ax.lines[0].get_data_3d())  # right, away, floor
+    np.testing.assert_allclose(track[0], -clip[:, 0, :, 0].mean(1), rtol=1e-5)
+    np.testing.assert_allclose(track[1], clip[:, 0, :, 2].mean(1), rtol=1e-5)
+    np.testing.assert_allclose(track[2], clip[:, 0, :, 1].min(), rtol=1e-5)
+    assert {"to the right, m", "away from the sensor, m", "up, m"} <= set(texts(figure))
+    assert len(drawing.scene(clip_of(NTU, 9, persons=2), NTU, frames=3).axes[0].lines) == 2
+    with pytest.raises(ValueError, match="nobody is in this clip"):
+        drawing.scene(np.zeros((3, 1, 25, 3)), NTU)
 
 
-def test_attention_on_a_frame_without_a_person():
-    figure = drawing.attention_on_skeleton(attention_of(UCLA), joints_of(UCLA), np.zeros((20, 3)), UCLA)
-    assert figure.axes[0].get_title() == "torso: nobody in this frame"
+def test_a_picture_follows_the_theme_and_says_what_it_shows():
+    figure = plots.confusion(np.eye(3), CLASSES)
+    bundle = figure._repr_mimebundle_()
+    assert bundle["image/png"] == base64.b64encode(figure.png()).decode()
+    tag = bundle["text/html"]
+    assert 'class="bpi-figure"' in tag and style.THEME in tag and bundle["image/png"] in tag
+    assert 'alt="100.0% of 3 clips right' in tag
+    assert 'class="bpi-figure"' in drawing.animate(clip_of(UCLA), UCLA).data
+
+
+def contrast(color, other="white"):
+    """Contrast of two colours by WCAG."""
+    values = [np.array(to_rgb(c)) for c in (color, other)]
+    linear = [np.where(v <= 0.04045, v / 12.92, ((v + 0.055) / 1.055) ** 2.4) for v in values]
+    dark, light = sorted(v @ [0.2126, 0.7152, 0.0722] for v in linear)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def test_letters_in_part_colours_can_be_read():
+    assert contrast("black") == pytest.approx(21)
+    assert set(style.PART_INK) == set(style.PART_COLORS)
+    assert min(contrast(color) for color in style.PART_INK.values()) >= 4.5
+
+
+def test_scales_are_white_at_even_and_at_zero():
+    norm = style.ratio_norm(np.array([0.01, 1, 2.5]), np.array([1.2]))
+    assert (norm(1), norm.vmax, norm.vmin) == (pytest.approx(0.5), 3, pytest.approx(1 / 3))
+    assert style.ratio_norm(np.array([0.99, 1.01])).vmax == 1.25  # nothing is made of noise
+    assert style.ratio_norm(np.array([1, 7.0])).vmax == 7
+    signed = style.signed_norm(np.array([-3, 1, np.nan]), np.array([2]))
+    assert (signed.vmin, signed.vmax) == (-3, 3)
+    assert style.signed_norm(np.zeros(2)).vmax == 1
+    assert min(style.SIGNED_COLORS(0.5)) > 0.99
 
 
 @pytest.mark.parametrize("head", [None, 3])
@@ -172,7 +201,7 @@ def test_attention_maps_draw_the_weights_with_joint_names(head):
     figure = plots.attention_maps(maps, joints, UCLA, head=head)
     for ax, part in zip(figure.axes, maps):
         expected = maps[part].mean(0) if head is None else maps[part][head]
-        np.testing.assert_allclose(ax.images[0].get_array(), expected)
+        np.testing.assert_allclose(ax.images[0].get_array(), expected * len(joints[part][1]))  # multiples of even
         assert [t.get_text() for t in ax.get_yticklabels()] == [style.short(UCLA.joints[j]) for j in joints[part][0]]
         assert [t.get_text() for t in ax.get_xticklabels()] == [style.short(UCLA.joints[j]) for j in joints[part][1]]
         assert {t for t in texts(ax) if t in maps} == set(maps) - {part}
@@ -181,15 +210,17 @@ def test_attention_maps_draw_the_weights_with_joint_names(head):
         plots.attention_maps(maps, joints, UCLA, head=8)
 
 
-def test_attention_heads_say_how_far_they_spread():
+def test_attention_heads_say_their_entropy():
     maps = attention_of(NTU)
-    maps["leg"][0] = 1 / maps["leg"].shape[-1]
-    figure = plots.attention_heads(maps, joints_of(NTU), NTU, "leg")
-    titles = [ax.get_title() for ax in figure.axes[:8]]
-    assert titles[0] == f"head 1  ≈ {maps['leg'].shape[-1]}.0 joints"
-    np.testing.assert_allclose(figure.axes[5].images[0].get_array(), maps["leg"][5])
+    keys = maps["leg"].shape[-1]
+    figure = plots.attention_heads(maps, joints_of(NTU), NTU, "leg", np.arange(8) / 4)
+    assert [ax.get_title() for ax in figure.axes[:2]] == ["head 1: 0.00 bits", "head 2: 0.25 bits"]
+    assert f"all {keys} joints alike: {np.log2(keys):.2f} bits" in figure.get_suptitle()
+    np.testing.assert_allclose(figure.axes[5].images[0].get_array(), maps["leg"][5] * keys)
+    with pytest.raises(ValueError, match="each of 8 heads, got 3"):
+        plots.attention_heads(maps, joints_of(NTU), NTU, "leg", [1, 2, 3])
     with pytest.raises(ValueError, match="torso, arm, leg"):
-        plots.attention_heads(maps, joints_of(NTU), NTU, "tail")
+        plots.attention_heads(maps, joints_of(NTU), NTU, "tail", np.ones(8))
 
 
 def test_attention_of_other_joints_is_refused():
@@ -197,19 +228,19 @@ def test_attention_of_other_joints_is_refused():
     with pytest.raises(ValueError, match=r"attention of torso must have 3 axes, the last \(9, 20\)"):
         plots.attention_maps(maps, joints_of(NTU), NTU)
     with pytest.raises(ValueError, match="3 axes"):
-        drawing.attention_on_skeleton({"arm": maps["arm"][0]}, joints_of(UCLA), clip_of(UCLA)[0], UCLA)
+        looks.attention_on_skeleton({"arm": maps["arm"][0]}, joints_of(UCLA), clip_of(UCLA)[0], UCLA)
     with pytest.raises(ValueError, match="same parts"):
         plots.attention_maps({**maps, "tail": maps["leg"]}, joints_of(UCLA), UCLA)
 
 
-def test_class_attention_has_a_row_per_class():
+def test_received_attention_has_a_row_per_class():
     joints = joints_of(UCLA)
     per_class = {p: m.mean((1, 2)) for p, m in attention_of(UCLA, clips=(3,)).items()}
-    figure = plots.class_attention(per_class, joints, CLASSES, UCLA)
-    np.testing.assert_allclose(figure.axes[2].images[0].get_array(), per_class["leg"])
+    figure = plots.received_attention(per_class, joints, CLASSES, UCLA)
+    np.testing.assert_allclose(figure.axes[2].images[0].get_array(), per_class["leg"] * len(joints["leg"][1]))
     assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == CLASSES
     with pytest.raises(ValueError, match="2 rows"):
-        plots.class_attention(per_class, joints, CLASSES[:2], UCLA)
+        plots.received_attention(per_class, joints, CLASSES[:2], UCLA)
 
 
 def test_class_counts_count_each_split():

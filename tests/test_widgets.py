@@ -1,51 +1,70 @@
 """The browsers: every control changes what is shown, fast, and an empty choice says so."""
 
 import time
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 from test_plots import attention_of, clip_of, joints_of
 
-from bpilib import widgets
+from bpilib import style, widgets
 from bpilib.skeleton import NTU, UCLA
 
 CLASSES = ["pick up", "sit <down>", "throw"]
 LABELS, PREDICTIONS = np.array([0, 0, 1, 1, 2]), np.array([0, 1, 1, 1, 2])
 
 
-def browser(skeleton=UCLA, **changes):
+class Seen(NamedTuple):
+    """As bpilib.attention.Views, of which the browser takes these."""
+
+    labels: np.ndarray
+    predictions: np.ndarray
+    maps: dict
+    joints: dict
+    bias: np.ndarray | None = None
+    evidence: np.ndarray | None = None
+
+
+def seen(skeleton=UCLA, persons=1, **changes):
+    evidence = np.random.default_rng(0).normal(size=(5, 2, persons, 13, skeleton.num_joints))
+    maps = attention_of(skeleton, clips=(5,))
+    return Seen(LABELS, PREDICTIONS, maps, joints_of(skeleton), np.arange(3.0), evidence)._replace(**changes)
+
+
+def browser(skeleton=UCLA, views=None, persons=1, **changes):
     given = {
-        "clips": [clip_of(skeleton, 6 + k, seed=k) for k in range(5)],
-        "maps": attention_of(skeleton, clips=(5,)),
-        "joints": joints_of(skeleton),
-        "labels": LABELS,
-        "predictions": PREDICTIONS,
+        "views": {"run A": seen(skeleton, persons)} if views is None else views,
+        "clips": [clip_of(skeleton, 6 + k, persons, seed=k) for k in range(5)],
+        "frames": [np.linspace(0, 5 + k, 13).astype(int) for k in range(5)],
         "classes": CLASSES,
         "skeleton": skeleton,
+        "window": 52,
         "names": [f"file{k}" for k in range(5)],
     }
     return widgets.attention_browser(**(given | changes))
 
 
-@pytest.mark.parametrize("skeleton", [UCLA, NTU], ids=lambda s: s.name)
-def test_every_control_changes_the_picture(skeleton):
-    shown = browser(skeleton)
-    assert list(shown.controls) == ["class", "clip", "shown", "part", "head"]
+@pytest.mark.parametrize(("skeleton", "persons"), [(UCLA, 1), (NTU, 2)], ids=["ucla", "ntu"])
+def test_every_control_changes_the_picture(skeleton, persons):
+    shown = browser(skeleton, persons=persons)
+    assert list(shown.controls) == ["run", "class", "clip", "shown", "picture", "part", "head"]
     pictures = [shown.view.value]
     assert bytes(pictures[0]).startswith(b"\x89PNG")
-    for control, value in (("clip", 1), ("part", "leg"), ("head", 4), ("class", 2)):
+    changes = (("clip", 1), ("part", "leg"), ("head", 4), ("class", 2), ("picture", "true"))
+    for control, value in changes:
         shown.controls[control].value = value
         assert shown.view.value not in pictures, control
         pictures.append(shown.view.value)
-    for control, value in (("head", -1), ("part", "torso"), ("class", 0)):
+    for control, value in (("picture", "attention"), ("head", -1), ("part", "torso"), ("class", 0)):
         shown.controls[control].value = value
+    shown.controls["clip"].value = 0
     assert shown.view.value == pictures[0]  # the picture depends on the controls alone
 
 
 def test_the_picture_shows_the_chosen_head_and_clip():
     maps = attention_of(UCLA, clips=(5,))
     maps["arm"][3, 2] = maps["arm"][3, 2][:, ::-1]
-    same, other = browser(), browser(maps=maps)
+    same, other = browser(), browser(views={"run A": seen(maps=maps)})
     for shown in (same, other):
         shown.controls["part"].value = "arm"
         shown.controls["head"].value = 2
@@ -53,6 +72,83 @@ def test_the_picture_shows_the_chosen_head_and_clip():
     for shown in (same, other):
         shown.controls["clip"].value = 3
     assert same.view.value != other.view.value
+
+
+def drawn(monkeypatch, picture, clip):
+    """What the browser asks to be drawn of a clip's evidence."""
+    calls = []
+    real = widgets.evidence
+    monkeypatch.setattr(widgets, "evidence", lambda *a: calls.append(a) or real(*a))
+    shown = browser()
+    shown.controls["picture"].value = picture
+    shown.controls["clip"].value = clip
+    return shown, calls[-1]
+
+
+@pytest.mark.parametrize(("picture", "which", "bias"), [("true", 0, 0.0), ("predicted", 1, 1.0)])
+def test_evidence_for_the_truth_and_for_the_prediction(monkeypatch, picture, which, bias):
+    shown, call = drawn(monkeypatch, picture, 1)  # a "pick up" taken for "sit down"
+    np.testing.assert_array_equal(call[1], seen().evidence[1, which])
+    assert call[2] == bias
+    assert call[6] == f"What speaks for “{CLASSES[which]}”?"
+    assert shown.controls["part"].disabled and shown.controls["head"].disabled
+    shown.controls["picture"].value = "attention"
+    assert not shown.controls["part"].disabled
+
+
+def test_evidence_of_a_mistake_is_a_difference(monkeypatch):
+    shown, call = drawn(monkeypatch, "mistake", 1)
+    evidence = seen().evidence[1]
+    np.testing.assert_allclose(call[1], evidence[1] - evidence[0])
+    assert call[2] == 1.0 and call[7] == "difference of logits"
+    assert call[6] == "What speaks for “sit <down>” more than for “pick up”?"
+    shown.controls["clip"].value = 3
+    assert "Choose a wrong clip" in shown.message.value and shown.view.layout.display == "none"
+    shown.controls["clip"].value = 1
+    assert shown.view.layout.display == ""
+
+
+def test_a_run_is_looked_at_when_it_is_first_chosen():
+    calls = []
+
+    def other():
+        calls.append(1)
+        return seen(predictions=LABELS[::-1])
+
+    shown = browser(views={"run A": seen(), "run B": other})
+    assert calls == []
+    shown.controls["shown"].value = "wrong"
+    assert shown.current == 1
+    shown.controls["run"].value = "run B"
+    assert [i for _, i in shown.controls["clip"].options] == [0, 1, 3, 4] and shown.current == 1
+    shown.controls["run"].value = "run A"
+    shown.controls["run"].value = "run B"
+    assert calls == [1]
+
+
+def test_a_run_that_cannot_be_shown_says_why_and_leaves_the_last_one():
+    def damaged():
+        raise ValueError("best.pt is damaged: train <again>")
+
+    shown = browser(views={"run A": seen(), "run B": damaged, "run C": seen(labels=LABELS[:4])})
+    before = shown.view.value
+    for run, message in (("run B", "best.pt is damaged: train &lt;again&gt;"), ("run C", "5 clips, got 4 labels")):
+        shown.controls["run"].value = run
+        assert f"{run} cannot be shown: " in shown.message.value and message in shown.message.value
+        assert shown.controls["run"].value == "run A" and shown.view.value == before
+    shown.controls["clip"].value = 2
+    assert "cannot be shown" not in shown.message.value
+
+
+def test_views_without_evidence_have_attention_alone():
+    shown = browser(views={"run A": seen(evidence=None)})
+    assert shown.controls["picture"].options == (("attention", "attention"),)
+
+
+def test_pictures_follow_the_theme():
+    shown = browser()
+    assert "bpi-figure" in shown.view._dom_classes
+    assert shown.children[-1].value == style.THEME
 
 
 def test_class_and_verdict_choose_the_clips():
@@ -75,11 +171,15 @@ def test_class_and_verdict_choose_the_clips():
     assert shown.current == 3  # the choice stays where it can
 
 
-def test_a_change_draws_once_and_fast(monkeypatch):
+@pytest.mark.parametrize(("skeleton", "persons"), [(UCLA, 1), (NTU, 2)], ids=["ucla", "ntu"])
+@pytest.mark.parametrize("picture", ["attention", "true"])
+def test_a_change_draws_once_and_fast(monkeypatch, skeleton, persons, picture):
     calls = []
-    draw = widgets.attention_card
-    monkeypatch.setattr(widgets, "attention_card", lambda *a: calls.append(a) or draw(*a))
-    shown = browser()
+    name = "attention_card" if picture == "attention" else "evidence"
+    draw = getattr(widgets, name)
+    monkeypatch.setattr(widgets, name, lambda *a: calls.append(a) or draw(*a))
+    shown = browser(skeleton, persons=persons)
+    shown.controls["picture"].value = picture
     calls.clear()
     spent = []
     for k in (1, 2, 0):
@@ -91,14 +191,18 @@ def test_a_change_draws_once_and_fast(monkeypatch):
 
 
 def test_different_numbers_of_clips_are_refused():
-    with pytest.raises(ValueError, match="5 clips, 4 labels"):
-        browser(labels=LABELS[:4])
-    with pytest.raises(ValueError, match="4 predictions"):
-        browser(predictions=PREDICTIONS[:4])
-    with pytest.raises(ValueError, match="4 maps of torso"):
-        browser(maps=attention_of(UCLA, clips=(4,)))
-    with pytest.raises(ValueError, match="4 axes"):
-        browser(maps=attention_of(UCLA))
+    for views, message in (
+        (seen(labels=LABELS[:4]), "5 clips, got 4 labels in run A"),
+        (seen(predictions=PREDICTIONS[:4]), "4 predictions"),
+        (seen(maps=attention_of(UCLA, clips=(4,))), "4 maps of torso"),
+        (seen(maps=attention_of(UCLA)), "4 axes"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            browser(views={"run A": views})
+    with pytest.raises(ValueError, match="frames of 5 clips, got 2"):
+        browser(frames=[np.zeros(13, int)] * 2)
+    with pytest.raises(ValueError, match="no run to browse"):
+        browser(views={})
 
 
 def test_clip_browser_plays_the_chosen_clip():

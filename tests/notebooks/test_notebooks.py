@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -122,8 +123,12 @@ def test_04_draws_the_attention_and_holds_the_browser(places, trained):
     notebook = run("04_attention", folder, clips=2, **there)
     figures = {p.name for p in (folder / "outputs/synthetic_xview/bpi_joint_seed0/figures").iterdir()}
     assert {"attention_maps.png", "attention_by_class.png", "similarity.png"} <= figures
+    assert {"attention_flow.png", "attention_entropy.png", "attention_by_head.png", "evidence_by_class.png"} <= figures
     assert {f"attention_heads_{part}.png" for part in ("torso", "arm", "leg")} <= figures
-    assert sum(name.startswith("attention_a") for name in figures) == 2
+    for kind in ("attention_a", "evidence_a"):
+        assert sum(name.startswith(kind) for name in figures) == 2
+    gap = float(re.search(r"sum to the logit within (\S+)", printed(notebook))[1])
+    assert gap <= 1e-4
     assert "global: nearest text right for" in printed(notebook)
     widgets = [o for c in notebook.cells for o in c.get("outputs", []) if "widget-view+json" in str(o.get("data", ""))]
     assert len(widgets) == 1
