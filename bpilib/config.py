@@ -89,6 +89,9 @@ class Config:
         "published", "ensemble weights: the published ones, searched on held-out scores, or equal (05)", NOTEBOOK,
         choices=("published", "searched", "equal"),
     )
+    runs: list[str] | None = _param(
+        None, "runs to compare in pairs, the first two in detail; None: one of each setting (07)", NOTEBOOK
+    )
 
     @property
     def run_directory(self) -> Path:

@@ -19,9 +19,9 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 ORDER = """
 files skeleton draws prompts config data.store data.ntu_files data.ntu_text data.ntu_bodies data.ntu data.ntu_build
 data.ucla data.acting data.synthetic data data.intake data.npz data.unpickle data.pickles data.custom
-gcn interaction model losses reference text feeders checkpoint runs evaluate attention trainer train
+gcn interaction model losses reference text feeders checkpoint runs evaluate attention trainer train results compare
 """.split()
-FIGURES = "style drawing heatmaps plots widgets".split()  # arrays in, figures out: only notebooks import them
+FIGURES = "style drawing heatmaps plots comparisons widgets".split()  # arrays in, figures out; for notebooks
 
 
 def name_of(path: Path) -> str:

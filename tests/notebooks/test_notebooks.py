@@ -113,10 +113,26 @@ def test_05_adds_up_what_there_is(places, trained):
     assert (out / "scores.npz").exists()
 
 
+def test_07_compares_the_runs_there_are_and_lists_the_others(places, trained):
+    folder, there = places
+    broken = folder / "outputs/synthetic_xview/bpi_bone_seed7"
+    broken.mkdir()
+    (broken / "config.yaml").write_text("dataset: synthetic\n")
+    notebook = run("07_compare", folder, outputs=there["outputs"])
+    out = folder / "outputs/comparison"
+    assert "bpi_bone_seed7" in (out / "left_out.csv").read_text()
+    figures = {"overview.png", "pairs.png", "agreement.png", "classes.png"}
+    assert {p.name for p in (out / "synthetic_xview").iterdir()} == figures | {"pairs.csv", "classes.csv"}
+    assert pictures(notebook) == 4
+    assert "of 1 pairs," in printed(notebook)
+    one = run("07_compare", folder, outputs=there["outputs"], runs=["bpi_joint_seed0"])
+    assert "nothing to compare yet" in printed(one) and pictures(one) == 1
+
+
 @pytest.mark.parametrize(
     ("name", "first"),
     [("02_train", "01_prepare_data"), ("03_evaluate", "02_train"), ("04_attention", "02_train"),
-     ("05_ensemble", "02_train")],
+     ("05_ensemble", "02_train"), ("07_compare", "02_train")],
 )  # fmt: skip
 def test_missing_input_names_the_notebook_to_run_first(name, first, tmp_path):
     with pytest.raises(papermill.PapermillExecutionError, match=f"{first}.ipynb"):
