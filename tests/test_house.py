@@ -21,6 +21,7 @@ files skeleton draws prompts config data.store data.ntu_files data.ntu_text data
 data.ucla data.acting data.synthetic data data.intake data.npz data.unpickle data.pickles data.custom data.mapping
 data.example
 gcn interaction model losses reference text feeders checkpoint runs evaluate attention trainer train results compare
+report
 """.split()
 FIGURES = "style drawing heatmaps plots comparisons widgets".split()  # arrays in, figures out; for notebooks
 
