@@ -49,6 +49,10 @@ class Config:
     download: bool = _param(False, "fetch NW-UCLA from its published address where raw is missing (01)", PLACE)
     on_error: str = _param("skip", "a bad raw file is left out, or raises (01)", PLACE, "", ("skip", "raise"))
     overwrite: bool = _param(False, "prepare again and replace the store at data (01)", PLACE)
+    tracker: str | None = _param(
+        None, "whose joints the raw clips have; None: NTU's or NW-UCLA's own (08)", PLACE,
+        choices=("mediapipe", "kinect_v1", "kinect_v2", "coco"),
+    )
     data: str | None = _param(None, "prepared store; None: data/prepared/<dataset>", PLACE)
     outputs: str = _param("outputs", "where run directories go", PLACE)
     prompts: str | None = _param(None, "class texts; None: params/prompts/<dataset>.yaml", PLACE)
@@ -72,6 +76,7 @@ class Config:
     clip_pretrained: str = _param("openai", "open_clip pretrained tag, or a local weight file")
     clip_trained: bool = _param(True, "train the CLIP text tower along, as published")
 
+    start_from: str | None = _param(None, "run directory or checkpoint to take the first weights from, where they fit")
     select: str = _param(
         "last", "epoch that best.pt keeps: the last, the best on held-out subjects, or (as published) the best on test",
         choices=("last", "heldout", "test"),

@@ -8,6 +8,7 @@ import io
 import os
 import re
 import sys
+import textwrap
 from dataclasses import dataclass
 from datetime import datetime
 from html import escape
@@ -32,8 +33,8 @@ PAGE = """{% extends 'lab/index.html.j2' %}
 {% block html_head_css %}{{ resources.include_css("static/theme-dark.css")
  | replace('<style type="text/css">', '<style media="(prefers-color-scheme: dark)">') }}
 <style>.jp-RenderedImage img{border-radius:6px} main{max-width:1400px;margin:auto}</style>{% endblock %}
-{% block body_header %}{{ super() }}<p style="margin:12px 90px"><a href="{{ resources.index }}">← all notebooks</a></p>
-{% endblock %}"""
+{% block body_header %}{{ super() }}<p style="margin:12px 90px;font:14px system-ui,sans-serif">
+<a href="{{ resources.index }}">← all notebooks</a></p>{% endblock %}"""
 INDEX = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Executed notebooks</title>
 <meta name="viewport" content="width=device-width, initial-scale=1"><style>
 :root{color-scheme:light dark;--ink:#22262b;--soft:#5b6168;--paper:#fff;--card:#f5f6f8;--line:#d5d9de;--link:#0b5cad}
@@ -47,7 +48,7 @@ background:var(--paper)}h1{margin:0}h2{margin:36px 0 12px;font-size:1.1rem;color
 .card h3 a::after{content:"";position:absolute;inset:0}.card:hover{border-color:var(--link)}
 .card img,.none{display:block;width:100%;height:190px;object-fit:contain;background:#fff}
 .none{display:grid;place-items:center;color:#5b6168}p{margin:4px 0}.soft{color:var(--soft);font-size:.875rem}
-code{font-size:.8125rem;overflow-wrap:anywhere}.bad{color:#c2410c;font-weight:600}
+code{font-size:.8125rem;overflow-wrap:anywhere}.bad{color:#c2410c;font-size:.875rem;overflow-wrap:anywhere}
 @media (prefers-color-scheme:dark){.bad{color:#fb923c}}</style></head><body><h1>Executed notebooks</h1>"""
 
 
@@ -124,9 +125,10 @@ def _describe(notebook: nbformat.NotebookNode, path: Path, date: datetime) -> Pa
     pictures = [out.data["image/png"] for out in outs if "image/png" in out.get("data", {})]
     if ran.get("end_time"):
         date = datetime.fromisoformat(ran["end_time"])
+    fault = textwrap.shorten(errors[0], 160, placeholder=" …") if errors else ""
     return Page(
         path, headings[0] if headings else path.stem, dict(ran.get("parameters", {})), date.astimezone(),
-        ran.get("duration"), errors[0][:200] if errors else "", _thumbnail(pictures[0]) if pictures else None,
+        ran.get("duration"), fault, _thumbnail(pictures[0]) if pictures else None,
     )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from bpilib import checkpoint
 from bpilib.config import Config, pick_device, resolve
 from bpilib.data.store import SkeletonStore
 from bpilib.feeders import Feeder
-from bpilib.files import MissingInputError, write_atomically
+from bpilib.files import MissingInputError, in_project, write_atomically
 from bpilib.model import CTRGCNClassifier, build_model
 from bpilib.prompts import load_prompts
 from bpilib.text import TextEncoder, build_text
@@ -152,6 +152,38 @@ def open_run(config: Config, which: str = "best") -> Run:
     if content["text_digest"] != run.text_digest:
         warnings.warn(f"{config.prompts} has changed since {path} was trained: texts are not those", stacklevel=2)
     return run
+
+
+def start_from(run: Run, place: str | Path) -> str:
+    """Give a new run the weights of a trained one, so far as their names and shapes fit, to be trained on.
+
+    The classifier is taken only from a run on a data set of the same name, whose classes are the same.
+
+    Args:
+        run: from `build`; changed in place.
+        place: run directory (its best.pt) or checkpoint; what is relative lies in the project folder.
+
+    Returns:
+        What was taken and what was not, for people to read.
+
+    Raises:
+        MissingInputError: nothing there.
+        ValueError: damaged; another kind of file; nothing that fits.
+    """
+    path = in_project(place)
+    path = path / "best.pt" if path.suffix != ".pt" else path
+    content = checkpoint.load(path)
+    its = content["config"]
+    skip = "" if its["dataset"] == run.config.dataset else "classifier"
+    taken, left = checkpoint.take_fitting(run.model, content["model"], skip)
+    if run.text is not None and run.text.trained:
+        more, beside = checkpoint.take_fitting(run.text, content["text"])
+        taken, left = taken + more, left + beside
+    of = f"{its['model']} {its['modality']} on {its['dataset']}, width {its['width']}"
+    if not taken:
+        raise ValueError(f"{path} ({of}) has no weights that fit: choose a run of the same model and width")
+    heading = f"started from {path} ({of}): {taken} of {taken + len(left)} tensors taken"
+    return "\n  ".join([heading, *(f"not taken: {line}" for line in left)])
 
 
 def _no_run(config: Config) -> MissingInputError:

