@@ -1,14 +1,22 @@
-"""Class texts of one's own: written, checked, and embedded by what this machine has."""
+"""Data of one's own: class texts written, checked and embedded by what this machine has; one clip classified."""
 
+import dataclasses
 import importlib.util
 import io
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import torch
 
+from bpilib.data.intake import fit_persons
+from bpilib.data.store import Clip, StoreWriter
+from bpilib.evaluate import predict
 from bpilib.files import PARAMS, write_atomically
 from bpilib.prompts import Prompts, digest_of, load_prompts
+from bpilib.runs import Run
 from bpilib.text import SUFFIX, read_embeddings, write_embeddings
 
 SHIPPED = PARAMS / "prompts"
@@ -77,3 +85,27 @@ def embed_prompts(path: str | Path) -> str:
 
 def _lacking(texts: Iterable[str], known: dict[str, np.ndarray]) -> list[str]:
     return [text for text in texts if text not in known]
+
+
+def classify(run: Run, poses: np.ndarray) -> pd.Series:
+    """The probability of each class for one clip, prepared as test clips are.
+
+    Args:
+        run: from `bpilib.runs.open_run`.
+        poses: (L, M, V, 3) of numbers, as the run's data set has them; missing persons are zeros.
+
+    Returns:
+        Probabilities by class name, the highest first.
+
+    Raises:
+        ValueError: another skeleton, numbers that are not finite, no frame.
+    """
+    store, only = run.store, np.zeros(1, np.int64)
+    with tempfile.TemporaryDirectory() as folder:
+        with StoreWriter(Path(folder) / "clip", store.dataset, store.skeleton, store.classes, store.persons) as writer:
+            writer.add(Clip("clip", fit_persons(np.asarray(poses), store.persons)[0], 0))
+            one = writer.finish({run.config.benchmark: {"train": only, "test": only}}, {})
+        alone = dataclasses.replace(run, store=one, _feeders={})
+        logits = predict(run.model, alone.feeder("test"), 1)
+    shares = torch.from_numpy(logits).softmax(1)[0].numpy()
+    return pd.Series(shares, store.classes, name="probability").sort_values(ascending=False, kind="stable")

@@ -20,8 +20,8 @@ ORDER = """
 files skeleton draws prompts config data.store data.ntu_files data.ntu_text data.ntu_bodies data.ntu data.ntu_build
 data.ucla data.acting data.synthetic data data.intake data.npz data.unpickle data.pickles data.custom data.mapping
 data.example
-gcn interaction model losses reference text own feeders checkpoint runs evaluate attention trainer train results compare
-report
+gcn interaction model losses reference text feeders checkpoint runs evaluate attention trainer train own results
+compare report
 """.split()
 FIGURES = "style drawing heatmaps plots comparisons widgets".split()  # arrays in, figures out; for notebooks
 

@@ -5,11 +5,13 @@ import shutil
 
 import numpy as np
 import pytest
-from making import write_embeddings
+from making import synthetic_store, tiny_config, write_embeddings, write_prompts
 
 from bpilib import own
+from bpilib.evaluate import predict
 from bpilib.files import PARAMS
 from bpilib.prompts import load_prompts
+from bpilib.runs import build
 from bpilib.text import MiniLMText, read_embeddings
 
 EXAMPLE = PARAMS / "prompts" / "example.yaml"
@@ -84,3 +86,38 @@ def test_the_encoder_reads_new_texts_where_it_is_installed(tmp_path):
     path.write_text(EXAMPLE.read_text().replace("palms meet", "palms hit"))
     assert "encoded here" in own.embed_prompts(path)
     assert "is current" in own.embed_prompts(path)
+
+
+# --- one clip
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("place")
+    synthetic_store(folder, subjects=1)
+    write_prompts(folder)
+    return folder
+
+
+@pytest.mark.parametrize("changes", [{}, {"model": "ctrgcn", "modality": "bone"}])
+def test_one_clip_is_classified_as_in_the_test_split(place, tmp_path, changes):
+    run = build(tiny_config(place, tmp_path, **changes))
+    logits = predict(run.model, run.feeder("test"), 4)
+    for position in (0, 7):
+        index = run.indices("test")[position]
+        shares = own.classify(run, run.store.sample(index))
+        assert shares.sum() == pytest.approx(1, abs=1e-5) and shares.is_monotonic_decreasing
+        expected = np.exp(logits[position] - logits[position].max())
+        assert shares[run.store.classes].to_numpy() == pytest.approx(expected / expected.sum(), abs=1e-5)
+    assert len(run.store) == 30 and run.store.path.exists()
+
+
+@pytest.mark.parametrize(
+    ("poses", "message"),
+    [(np.ones((5, 1, 25, 3)), "expected poses"), (np.full((5, 1, 20, 3), np.nan), "not finite"),
+     (np.ones((0, 1, 20, 3)), "expected poses")],
+)  # fmt: skip
+def test_what_is_no_clip_of_the_run_is_refused(place, tmp_path, poses, message):
+    run = build(tiny_config(place, tmp_path, model="ctrgcn"))
+    with pytest.raises(ValueError, match=message):
+        own.classify(run, poses)
