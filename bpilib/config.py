@@ -88,6 +88,7 @@ class Config:
 
     checkpoint_minutes: float = _param(10.0, "save within an epoch this often", MACHINE, "minutes")
 
+    clip_file: str | None = _param(None, "raw clip to classify; None: the first test clip (03)", NOTEBOOK)
     clips: int = _param(12, "clips shown one by one (04)", NOTEBOOK, "clips")
     modalities: list[str] | None = _param(None, "streams to ensemble; None: all that have been run (05)", NOTEBOOK)
     weights: str = _param(

@@ -92,7 +92,7 @@ def classify(run: Run, poses: np.ndarray) -> pd.Series:
 
     Args:
         run: from `bpilib.runs.open_run`.
-        poses: (L, M, V, 3) of numbers, as the run's data set has them; missing persons are zeros.
+        poses: (L, M, V, 3) or (L, V, 3) of numbers, as the run's data set has them; missing persons are zeros.
 
     Returns:
         Probabilities by class name, the highest first.
@@ -100,10 +100,11 @@ def classify(run: Run, poses: np.ndarray) -> pd.Series:
     Raises:
         ValueError: another skeleton, numbers that are not finite, no frame.
     """
-    store, only = run.store, np.zeros(1, np.int64)
+    store, only, poses = run.store, np.zeros(1, np.int64), np.asarray(poses)
+    poses = poses[:, None] if poses.ndim == 3 else poses
     with tempfile.TemporaryDirectory() as folder:
         with StoreWriter(Path(folder) / "clip", store.dataset, store.skeleton, store.classes, store.persons) as writer:
-            writer.add(Clip("clip", fit_persons(np.asarray(poses), store.persons)[0], 0))
+            writer.add(Clip("clip", fit_persons(poses, store.persons)[0], 0))
             one = writer.finish({run.config.benchmark: {"train": only, "test": only}}, {})
         alone = dataclasses.replace(run, store=one, _feeders={})
         logits = predict(run.model, alone.feeder("test"), 1)

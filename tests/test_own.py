@@ -106,6 +106,7 @@ def test_one_clip_is_classified_as_in_the_test_split(place, tmp_path, changes):
     for position in (0, 7):
         index = run.indices("test")[position]
         shares = own.classify(run, run.store.sample(index))
+        assert own.classify(run, run.store.sample(index)[:, 0]).equals(shares)
         assert shares.sum() == pytest.approx(1, abs=1e-5) and shares.is_monotonic_decreasing
         expected = np.exp(logits[position] - logits[position].max())
         assert shares[run.store.classes].to_numpy() == pytest.approx(expected / expected.sum(), abs=1e-5)
