@@ -79,10 +79,11 @@ def split_all(files: list[ntu_files.RawFile], lines: bool) -> None:
 
 def measure(what: str, raw: str, jobs: int) -> float:
     """Seconds for all files below `raw`."""
-    from bpilib.data import ntu_text
+    from bpilib.data import ntu_build, ntu_text
 
     ntu_text.compile_now()
     if what == "prepare":
+        ntu_build.FEW = 1  # `jobs` processes for the small set, too, which is otherwise left to one
         out = Path(raw).with_name(f"store_{jobs}")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it is not the whole data set

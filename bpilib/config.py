@@ -17,13 +17,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-import yaml
 
 from bpilib.files import PARAMS, in_project
+from bpilib.recipes import BENCHMARKS, RAW, benchmarks_of, recipe
 from bpilib.skeleton import MODALITIES, MODELS
 
-BENCHMARKS = {"ucla": ("xview",), "synthetic": ("xview",), "ntu60": ("xsub", "xview"), "ntu120": ("xsub", "xset")}
-RAW = {"ucla": "data/NW-UCLA", "synthetic": "data/synthetic", "ntu60": "data/NTU", "ntu120": "data/NTU"}
 # What a parameter changes: the numbers of a run, or only where, how fast and on what it runs.
 RESULT, PLACE, MACHINE, NOTEBOOK = "result", "place", "machine", "notebook"
 
@@ -38,14 +36,16 @@ def _param(default: Any, meaning: str, changes: str = RESULT, unit: str = "", ch
 class Config:
     """A resolved run; make it with `resolve`. The fields' metadata are the parameter table of README."""
 
-    dataset: str = _param("ucla", "data set", choices=tuple(BENCHMARKS))
-    benchmark: str | None = _param(None, "evaluation protocol; None: the data set's first")
+    dataset: str = _param("ucla", f"data set: {', '.join(BENCHMARKS)}, or the name of one of your own")
+    benchmark: str | None = _param(None, "evaluation protocol; None: the first of the store, or of the data set")
     model: str = _param("bpi", "network", choices=MODELS)
     modality: str = _param("joint", "input stream", choices=MODALITIES)
     seed: int = _param(0, "seed of initial weights and of every draw")
     tag: str = _param("", "suffix of the run directory, to keep runs of other settings apart")
 
-    raw: str | None = _param(None, "raw files: folder or zip (01)", PLACE)
+    raw: str | list[str] | None = _param(
+        None, "raw files: folder or zip; or prepared clips: .npz, .pkl, a folder with clips.csv (01)", PLACE
+    )
     download: bool = _param(False, "fetch NW-UCLA from its published address where raw is missing (01)", PLACE)
     on_error: str = _param("skip", "a bad raw file is left out, or raises (01)", PLACE, "", ("skip", "raise"))
     overwrite: bool = _param(False, "prepare again and replace the store at data (01)", PLACE)
@@ -53,9 +53,10 @@ class Config:
         None, "whose joints the raw clips have; None: NTU's or NW-UCLA's own (08)", PLACE,
         choices=("mediapipe", "kinect_v1", "kinect_v2", "coco"),
     )
+    export: str | None = _param(None, "write the clips beside the store, too (01)", PLACE, "", ("npz", "pickle"))
     data: str | None = _param(None, "prepared store; None: data/prepared/<dataset>", PLACE)
     outputs: str = _param("outputs", "where run directories go", PLACE)
-    prompts: str | None = _param(None, "class texts; None: params/prompts/<dataset>.yaml", PLACE)
+    prompts: str | None = _param(None, "class texts; None: <data>.prompts.yaml where 08 wrote it, else params/prompts/<dataset>.yaml", PLACE)
 
     epochs: int | None = _param(None, "length of training", unit="epochs")
     batch_size: int | None = _param(None, "clips of a step", unit="clips")
@@ -169,30 +170,6 @@ def _checked(name: str, value: Any) -> Any:
     return value
 
 
-def _published() -> dict[str, Any]:
-    return yaml.safe_load((PARAMS / "recipes.yaml").read_text())
-
-
-def ensemble_weights(model: str, modalities: list[str]) -> list[float] | None:
-    """Published weights of a model's streams, in the order of `modalities`; None where none were published."""
-    weights = _published()["ensembles"].get(model, {}).get(len(modalities))
-    ordered = sorted(modalities, key=MODALITIES.index)
-    if weights is None or ordered != list(MODALITIES[: len(ordered)]):
-        return None
-    return [float(weights[ordered.index(modality)]) for modality in modalities]
-
-
-def _recipe(chosen: dict[str, Any]) -> dict[str, Any]:
-    """Published hyperparameters of a dataset, benchmark, model and modality."""
-    take: dict[str, Any] = {}
-    for rule in _published()["recipes"]:
-        fits = (chosen[key] in want if isinstance(want, list) else chosen[key] == want
-                for key, want in rule["when"].items())
-        if all(fits):
-            take |= rule["take"]
-    return take
-
-
 def resolve(**given: Any) -> Config:
     """A full configuration from any subset of parameters; the rest as published, or the default.
 
@@ -204,26 +181,42 @@ def resolve(**given: Any) -> Config:
     """
     given = {name: _checked(name, value) for name, value in given.items()}
     values = {name: f.default for name, f in _FIELDS.items()} | given
-    protocols = BENCHMARKS[values["dataset"]]
+    dataset = values["dataset"]
+    values["data"] = str(in_project(values["data"] or f"data/prepared/{dataset}"))
+    raw = values["raw"] or RAW.get(dataset, f"data/{dataset}")
+    values["raw"] = [str(in_project(place)) for place in raw] if isinstance(raw, list) else str(in_project(raw))
+    protocols = benchmarks_of(dataset, values["data"]) or (_own_benchmark(values, bool(given.get("raw"))),)
     values["benchmark"] = values["benchmark"] or protocols[0]
     if values["benchmark"] not in protocols:
         raise ValueError(
             f"parameter benchmark: {values['dataset']} has {', '.join(protocols)}, not {values['benchmark']!r}"
         )
-    for name, value in _recipe(values).items():
+    for name, value in recipe(values).items():
         if values[name] is None:
             values[name] = _checked(name, value)
     if values["test_batch_size"] is None:
         values["test_batch_size"] = values["batch_size"]
     if values["text"] is None:
         values["text"] = "clip" if pick_device(values["device"]).type == "cuda" else "minilm"
-    dataset = values["dataset"]
-    values["raw"] = str(in_project(values["raw"] or RAW[dataset]))
-    values["data"] = str(in_project(values["data"] or f"data/prepared/{dataset}"))
     values["outputs"] = str(in_project(values["outputs"]))
-    values["prompts"] = str(in_project(values["prompts"] or PARAMS / "prompts" / f"{dataset}.yaml"))
+    beside = Path(f"{values['data']}.prompts.yaml")  # as notebook 08 writes it
+    shipped = PARAMS / "prompts" / f"{dataset}.yaml"
+    values["prompts"] = str(in_project(values["prompts"] or (beside if beside.exists() else shipped)))
     _check_values(values)
     return Config(**values)
+
+
+def _own_benchmark(values: dict[str, Any], raw_given: bool) -> str:
+    """The benchmark of a data set of one's own before it is prepared; ValueError where there is nothing to prepare."""
+    dataset = values["dataset"]
+    fit = re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}", dataset) and dataset.lower() not in BENCHMARKS
+    if not fit or not (raw_given or Path(values["raw"]).exists()):
+        raise ValueError(
+            f"parameter dataset: unknown {dataset!r}{nearest(dataset.lower(), BENCHMARKS)} (expected one of "
+            f"{', '.join(BENCHMARKS)}; or a name of your own, of letters, digits, '.', '_' and '-': prepare it with "
+            f"notebook 01, whose parameter raw names its clips. There is no store of it at {values['data']})"
+        )
+    return values["benchmark"] or "split"
 
 
 def _check_values(values: dict[str, Any]) -> None:

@@ -11,10 +11,11 @@ import torch
 from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix
 
-from bpilib.config import MODALITIES, Config, ensemble_weights
+from bpilib.config import MODALITIES, Config
 from bpilib.feeders import Feeder
 from bpilib.files import MissingInputError, write_atomically
 from bpilib.model import CTRGCNClassifier
+from bpilib.recipes import ensemble_weights
 from bpilib.runs import Run, open_run
 
 

@@ -1,6 +1,8 @@
 """Fixtures shared by the tests: numbers of the published implementation, and small stores."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -53,5 +55,22 @@ def make_store(tmp_path_factory):
             for number, (poses, label) in enumerate(zip(clips, labels)):
                 writer.add(Clip(f"clip{number}", poses, int(label)))
             return writer.finish({"all": {"train": np.arange(len(clips))}}, {})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory):
+    """made("ntu60", 60, 7): a folder of made raw files, made once."""
+    folders = {}
+
+    def make(which, count=60, seed=7):
+        key = (which, count, seed)
+        if key not in folders:
+            out = tmp_path_factory.mktemp("raw") / which
+            command = [sys.executable, Path(__file__).with_name("make_raw_ntu.py"), out, "--set", which]
+            subprocess.run([*command, "--count", str(count), "--seed", str(seed)], check=True, capture_output=True)
+            folders[key] = out
+        return folders[key]
 
     return make

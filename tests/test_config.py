@@ -6,14 +6,17 @@ import itertools
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
 
 from bpilib import config as config_module
-from bpilib.config import BENCHMARKS, Config, ensemble_weights, from_notebook, parameter_table, pick_device, resolve
+from bpilib.config import BENCHMARKS, Config, from_notebook, parameter_table, pick_device, resolve
+from bpilib.data.store import Clip, StoreWriter
 from bpilib.files import PARAMS, PROJECT
 from bpilib.model import build_model
+from bpilib.recipes import ensemble_weights
 from bpilib.skeleton import MODALITIES, NTU, UCLA
 
 J, B, JM, BM = MODALITIES
@@ -69,7 +72,7 @@ def test_what_is_given_wins_over_the_recipe():
 def test_nothing_is_left_open_but_what_may_be():
     for dataset, model in itertools.product(BENCHMARKS, ("bpi", "gap", "ctrgcn")):
         c = resolve(dataset=dataset, model=model)
-        assert {name for name, value in c.settings().items() if value is None} <= {"k", "modalities"}
+        assert {name for name, value in c.settings().items() if value is None} <= {"k", "modalities", "export"}
         assert c.benchmark == BENCHMARKS[dataset][0]
 
 
@@ -101,7 +104,7 @@ def test_an_unknown_name_is_refused_with_the_nearest_known_one(name, near):
 
 @pytest.mark.parametrize(
     ("name", "value", "near", "expected"),
-    [("dataset", "uclaa", "ucla", "ntu120"), ("model", "bpl", "bpi", "ctrgcn"),
+    [("dataset", "uclaa", "ucla", "ntu120"), ("dataset", "NTU60", "ntu60", "ucla"), ("model", "bpl", "bpi", "ctrgcn"),
      ("modality", "joint motion", "joint_motion", "bone_motion"), ("text", "clipp", "clip", "minilm"),
      ("schedule", "cosin", "cosine", "step"), ("select", "tests", "test", "heldout"),
      ("precision", "float32", "", "fp32"), ("weights", "equals", "equal", "searched")],
@@ -211,6 +214,58 @@ def test_relative_paths_lie_in_the_project_from_any_working_directory(tmp_path, 
     assert (c.outputs, c.data) == (str(tmp_path), str(tmp_path / "d"))
     assert c.raw == str(PROJECT / "data/NTU") and c.prompts == str(PARAMS / "prompts/ntu120.yaml")
     assert resolve(outputs="~/x").outputs == str(Path.home() / "x")
+
+
+def test_raw_can_be_several_places():
+    c = resolve(dataset="ntu60", raw=["a.npz", "/b.npz"])
+    assert c.raw == [str(PROJECT / "a.npz"), "/b.npz"]
+
+
+# --- a data set of one's own
+
+
+@pytest.fixture
+def own(tmp_path):
+    """The parameters of a data set of one's own that is prepared, with a benchmark "half" and another."""
+    with StoreWriter(tmp_path / "store", "own", UCLA, ["wave"]) as writer:
+        writer.add(Clip("clip", np.ones((3, 1, 20, 3), np.float32), 0))
+        writer.finish({name: {"train": [0], "test": []} for name in ("half", "other")}, {})
+    return {"dataset": "own", "data": str(tmp_path / "store")}
+
+
+def test_benchmarks_of_ones_own_come_from_its_store(own):
+    assert resolve(**own).benchmark == "half" and resolve(**own, benchmark="other").benchmark == "other"
+    with pytest.raises(ValueError, match="benchmark: own has half, other, not 'xsub'"):
+        resolve(**own, benchmark="xsub")
+    assert resolve(**own).prompts == str(PARAMS / "prompts/own.yaml")
+    manifest = Path(own["data"]) / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"own"', '"ntu60"'))
+    assert resolve(**own | {"dataset": "ntu60"}).benchmark == "half"  # imported from a file of one benchmark
+    assert resolve(**own | {"dataset": "ntu120"}).benchmark == "xsub"  # opening it says that it is another's
+    manifest.write_text("{")
+    assert resolve(**own | {"dataset": "ntu60"}).benchmark == "xsub"
+
+
+def test_a_data_set_of_ones_own_is_known_by_its_store_or_its_raw_clips(own, tmp_path):
+    missing = {"dataset": "own", "data": str(tmp_path / "none")}
+    with pytest.raises(ValueError, match=r"unknown 'own' .*or a name of your own.*no store of it at .*none"):
+        resolve(**missing)
+    c = resolve(**missing, raw=str(tmp_path))
+    assert (c.benchmark, c.raw) == ("split", str(tmp_path))
+    assert resolve(**missing, raw="x", benchmark="a").benchmark == "a"
+
+
+@pytest.mark.parametrize("name", ["NTU60", "my data", "../x", "", ".own", "a" * 65])
+def test_names_that_are_none_for_a_data_set(name, tmp_path):
+    with pytest.raises(ValueError, match="parameter dataset: unknown"):
+        resolve(dataset=name, raw=str(tmp_path))
+
+
+@pytest.mark.parametrize("model", ["bpi", "gap", "ctrgcn"])
+def test_ones_own_data_set_has_a_recipe(own, model):
+    c = resolve(**own, model=model)
+    assert {name for name, value in c.settings().items() if value is None} <= {"k", "modalities", "export"}
+    assert c.steps[-1] < c.epochs and c.batch_size == c.test_batch_size == 64
 
 
 def test_defaults_of_places():

@@ -156,7 +156,7 @@ def test_bad_files_are_left_out_and_listed(tmp_path, name):
     content, what = BAD_FILES[name]
     clips = {"good": poses(5, 25, 3), name: content}
     folder = write(tmp_path / "raw", ["good,wave,1,train", f"{name},wave,1,test"], clips)
-    with pytest.warns(UserWarning, match=rf"1 problems .*\n  {name}\.npy: "):
+    with pytest.warns(UserWarning, match=rf"1 problem, .*\n  {name}\.npy: "):
         store = load(folder)
     assert store.names.tolist() == ["good"] and not len(store.split("split", "test"))
     (problem,) = store.problems()

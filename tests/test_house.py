@@ -17,11 +17,12 @@ MODULES = sorted((ROOT / "bpilib").rglob("*.py"))
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # Each module may import from the modules before it in this list, and from none after it.
 ORDER = """
-files skeleton draws prompts config data.store data.ntu_files data.ntu_text data.ntu_bodies data.ntu data.ntu_build
-data.ucla data.acting data.synthetic data data.intake data.npz data.unpickle data.pickles data.custom data.mapping
-data.example
-gcn interaction model losses reference text feeders checkpoint runs evaluate attention trainer train own results
-compare report
+files skeleton draws prompts recipes config
+data.store data.ntu_files data.ntu_text data.ntu_bodies data.ntu data.ntu_build data.ucla data.acting data.synthetic
+data.intake data.npz data.unpickle data.pickles data.custom data
+data.mapping data.example
+gcn interaction model losses reference text feeders checkpoint runs evaluate attention trainer train
+own results compare report
 """.split()
 FIGURES = "style drawing heatmaps plots comparisons widgets".split()  # arrays in, figures out; for notebooks
 

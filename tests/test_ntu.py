@@ -42,23 +42,6 @@ def class_names(monkeypatch, class_file):
     monkeypatch.setattr(ntu, "CLASSES", class_file)
 
 
-@pytest.fixture(scope="session")
-def made(tmp_path_factory):
-    """made("ntu60", 60, 7): a folder of made raw files, made once."""
-    folders = {}
-
-    def make(which, count=60, seed=7):
-        key = (which, count, seed)
-        if key not in folders:
-            out = tmp_path_factory.mktemp("raw") / which
-            command = [sys.executable, HERE / "make_raw_ntu.py", out, "--set", which]
-            subprocess.run([*command, "--count", str(count), "--seed", str(seed)], check=True, capture_output=True)
-            folders[key] = out
-        return folders[key]
-
-    return make
-
-
 @pytest.fixture
 def few(made, tmp_path):
     """A copy of 12 raw files of NTU60, to be spoilt."""
@@ -194,7 +177,7 @@ def test_every_malformed_file_is_listed_with_its_reason_or_harmless(made, tmp_pa
     raw = made("bad", 0, 10)
     with pytest.warns(UserWarning) as caught:
         store = prepare("ntu60", raw=raw, out=tmp_path / "store", progress=False, n_jobs=1)
-    assert "56 files were left out (all of them in" in str(caught[0].message)
+    assert "56 problems, 56 left out (all of them in" in str(caught[0].message)
     listed = json.loads((raw / "manifest.json").read_text())["files"]
     cases = {entry["name"] + ".skeleton": entry["case"] for entry in listed}
     with (store.path / "problems.csv").open(newline="") as file:

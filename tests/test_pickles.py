@@ -112,7 +112,7 @@ def test_more_persons_than_the_skeleton_has(tmp_path):
     empty = annotation("empty", persons=4, seed=1)
     empty["keypoint"][[0, 2]] = 0
     path = save(tmp_path / "p.pkl", [crowd, empty])
-    with pytest.warns(UserWarning, match="1 problems"):
+    with pytest.warns(UserWarning, match="1 problem,"):
         store = load(path, tmp_path / "store")
     np.testing.assert_array_equal(store.sample(0), crowd["keypoint"][[1, 3]].transpose(1, 0, 2, 3))
     np.testing.assert_array_equal(store.sample(1), empty["keypoint"][[1, 3]].transpose(1, 0, 2, 3))
@@ -146,7 +146,7 @@ def test_bad_annotations_are_left_out_and_listed(tmp_path, what):
     bad = annotation("bad", 0)
     BAD[what](bad)
     path = save(tmp_path / "p.pkl", [annotation("one"), bad, annotation("two", 2)])
-    with pytest.warns(UserWarning, match="1 problems"):
+    with pytest.warns(UserWarning, match="1 problem,"):
         store = load(path, tmp_path / "store")
     assert store.names.tolist() == ["one", "two"] and store.split("xsub", "train").tolist() == [0, 1]
     (problem,) = store.problems()

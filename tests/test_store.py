@@ -307,6 +307,24 @@ def test_an_existing_store_is_not_replaced_unasked(out):
     assert contents(out) == before and [p.name for p in out.parent.iterdir()] == ["store"]
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_is_no_store_is_never_replaced(out, overwrite):
+    out.mkdir(parents=True)
+    StoreWriter(out, "ucla", UCLA, CLASSES, overwrite=overwrite)  # empty: may be filled
+    (out / "thesis.txt").write_text("all there is")
+    (out / "manifest.json").write_text("{}")  # others have such files, too
+    with pytest.raises(ValueError, match=r"exists already: choose another folder; it holds no store"):
+        StoreWriter(out, "ucla", UCLA, CLASSES, overwrite=overwrite)
+    with pytest.raises(ValueError, match="it holds no store"):
+        StoreWriter(out / "thesis.txt", "ucla", UCLA, CLASSES, overwrite=overwrite)
+    assert contents(out) == {"thesis.txt": b"all there is", "manifest.json": b"{}"}
+
+
+def test_an_empty_folder_is_filled(out):
+    out.mkdir(parents=True)
+    assert len(write(out)) == len(CLIPS)
+
+
 def test_overwriting_keeps_the_old_store_until_the_new_one_is_whole(out):
     old = write(out)
     before = contents(out)

@@ -262,7 +262,7 @@ def test_a_bad_file_is_left_out_counted_and_named_with_the_reason(tmp_path, kind
         store = prepare("ucla", raw=raw, out=tmp_path / "store", progress=False)
     said = [str(warning.message) for warning in caught]
     assert len(said) == 2 and "1 clips, but ucla has 1484" in said[1]
-    assert said[0].startswith("1 files were left out") and "problems.csv" in said[0]
+    assert "1 problem, 1 left out" in said[0] and "problems.csv" in said[0]
     assert f"{VICTIM}.json: " in said[0]
     (problem,) = store.problems()
     assert problem.file == f"{VICTIM}.json" and problem.what in said[0] and problem.done == "left out"
@@ -293,7 +293,7 @@ def test_an_unknown_view_is_left_out_by_name_and_not_trained_on(tmp_path, view):
 
 def test_many_bad_files_are_counted_and_the_first_ten_shown(tmp_path):
     raw = write_folder(tmp_path / "raw", good_json() | dict.fromkeys(sorted(GOOD)[:13], b"{"))
-    with pytest.warns(UserWarning, match="13 files were left out") as caught:
+    with pytest.warns(UserWarning, match="13 problems, 13 left out") as caught:
         store = ready(raw, tmp_path / "store")
     message = str(caught[0].message)
     assert message.count(".json: ") == 10 and "and 3 more" in message

@@ -8,27 +8,28 @@ A label is a class name or its number from 0; a split is train, test or empty; a
 """
 
 import csv
+import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from tqdm.auto import tqdm
 
-from bpilib.data.intake import MAX_BYTES, Intake, fit_persons, source_of
+from bpilib.data.intake import CLASSES, MAX_BYTES, Intake, class_names, fit_persons, skeleton_of, source_of
 from bpilib.data.store import Clip, SkeletonStore
 from bpilib.files import MissingInputError
-from bpilib.skeleton import Skeleton
+from bpilib.skeleton import SKELETONS, Skeleton
 
-LIST, CLASSES = "clips.csv", "classes.txt"
+LIST = "clips.csv"
+JOINTS = tuple(skeleton.num_joints for skeleton in SKELETONS.values())
 HOW = "expected clips.csv with the columns name,label,subject,split, and a .npy file for each name"
-MAX_CLASSES = 10_000
 
 
 def import_folder(
     folder: str | Path,
     out: str | Path,
     dataset: str,
-    skeleton: Skeleton,
+    skeleton: Skeleton | None = None,
     classes: Iterable[str] | None = None,
     benchmark: str = "split",
     *,
@@ -44,7 +45,7 @@ def import_folder(
         folder: clips.csv, the clips it names (also in folders below), and maybe classes.txt.
         out: folder of the store.
         dataset: name of the data set.
-        skeleton: NTU or UCLA, whose joints the clips have.
+        skeleton: NTU or UCLA, whose joints the clips have; None: by the number of joints.
         classes: class names in label order; else those of classes.txt; else the labels of clips.csv, sorted, or
             "class 0" and so on where all of them are numbers.
         benchmark: name of the one evaluation protocol, the column split.
@@ -60,9 +61,9 @@ def import_folder(
     if not (folder / LIST).is_file():
         raise MissingInputError(f"no {LIST} in {folder}: {HOW}")
     rows = list(_rows(folder / LIST))
-    names = _classes(folder, rows, classes)
-    files = [folder / LIST, *sorted(folder.rglob("*.npy"))]
-    unnamed = {path.relative_to(folder).as_posix(): None for path in files[1:]}
+    names = class_names(folder, ((row["label"] or "").strip() for _, row in rows), classes)
+    skeleton = skeleton or _skeleton(folder, rows)
+    unnamed = {path.relative_to(folder).as_posix(): None for path in sorted(folder.rglob("*.npy"))}
     with Intake(out, dataset, skeleton, names, on_error, overwrite) as writer:
         parts: dict[str, list[int]] = {"train": [], "test": []}
         seen: set[str] = set()
@@ -82,7 +83,7 @@ def import_folder(
                 numbers = {key: _number(key, row.get(key, "")) for key in ("subject", "camera", "setup")}
                 label = _label(row["label"].strip(), names)
                 place = (f"{name}.npy", 0)
-                poses, dropped = fit_persons(_load(path, skeleton.num_joints), skeleton.persons)
+                poses, dropped = fit_persons(_load(path, (skeleton.num_joints,)), skeleton.persons)
                 index = writer.take(Clip(name, poses, label, **numbers))
             except (ValueError, OSError) as error:
                 writer.refuse(place[0], error, place[1])
@@ -92,7 +93,18 @@ def import_folder(
                 parts[part].append(index)
         for name in unnamed:
             writer.refuse(name, f"not named in {LIST}")
-        return writer.finish({benchmark: parts}, source_of(*files))
+        return writer.finish({benchmark: parts}, folder_source(folder))
+
+
+def folder_source(folder: Path) -> dict[str, object]:
+    """What a store of a folder is made of: names and sizes of all files, and what the lists say.
+
+    Raises:
+        MissingInputError: no clips.csv.
+    """
+    lists = [path for path in (folder / LIST, folder / CLASSES) if path.name == LIST or path.is_file()]
+    source = source_of(*lists, *sorted(path for path in folder.rglob("*.npy") if path.is_file()))
+    return source | {"lists": hashlib.sha256(b"\0".join(path.read_bytes() for path in lists)).hexdigest()}
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
@@ -109,25 +121,16 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
         raise ValueError(f"{path}: {error}; {HOW}") from error
 
 
-def _classes(folder: Path, rows: list[tuple[int, dict[str, str]]], classes: Iterable[str] | None) -> list[str]:
-    """The class names: given, of classes.txt, or of the labels."""
-    labels = {(row["label"] or "").strip() for _, row in rows} - {""}
-    if classes is not None:
-        names = list(classes)
-    elif (folder / CLASSES).is_file():
-        lines = (folder / CLASSES).read_text(encoding="utf-8-sig").splitlines()
-        names = [line.strip() for line in lines if line.strip()]
-    elif all(label.isdecimal() for label in labels):
-        last = max((int(label) for label in labels), default=0)
-        names = [f"class {i}" for i in range(min(last, MAX_CLASSES) + 1)]
-    else:
-        names = sorted(labels)
-    if not names or len(set(names)) < len(names) or len(names) > MAX_CLASSES:
-        raise ValueError(
-            f"{folder}: expected 1 to {MAX_CLASSES} different class names, got {len(names)}, {len(set(names))} of them "
-            f"different; write them into {CLASSES}, one a line"
-        )
-    return names
+def _skeleton(folder: Path, rows: list[tuple[int, dict[str, str]]]) -> Skeleton:
+    """That of the first clip that can be read."""
+    wrong: object = "it names none"
+    for _, row in rows:
+        try:
+            path = _path(folder, (row["name"] or "").removesuffix(".npy"))
+            return skeleton_of(_load(path, JOINTS).shape[2], path)
+        except (ValueError, OSError) as error:
+            wrong = error
+    raise ValueError(f"{folder / LIST}: no clip of it can be read ({wrong}): {HOW}")
 
 
 def _path(folder: Path, name: str) -> Path:
@@ -152,8 +155,8 @@ def _label(text: str, classes: list[str]) -> int:
     raise ValueError(f"label: expected the name of one of the {len(classes)} classes or its number, got {text[:50]!r}")
 
 
-def _load(path: Path, joints: int) -> np.ndarray:
-    """A `.npy` to (L, M, V, 3)."""
+def _load(path: Path, joints: tuple[int, ...]) -> np.ndarray:
+    """A `.npy` to (L, M, V, 3), V one of `joints`."""
     if not path.is_file():
         raise ValueError("no such file")
     if path.stat().st_size > MAX_BYTES:
@@ -164,6 +167,7 @@ def _load(path: Path, joints: int) -> np.ndarray:
         raise ValueError(f"not a .npy file of numbers ({error})") from error
     if not isinstance(poses, np.ndarray) or poses.dtype.kind not in "fiu":
         raise ValueError(f"expected a .npy file of numbers, got {getattr(poses, 'dtype', 'an npz')}")
-    if poses.ndim not in (3, 4) or poses.shape[-2:] != (joints, 3) or 0 in poses.shape:
-        raise ValueError(f"expected (L, {joints}, 3) or (L, M, {joints}, 3) with L of at least 1, got {poses.shape}")
+    if poses.ndim not in (3, 4) or poses.shape[-1] != 3 or poses.shape[-2] not in joints or 0 in poses.shape:
+        v = "/".join(map(str, joints))
+        raise ValueError(f"expected (L, {v}, 3) or (L, M, {v}, 3) with L of at least 1, got {poses.shape}")
     return poses[:, None] if poses.ndim == 3 else poses

@@ -1,4 +1,4 @@
-"""What the imports of other formats share: taking clips, listing what could not be taken, fitting persons."""
+"""What preparing and importing share: taking clips, saying what could not be taken, fitting skeleton and persons."""
 
 import re
 import warnings
@@ -8,9 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from bpilib.data.store import Clip, Problem, SkeletonStore, StoreWriter
-from bpilib.skeleton import Skeleton
+from bpilib.files import MissingInputError
+from bpilib.skeleton import SKELETONS, Skeleton
 
+CLASSES = "classes.txt"
 MAX_BYTES = 64 << 20  # of one clip; the largest real one has 0.2 MB
+MAX_CLASSES = 10_000
 
 
 class Intake(StoreWriter):
@@ -63,23 +66,72 @@ class Intake(StoreWriter):
             if not re.fullmatch(r"[\w.-]+", benchmark):
                 raise ValueError(f"a benchmark needs a name of letters, digits, _ . and -, got {benchmark!r}")
         store = super().finish(splits, source)
-        if self.problems:
-            lines = "\n".join(f"  {p.file}{f', {p.line}' if p.line else ''}: {p.what}" for p in self.problems[:10])
-            more = f"\n  ... and {len(self.problems) - 10} more" if len(self.problems) > 10 else ""
-            warnings.warn(
-                f"{len(self.problems)} problems (all of them in {store.path / 'problems.csv'}):\n{lines}{more}",
-                stacklevel=3,
-            )
+        warn_of_problems(store)
         return store
 
 
+def warn_of_problems(store: SkeletonStore) -> None:
+    """Say loudly what could not be taken as it was when a store was made."""
+    problems = store.problems()
+    if not problems:
+        return
+    left_out = sum(problem.done == "left out" for problem in problems)
+    lines = [f"  {p.file}{f', line {p.line}' if p.line else ''}: {p.what}: {p.done}" for p in problems[:10]]
+    lines += [f"  ... and {len(problems) - 10:,} more"] if len(problems) > 10 else []
+    count = f"{len(problems):,} problem{'s' * (len(problems) != 1)}"
+    where = store.path / "problems.csv"
+    warnings.warn(f"{count}, {left_out:,} left out (all of them in {where}):\n" + "\n".join(lines), stacklevel=3)
+
+
 def source_of(*paths: Path) -> dict[str, object]:
-    """What a store is made of: names and sizes."""
+    """What a store is made of: names and sizes.
+
+    Raises:
+        MissingInputError: one of them is not there.
+    """
+    for path in paths:
+        if not path.is_file():
+            raise MissingInputError(f"no raw data at {path}")
     return {
         "name": ", ".join(path.name for path in paths[:2]),
         "files": len(paths),
         "bytes": sum(path.stat().st_size for path in paths),
     }
+
+
+def skeleton_of(joints: int, where: object) -> Skeleton:
+    """The skeleton that has so many joints; ValueError that says where there are others."""
+    for skeleton in SKELETONS.values():
+        if skeleton.num_joints == joints:
+            return skeleton
+    known = " or ".join(f"{skeleton.num_joints} joints ({name})" for name, skeleton in SKELETONS.items())
+    raise ValueError(f"{where}: expected {known}, got {joints}")
+
+
+def class_names(folder: Path, labels: Iterable[str], classes: Iterable[str] | None) -> list[str]:
+    """Class names in label order: those given; else those of classes.txt in `folder`, one a line; else the labels,
+    sorted, or "class 0" and so on where all of them are numbers.
+
+    Raises:
+        ValueError: none, too many, or one of them twice.
+    """
+    labels = {*labels} - {""}
+    if classes is not None:
+        names = list(classes)
+    elif (folder / CLASSES).is_file():
+        lines = (folder / CLASSES).read_text(encoding="utf-8-sig").splitlines()
+        names = [line.strip() for line in lines if line.strip()]
+    elif all(label.isdecimal() for label in labels):
+        last = max((int(label) for label in labels), default=0)
+        names = [f"class {i}" for i in range(min(last, MAX_CLASSES) + 1)]
+    else:
+        names = sorted(labels)
+    if not names or len(set(names)) < len(names) or len(names) > MAX_CLASSES:
+        raise ValueError(
+            f"{folder}: expected 1 to {MAX_CLASSES} different class names, got {len(names)}, {len(set(names))} of them "
+            f"different; write them into {CLASSES}, one a line"
+        )
+    return names
 
 
 def fit_persons(poses: np.ndarray, persons: int) -> tuple[np.ndarray, int]:

@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from bpilib.data.custom import CLASSES, HOW, LIST
+from bpilib.data.custom import HOW, LIST
+from bpilib.data.intake import CLASSES
 from bpilib.files import MissingInputError, write_atomically
 from bpilib.skeleton import NTU, UCLA
 

@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
-from bpilib.data.intake import MAX_BYTES, Intake, source_of
+from bpilib.data.intake import MAX_BYTES, Intake, class_names, source_of
 from bpilib.data.store import Clip, SkeletonStore
 from bpilib.files import MissingInputError, write_atomically
-from bpilib.skeleton import NTU, Skeleton
+from bpilib.skeleton import NTU, SKELETONS, Skeleton
 
 PARTS = ("train", "test")
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
@@ -75,22 +75,34 @@ class _Rows:
                 yield row
 
 
-def _open(path: Path, stack: ExitStack, columns: int, classes: int) -> dict[str, tuple[_Rows, _Rows]]:
-    """part → (x, y) of an npz, their shapes checked; the file is closed with the stack."""
+def _open(path: Path, stack: ExitStack) -> dict[str, tuple[_Rows, _Rows]]:
+    """part → (x, y) of an npz; the file is closed with the stack."""
     if not path.is_file():
         raise MissingInputError(f"no file {path}: expected an npz with x_train, y_train, x_test and y_test")
     with _reading(path):
         archive = stack.enter_context(zipfile.ZipFile(path))
-        parts = {part: (_Rows(archive, f"x_{part}"), _Rows(archive, f"y_{part}")) for part in PARTS}
-        for part, (x, y) in parts.items():
-            if len(x.shape) != 3 or x.shape[2] != columns or not x.shape[1] or x.dtype.kind != "f":
-                raise ValueError(f"x_{part}: expected (n, T, {columns}) floats, got {x.shape} {x.dtype}")
-            if y.shape != (x.shape[0], classes):
-                raise ValueError(
-                    f"y_{part}: expected ({x.shape[0]}, {classes}), one-hot: a row for each of x_{part}, a column for "
-                    f"each class; got {y.shape}"
-                )
-    return parts
+        return {part: (_Rows(archive, f"x_{part}"), _Rows(archive, f"y_{part}")) for part in PARTS}
+
+
+def _check(parts: dict[str, tuple[_Rows, _Rows]], columns: int, classes: int) -> None:
+    """Whether the arrays have the shapes expected."""
+    for part, (x, y) in parts.items():
+        if len(x.shape) != 3 or x.shape[2] != columns or not x.shape[1] or x.dtype.kind != "f":
+            raise ValueError(f"x_{part}: expected (n, T, {columns}) floats, got {x.shape} {x.dtype}")
+        if y.shape != (x.shape[0], classes):
+            raise ValueError(
+                f"y_{part}: expected ({x.shape[0]}, {classes}), one-hot: a row for each of x_{part}, a column for "
+                f"each class; got {y.shape}"
+            )
+
+
+def _skeleton(columns: int) -> Skeleton:
+    """The skeleton whose clips have so many columns."""
+    for skeleton in SKELETONS.values():
+        if skeleton.persons * skeleton.num_joints * 3 == columns:
+            return skeleton
+    known = " or ".join(f"{s.persons * s.num_joints * 3} ({name})" for name, s in SKELETONS.items())
+    raise ValueError(f"x_train: expected (n, T, M·V·3) with {known} columns, got {columns}")
 
 
 def _label(row: np.ndarray) -> int | None:
@@ -103,8 +115,8 @@ def import_npz(
     files: dict[str, str | Path],
     out: str | Path,
     dataset: str,
-    classes: Iterable[str],
-    skeleton: Skeleton = NTU,
+    classes: Iterable[str] | None = None,
+    skeleton: Skeleton | None = NTU,
     *,
     on_error: str = "skip",
     overwrite: bool = False,
@@ -119,8 +131,10 @@ def import_npz(
         files: benchmark → npz, e.g. {"xsub": "NTU60_CS.npz", "xview": "NTU60_CV.npz"}. Files of the same clips in
             different splits become one store: clips are recognised by the SHA-256 of their frames, and their label.
         out: folder of the store.
-        dataset, classes: name of the data set, and its K class names in label order.
-        skeleton: V and M of the columns.
+        dataset: name of the data set.
+        classes: its K class names in label order; None: those of classes.txt beside the first file, else "class 0" and
+            so on.
+        skeleton: V and M of the columns; None: by their number.
         on_error: "skip" leaves a bad clip out, lists it in problems.csv (file: x_train or x_test; line: row, from 1)
             and warns; "raise" raises.
         overwrite: replace a store at `out` once the new one is whole.
@@ -133,11 +147,17 @@ def import_npz(
     paths = {benchmark: Path(path) for benchmark, path in files.items()}
     if not paths:
         raise ValueError("files: expected at least one benchmark and its npz, e.g. {'xsub': 'NTU60_CS.npz'}")
-    classes = list(classes)
-    shape = (skeleton.persons, skeleton.num_joints, 3)
     apart = "import each file into a store of its own"
     with ExitStack() as stack:
-        opened = {b: _open(path, stack, math.prod(shape), len(classes)) for b, path in paths.items()}
+        opened = {b: _open(path, stack) for b, path in paths.items()}
+        first, (x, y) = next(iter(paths.values())), next(iter(opened.values()))["train"]
+        with _reading(first):
+            skeleton = skeleton or _skeleton(x.shape[-1])
+        shape = (skeleton.persons, skeleton.num_joints, 3)
+        classes = class_names(first.parent, [str(y.shape[-1] - 1)], classes)
+        for benchmark, parts in opened.items():
+            with _reading(paths[benchmark]):
+                _check(parts, math.prod(shape), len(classes))
         totals = {b: sum(x.shape[0] for x, _ in parts.values()) for b, parts in opened.items()}
         if len(set(totals.values())) > 1:
             raise ValueError(f"the files do not hold the same clips, their counts differ ({totals}): {apart}")
@@ -163,7 +183,6 @@ def import_npz(
                         if index is None:
                             writer.refuse(place[0], f"the clip was left out of {next(iter(paths))} already", place[1])
                     else:
-                        first = paths[next(iter(paths))]
                         raise ValueError(
                             f"{paths[benchmark]}: row {row} of x_{part} (label {label}) is not among the clips of "
                             f"{first}, so they do not hold the same clips: {apart}"

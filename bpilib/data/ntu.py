@@ -152,16 +152,24 @@ def listing(dataset: str, raw: str | Path | Sequence[str | Path]) -> Listing:
     return listed
 
 
-def differences(store: SkeletonStore, listed: Listing) -> str:
-    """By how many clips, and which, a store's splits differ from the published sizes; empty: in none."""
+def differences(store: SkeletonStore, listed: Listing | None = None) -> str:
+    """By how many clips, and which, a store's splits differ from the published sizes; empty: in none.
+
+    Args:
+        store: of NTU60 or NTU120; of benchmarks that it does not have, nothing is said.
+        listed: the raw files it was made of; None: it was imported.
+    """
     lines = []
     for benchmark, sizes in SIZES[store.dataset].items():
-        for part, published in zip(("train", "test"), sizes):
+        for part, published in zip(("train", "test"), sizes) if benchmark in store.benchmarks else ():
             count = len(store.split(benchmark, part))
             if count != published:
                 lines.append(f"  {benchmark} {part}: {count:,} clips, published {published:,} ({count - published:+,})")
     if not lines:
         return ""
+    differ = f"{store.dataset} differs from the published splits, accuracies will not compare:\n"
+    if listed is None:
+        return differ + "\n".join(lines)
     left_out = [problem.file for problem in store.problems() if problem not in listed.problems]
     published = sum(SIZES[store.dataset]["xsub"])
     if left_out:
@@ -172,7 +180,7 @@ def differences(store: SkeletonStore, listed: Listing) -> str:
             lines.append(f"  not among the raw files: {_some(absent)}")
     else:
         lines.append(f"  the raw files are {len(listed.files):,} of {published:,}")
-    return f"{store.dataset} differs from the published splits, accuracies will not compare:\n" + "\n".join(lines)
+    return differ + "\n".join(lines)
 
 
 def _some(names: list[str]) -> str:

@@ -18,7 +18,7 @@ from bpilib.data.store import Clip, Problem, SkeletonStore, StoreWriter
 from bpilib.skeleton import NTU
 
 CHUNK = 64  # files of a part
-FEW = 16  # parts that are done before other processes have started
+FEW = 32  # parts that one process has done before others have started
 LAYOUT = 1  # of the parts; those of another are not taken up again
 
 

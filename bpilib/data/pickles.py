@@ -15,9 +15,10 @@ from typing import BinaryIO
 import numpy as np
 from tqdm.auto import tqdm
 
-from bpilib.data import ntu, ucla
-from bpilib.data.intake import Intake, fit_persons, source_of
+from bpilib.data.intake import Intake, class_names, fit_persons, skeleton_of, source_of
+from bpilib.data.ntu import NAME as NTU_NAME
 from bpilib.data.store import Clip, SkeletonStore
+from bpilib.data.ucla import NAME as UCLA_NAME
 from bpilib.data.unpickle import PickledArray, unpickled
 from bpilib.files import write_atomically
 from bpilib.skeleton import NTU, Skeleton
@@ -25,8 +26,8 @@ from bpilib.skeleton import NTU, Skeleton
 EXPECTED = "expected a dict of split {name: [frame_dir, ...]} and annotations, a list of dicts, as PYSKL has them"
 SPLIT = re.compile(r"(?:(.+)_)?(train|val|test)(\d*)")  # xsub_train, xset_val; train1 of data sets with numbered splits
 NAMES = (  # of clips, and what their numbers are
-    (ntu.NAME, ("setup", "camera", "subject")),
-    (ucla.NAME, ("action", "subject", "episode", "camera")),
+    (NTU_NAME, ("setup", "camera", "subject")),
+    (UCLA_NAME, ("action", "subject", "episode", "camera")),
 )
 
 
@@ -34,8 +35,8 @@ def import_pickle(
     path: str | Path,
     out: str | Path,
     dataset: str,
-    classes: Iterable[str],
-    skeleton: Skeleton = NTU,
+    classes: Iterable[str] | None = None,
+    skeleton: Skeleton | None = NTU,
     *,
     on_error: str = "skip",
     overwrite: bool = False,
@@ -51,8 +52,10 @@ def import_pickle(
     Args:
         path: the pickle.
         out: folder of the store.
-        dataset, classes: name of the data set, and its K class names in label order.
-        skeleton: V and M of the clips.
+        dataset: name of the data set.
+        classes: its K class names in label order; None: those of classes.txt beside the pickle, else "class 0" and so
+            on to the highest label.
+        skeleton: V and M of the clips; None: by the joints of the first.
         on_error: "skip" leaves a bad clip out, lists it in problems.csv and warns; "raise" raises.
         overwrite: replace a store at `out` once the new one is whole.
         progress: show bars.
@@ -65,6 +68,14 @@ def import_pickle(
     path = Path(path)
     with unpickled(path, progress) as content:
         split, annotations = _parts(content, path)
+        dicts = [annotation for annotation in annotations if isinstance(annotation, dict)]
+        labels = [entry.get("label") for entry in dicts]
+        whole = (str(label) for label in labels if type(label) is int and 0 <= label < 1 << 31)
+        classes = class_names(path.parent, whole, classes)
+        if skeleton is None:
+            arrays = [entry["keypoint"] for entry in dicts if isinstance(entry.get("keypoint"), PickledArray)]
+            shapes = [array.shape for array in arrays if len(array.shape) == 4]
+            skeleton = skeleton_of(shapes[0][2] if shapes else 0, f"{path}, keypoint of the first annotation")
         with Intake(out, dataset, skeleton, classes, on_error, overwrite) as writer:
             clips: dict[str, int | None] = {}  # name → index; None: left out
             bar = tqdm(annotations, unit=" clips", disable=not progress, desc="import")

@@ -58,7 +58,7 @@ class StoreWriter:
     writer's folder `parts` outlives both, for the next writer of the same.
 
     Args:
-        out: the store's folder; must not exist, unless `overwrite`.
+        out: the store's folder; must not exist or be empty, unless `overwrite`, which replaces nothing but a store.
         dataset: name of the data set.
         skeleton, persons: V and M of the clips.
         classes: class names in label order.
@@ -77,8 +77,11 @@ class StoreWriter:
         resume: str | None = None,
     ):
         self.out, self.resume = Path(out), resume
-        if self.out.exists() and not overwrite:
-            raise ValueError(f"{self.out} exists already: choose another folder, or pass overwrite=True to replace it")
+        there = self.out.is_file() or (self.out.is_dir() and any(self.out.iterdir()))
+        store = any((self.out / name).is_file() for name in ("poses.npy", "index.npz"))
+        if there and not (store and overwrite):
+            how = ", or pass overwrite=True to replace it" if store else "; it holds no store, so it is not replaced"
+            raise ValueError(f"{self.out} exists already: choose another folder{how}")
         self.folder = self.out.with_name(self.out.name + ".partial")
         self.parts = self.folder / "parts"
         self.dataset, self.skeleton, self.classes = dataset, skeleton, list(classes)
@@ -105,10 +108,9 @@ class StoreWriter:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def _header(self) -> None:
-        shape = (self._offsets[-1], *self.shape)
-        np.lib.format.write_array_header_1_0(
-            self._poses, {"descr": "<f4", "fortran_order": False, "shape": shape}
-        )  # numpy pads the header so that the first axis can grow
+        """Write the header of poses.npy; NumPy pads it so that the first axis can grow."""
+        header = {"descr": "<f4", "fortran_order": False, "shape": (self._offsets[-1], *self.shape)}
+        np.lib.format.write_array_header_1_0(self._poses, header)
 
     def add(self, clip: Clip) -> None:
         """Append a clip.
@@ -144,7 +146,8 @@ class StoreWriter:
             counts, options: for the manifest: more counts, and how the clips were made.
         """
         if not self._rows:
-            raise ValueError(f"no usable clip for {self.out}; first problems: {self.problems[:3]}")
+            first = "; ".join(f"{problem.file}: {problem.what}" for problem in self.problems[:3])
+            raise ValueError(f"no usable clip for {self.out}; first problems: {first or 'there is none at all'}")
         self._poses.seek(0)
         self._header()
         self._poses.close()
@@ -158,9 +161,7 @@ class StoreWriter:
         np.savez(buffer, **index)
         (self.folder / "index.npz").write_bytes(buffer.getvalue())
         with (self.folder / "problems.csv").open("w", newline="") as file:
-            rows = csv.writer(file)
-            rows.writerow(["file", "what", "line", "done"])
-            rows.writerows(astuple(problem) for problem in self.problems)
+            csv.writer(file).writerows([("file", "what", "line", "done"), *map(astuple, self.problems)])
         files = ("poses.npy", "index.npz", "problems.csv")
         manifest = {
             "format": "bpilib store",
@@ -210,8 +211,7 @@ class SkeletonStore:
         self.path, self.manifest, self.poses = path, manifest, poses
         self.names, self.labels, self.offsets = index["names"], index["labels"], index["offsets"]
         self.subjects, self.cameras, self.setups = index["subjects"], index["cameras"], index["setups"]
-        self.valid_frames = index["valid_frames"]
-        self.lengths = np.diff(self.offsets)
+        self.valid_frames, self.lengths = index["valid_frames"], np.diff(self.offsets)
         self.dataset: str = manifest["dataset"]
         self.classes: list[str] = manifest["classes"]
         self.skeleton = SKELETONS[manifest["skeleton"]]

@@ -161,14 +161,32 @@ def test_inside_notebooks_without_output_path(places, prepared):
     assert (folder / "outputs/synthetic_xview/bpi_joint_seed0_inside/summary.json").exists()
 
 
+def run_all(folder: Path, raw: Path | str, small: dict, **given) -> dict[str, nbformat.NotebookNode]:
+    """01 to 05 on one data set, by name."""
+    there = given | {"data": str(folder / "store"), "outputs": str(folder / "outputs")}
+    own = {"01_prepare_data": {"raw": str(raw)}, "02_train": small, "04_attention": {"clips": 2}}
+    names = ("01_prepare_data", "02_train", "03_evaluate", "04_attention", "05_ensemble")
+    return {name: run(name, folder, **there, **own.get(name, {})) for name in names}
+
+
+def test_01_to_05_on_ntu60(made, tmp_path):
+    """As raw files: 60 of some 30 classes, of one person and of two."""
+    small = {"epochs": 1, "width": 8, "batch_size": 16}
+    done = run_all(tmp_path, made("ntu60"), small, dataset="ntu60")
+    assert "60 clips (31 train, 29 test on xsub)" in printed(done["01_prepare_data"])
+    assert "hollow joints: person 2" in html(done["01_prepare_data"])
+    assert "29 test clips, weights of epoch 1" in printed(done["03_evaluate"])
+    run_directory = tmp_path / "outputs" / "ntu60_xsub" / "bpi_joint_seed0"
+    assert json.loads((run_directory / "summary.json").read_text())["test_clips"] == 29
+    assert (run_directory / "figures" / "attention_maps.png").exists()
+    assert (run_directory.with_name("bpi_ensemble_seed0") / "subsets.csv").exists()
+
+
 @pytest.mark.slow
 def test_01_to_05_on_nw_ucla(tmp_path):
     zips = [os.environ.get("BPI_UCLA_ZIP", ""), ROOT / "data/NW-UCLA/all_sqe.zip"]
     raw = next((str(path) for path in zips if path and Path(path).exists()), None)
     if raw is None:
         pytest.skip("NW-UCLA's all_sqe.zip is not here: put it into data/NW-UCLA or name it in BPI_UCLA_ZIP")
-    there = {"dataset": "ucla", "data": str(tmp_path / "store"), "outputs": str(tmp_path / "outputs")}
-    assert "1,484 clips (1,020 train, 464 test on xview)" in printed(run("01_prepare_data", tmp_path, raw=raw, **there))
-    run("02_train", tmp_path, **there, **SMALL)
-    for name in ("03_evaluate", "04_attention", "05_ensemble"):
-        run(name, tmp_path, **there)
+    done = run_all(tmp_path, raw, SMALL, dataset="ucla")
+    assert "1,484 clips (1,020 train, 464 test on xview)" in printed(done["01_prepare_data"])
