@@ -56,7 +56,9 @@ class Config:
     export: str | None = _param(None, "write the clips beside the store, too (01)", PLACE, "", ("npz", "pickle"))
     data: str | None = _param(None, "prepared store; None: data/prepared/<dataset>", PLACE)
     outputs: str = _param("outputs", "where run directories go", PLACE)
-    prompts: str | None = _param(None, "class texts; None: <data>.prompts.yaml where 08 wrote it, else params/prompts/<dataset>.yaml", PLACE)
+    prompts: str | None = _param(
+        None, "class texts; None: <data>.prompts.yaml if 08 wrote it, else params/prompts/<dataset>.yaml", PLACE
+    )
 
     epochs: int | None = _param(None, "length of training", unit="epochs")
     batch_size: int | None = _param(None, "clips of a step", unit="clips")

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from bpilib.config import Config
 from bpilib.data import example, synthetic
 from bpilib.data.mapping import MAPPINGS, convert_folder, to_ntu
 from bpilib.files import MissingInputError
@@ -39,6 +40,10 @@ def seen_by(tracker, label=1):
 def test_joints_come_from_the_numbers_the_trackers_document(tracker, ntu, source):
     row = MAPPINGS[tracker].matrix()[AT[ntu]]
     assert row[source] == 1 and np.count_nonzero(row) == 1
+
+
+def test_the_parameter_tracker_knows_them_all():
+    assert Config.__dataclass_fields__["tracker"].metadata["choices"] == tuple(TRACKERS)
 
 
 @pytest.mark.parametrize("tracker", TRACKERS)

@@ -1,15 +1,20 @@
 """Texts of one's own: bad ones change nothing, shipped ones need no encoder, others say what they need."""
 
+import ast
 import importlib.util
+import json
 import shutil
 
 import numpy as np
 import pytest
+import yaml
 from making import synthetic_store, tiny_config, write_embeddings, write_prompts
 
 from bpilib import own
+from bpilib.config import resolve
+from bpilib.data import example
 from bpilib.evaluate import predict
-from bpilib.files import PARAMS
+from bpilib.files import PARAMS, PROJECT
 from bpilib.prompts import load_prompts
 from bpilib.runs import build
 from bpilib.text import MiniLMText, read_embeddings
@@ -86,6 +91,23 @@ def test_the_encoder_reads_new_texts_where_it_is_installed(tmp_path):
     path.write_text(EXAMPLE.read_text().replace("palms meet", "palms hit"))
     assert "encoded here" in own.embed_prompts(path)
     assert "is current" in own.embed_prompts(path)
+
+
+def test_the_example_of_notebook_08_has_the_shipped_texts():
+    notebook = json.loads((PROJECT / "notebooks" / "08_your_data.ipynb").read_text())
+    cells = ["".join(cell["source"]) for cell in notebook["cells"]]
+    (cell,) = (cell for cell in cells if cell.startswith('texts = """'))
+    assert yaml.safe_load(ast.literal_eval(cell.removeprefix("texts = "))) == yaml.safe_load(EXAMPLE.read_text())
+    assert load_prompts(EXAMPLE).classes == tuple(sorted(example.ACTIONS))
+
+
+def test_texts_beside_the_store_are_those_of_its_data_set(tmp_path):
+    given = {"dataset": "ucla", "device": "cpu", "data": tmp_path / "store"}
+    assert resolve(**given).prompts == str(PARAMS / "prompts" / "ucla.yaml")
+    beside = tmp_path / "store.prompts.yaml"
+    beside.write_text("")
+    assert resolve(**given).prompts == str(beside)
+    assert resolve(**given, prompts="mine.yaml").prompts == str(PROJECT / "mine.yaml")
 
 
 # --- one clip

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -127,6 +128,23 @@ def test_07_compares_the_runs_there_are_and_lists_the_others(places, trained):
     assert "of 1 pairs," in printed(notebook)
     one = run("07_compare", folder, outputs=there["outputs"], runs=["bpi_joint_seed0"])
     assert "nothing to compare yet" in printed(one) and pictures(one) == 1
+
+
+def test_08_goes_from_clips_of_another_tracker_to_a_classified_file(tmp_path):
+    there = {"raw": str(tmp_path / "clips"), "data": str(tmp_path / "store"), "outputs": str(tmp_path / "outputs")}
+    small = {"epochs": 1, "repeats": 1, "width": 8}
+    first = run("08_your_data", tmp_path, **there, **small)
+    assert "96 clips (64 train, 32 test on split)" in printed(first)
+    assert "32 texts, all of them shipped" in printed(first)
+    assert "a test clip of wave" in printed(first) and "0.333 × left wrist" in html(first)
+    assert pictures(first) == 3 and html(first).count("<iframe") == 1
+    assert (tmp_path / "store.prompts.yaml").exists()  # where 02 to 05 find it
+    source = tmp_path / "outputs" / "example_split" / "bpi_joint_seed0"
+    more = {"tag": "on", "start_from": str(source), "clip_file": str(tmp_path / "clips" / "kick_05_00.npy")}
+    second = printed(run("08_your_data", tmp_path, **there, **small, **more))
+    taken = re.search(r"started from \S+best.pt \(bpi joint on example, width 8\): (\d+) of (\d+) tensors taken", second)
+    assert taken[1] == taken[2] and "not taken" not in second
+    assert "kick_05_00.npy" in second
 
 
 @pytest.mark.parametrize(
