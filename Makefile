@@ -31,8 +31,10 @@ demo: $(READY)
 	$(RUN) notebooks/03_evaluate.ipynb $(DEMO)/03_evaluate.ipynb -f params/demo.yaml
 	$(RUN) notebooks/04_attention.ipynb $(DEMO)/04_attention.ipynb -f params/demo.yaml
 	$(RUN) notebooks/05_ensemble.ipynb $(DEMO)/05_ensemble.ipynb -f params/demo.yaml
+	$(RUN) notebooks/07_compare.ipynb $(DEMO)/07_compare.ipynb -f params/demo.yaml
+	$(BIN)/python -m bpilib.report outputs
 	@echo
-	@echo "executed notebooks: $(DEMO)/   results and figures: outputs/synthetic_xview/   next: make lab"
+	@echo "executed notebooks: $(DEMO)/   to read: outputs/report/index.html   results and figures: outputs/synthetic_xview/   next: make lab"
 
 test: $(READY) lint
 	$(BIN)/python -m pytest -m "not slow"

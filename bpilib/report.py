@@ -32,7 +32,9 @@ PAGE = """{% extends 'lab/index.html.j2' %}
 {% block html_head_js_mermaidjs %}{% endblock %}
 {% block html_head_css %}{{ resources.include_css("static/theme-dark.css")
  | replace('<style type="text/css">', '<style media="(prefers-color-scheme: dark)">') }}
-<style>.jp-RenderedImage img{border-radius:6px} main{max-width:1400px;margin:auto}</style>{% endblock %}
+<style>.jp-RenderedImage img{border-radius:6px} main{max-width:1400px;margin:auto}
+@media (prefers-color-scheme:dark){.bpi-figure,.jp-RenderedImage img{filter:invert(.88) hue-rotate(180deg)}}</style>
+{% endblock %}
 {% block body_header %}{{ super() }}<p style="margin:12px 90px;font:14px system-ui,sans-serif">
 <a href="{{ resources.index }}">← all notebooks</a></p>{% endblock %}"""
 INDEX = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Executed notebooks</title>
@@ -49,7 +51,8 @@ background:var(--paper)}h1{margin:0}h2{margin:36px 0 12px;font-size:1.1rem;color
 .card img,.none{display:block;width:100%;height:190px;object-fit:contain;background:#fff}
 .none{display:grid;place-items:center;color:#5b6168}p{margin:4px 0}.soft{color:var(--soft);font-size:.875rem}
 code{font-size:.8125rem;overflow-wrap:anywhere}.bad{color:#c2410c;font-size:.875rem;overflow-wrap:anywhere}
-@media (prefers-color-scheme:dark){.bad{color:#fb923c}}</style></head><body><h1>Executed notebooks</h1>"""
+@media (prefers-color-scheme:dark){.bad{color:#fb923c}.card img,.none{filter:invert(.88) hue-rotate(180deg)}}
+</style></head><body><h1>Executed notebooks</h1>"""
 
 
 @dataclass(frozen=True)

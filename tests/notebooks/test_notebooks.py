@@ -142,7 +142,8 @@ def test_08_goes_from_clips_of_another_tracker_to_a_classified_file(tmp_path):
     source = tmp_path / "outputs" / "example_split" / "bpi_joint_seed0"
     more = {"tag": "on", "start_from": str(source), "clip_file": str(tmp_path / "clips" / "kick_05_00.npy")}
     second = printed(run("08_your_data", tmp_path, **there, **small, **more))
-    taken = re.search(r"started from \S+best.pt \(bpi joint on example, width 8\): (\d+) of (\d+) tensors taken", second)
+    of = r"\(bpi joint on example, width 8\)"
+    taken = re.search(rf"started from \S+best.pt {of}: (\d+) of (\d+) tensors taken", second)
     assert taken[1] == taken[2] and "not taken" not in second
     assert "kick_05_00.npy" in second
 
