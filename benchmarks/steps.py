@@ -13,11 +13,12 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from bpilib.config import pick_device, resolve
+from bpilib.config import resolve
 from bpilib.data import prepare
 from bpilib.evaluate import predict
 from bpilib.files import PROJECT, write_atomically
 from bpilib.losses import skeleton_text_loss
+from bpilib.machine import pick_device
 from bpilib.trainer import Trainer
 
 BATCH = 32

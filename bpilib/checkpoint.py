@@ -99,6 +99,30 @@ def load(path: str | Path) -> dict[str, Any]:
     return content
 
 
+def take_fitting(module: torch.nn.Module, state: dict[str, Tensor], skip: str = "") -> tuple[int, list[str]]:
+    """Give a module the tensors of a state dict that have its names and shapes, and leave the rest of it as it is.
+
+    Args:
+        module: changed in place.
+        state: of another run's module.
+        skip: the child module, by name, to leave out whatever its shapes.
+
+    Returns:
+        How many tensors were taken; what was not: "name (3, 8) here, (4, 8) there", one for each.
+    """
+    mine, taken, left = module.state_dict(), {}, []
+    for name, tensor in mine.items():
+        there = state.get(name)
+        if there is None or there.shape != tensor.shape:
+            left.append(f"{name} {tuple(tensor.shape)} here, {'none' if there is None else tuple(there.shape)} there")
+        elif skip and name.startswith(f"{skip}."):
+            left.append(f"{name}, of other classes")
+        else:
+            taken[name] = there
+    module.load_state_dict(mine | taken)
+    return len(taken), left
+
+
 def exists(path: str | Path) -> bool:
     """Whether there is anything for `load` to read."""
     return Path(path).exists() or _previous(Path(path)).exists()

@@ -6,7 +6,6 @@
 import ast
 import dataclasses
 import difflib
-import random
 import re
 import types
 import typing
@@ -14,11 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-import torch
 
 from bpilib.files import PARAMS, in_project
+from bpilib.machine import pick_device
 from bpilib.recipes import BENCHMARKS, RAW, benchmarks_of, recipe
 from bpilib.skeleton import MODALITIES, MODELS
 
@@ -50,9 +48,15 @@ class Config:
     on_error: str = _param("skip", "a bad raw file is left out, or raises (01)", PLACE, "", ("skip", "raise"))
     overwrite: bool = _param(False, "prepare again and replace the store at data (01)", PLACE)
     export_clips: str | None = _param(None, "write the clips beside the store, too (01)", PLACE, "", ("npz", "pickle"))
+    tracker: str | None = _param(
+        None, "whose joints the raw clips have; None: NTU's or NW-UCLA's own (08)", PLACE,
+        choices=("mediapipe", "kinect_v1", "kinect_v2", "coco"),
+    )
     data: str | None = _param(None, "prepared store; None: data/prepared/<dataset>", PLACE)
     outputs: str = _param("outputs", "where run directories go", PLACE)
-    prompts: str | None = _param(None, "class texts; None: params/prompts/<dataset>.yaml", PLACE)
+    prompts: str | None = _param(
+        None, "class texts; None: <data>.prompts.yaml if 08 wrote it, else params/prompts/<dataset>.yaml", PLACE
+    )
 
     epochs: int | None = _param(None, "length of training", unit="epochs")
     batch_size: int | None = _param(None, "clips of a step", unit="clips")
@@ -75,6 +79,7 @@ class Config:
     clip_pretrained: str = _param("openai", "open_clip pretrained tag, or a local weight file")
     clip_trained: bool = _param(True, "train the CLIP text tower along, as published")
 
+    start_from: str | None = _param(None, "run directory or checkpoint to take the first weights from, where they fit")
     select: str = _param(
         "last", "epoch that best.pt keeps: the last, the best on held-out subjects, or (as published) the best on test",
         choices=("last", "heldout", "test"),
@@ -96,6 +101,9 @@ class Config:
     weights: str = _param(
         "published", "ensemble weights: the published ones, searched on held-out scores, or equal (05)", NOTEBOOK,
         choices=("published", "searched", "equal"),
+    )
+    runs: list[str] | None = _param(
+        None, "runs to compare in pairs, the first two in detail; None: one of each setting (07)", NOTEBOOK
     )
 
     @property
@@ -199,7 +207,9 @@ def resolve(**given: Any) -> Config:
     values["outputs"] = str(in_project(values["outputs"]))
     for name in ("weights_file", "clip_file"):
         values[name] = str(in_project(values[name])) if values[name] else None
-    values["prompts"] = str(in_project(values["prompts"] or PARAMS / "prompts" / f"{dataset}.yaml"))
+    beside = Path(f"{values['data']}.prompts.yaml")  # as notebook 08 writes it
+    shipped = PARAMS / "prompts" / f"{dataset}.yaml"
+    values["prompts"] = str(in_project(values["prompts"] or (beside if beside.exists() else shipped)))
     _check_values(values)
     return Config(**values)
 
@@ -255,26 +265,6 @@ def from_notebook(namespace: dict[str, Any]) -> Config:
     if not names:
         raise ValueError("no parameters found: run the cell that begins with '# parameters' before this one")
     return resolve(**{name: namespace[name] for name in names})
-
-
-def pick_device(name: str = "auto") -> torch.device:
-    """The device of a `device` parameter; auto is the first GPU, or the CPU."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"parameter device: {name!r} is no device (auto, cpu, cuda, cuda:1)") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"parameter device: {name} was asked for, but PyTorch sees no GPU here: use auto or cpu")
-    return device
-
-
-def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy and PyTorch, for what is drawn outside the feeder: initial weights."""
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
 
 
 def parameter_table() -> str:

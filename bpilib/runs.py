@@ -1,7 +1,5 @@
 """A run: what is built from a configuration, and what lies in a run directory."""
 
-import contextlib
-import ctypes
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,10 +10,11 @@ import torch
 import yaml
 
 from bpilib import checkpoint
-from bpilib.config import Config, pick_device, resolve
+from bpilib.config import Config, resolve
 from bpilib.data.store import SkeletonStore
 from bpilib.feeders import Feeder
-from bpilib.files import MissingInputError, write_atomically
+from bpilib.files import MissingInputError, in_project, write_atomically
+from bpilib.machine import keep_freed_memory, pick_device
 from bpilib.model import CTRGCNClassifier, build_model
 from bpilib.prompts import load_prompts
 from bpilib.text import TextEncoder, build_text
@@ -143,18 +142,6 @@ def build(config: Config) -> Run:
     return Run(config, store, model, text, digest, device)
 
 
-def keep_freed_memory() -> None:
-    """Have the C library keep what tensors free, which otherwise goes back to the system and comes page by page.
-
-    Saves up to half the time of a step on a CPU. For Linux with glibc; elsewhere nothing happens.
-    """
-    trim_threshold, mmap_threshold = -1, -3
-    with contextlib.suppress(OSError, AttributeError):
-        libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(mmap_threshold, 1 << 30)
-        libc.mallopt(trim_threshold, (1 << 31) - 1)
-
-
 def open_run(config: Config, which: str = "best") -> Run:
     """A trained run, by the parameters that name its directory; the others are taken from the run.
 
@@ -178,6 +165,38 @@ def open_run(config: Config, which: str = "best") -> Run:
     if content["text_digest"] != run.text_digest:
         warnings.warn(f"{config.prompts} has changed since {path} was trained: texts are not those", stacklevel=2)
     return run
+
+
+def start_from(run: Run, place: str | Path) -> str:
+    """Give a new run the weights of a trained one, so far as their names and shapes fit, to be trained on.
+
+    The classifier is taken only from a run on a data set of the same name, whose classes are the same.
+
+    Args:
+        run: from `build`; changed in place.
+        place: run directory (its best.pt) or checkpoint; what is relative lies in the project folder.
+
+    Returns:
+        What was taken and what was not, for people to read.
+
+    Raises:
+        MissingInputError: nothing there.
+        ValueError: damaged; another kind of file; nothing that fits.
+    """
+    path = in_project(place)
+    path = path / "best.pt" if path.suffix != ".pt" else path
+    content = checkpoint.load(path)
+    its = content["config"]
+    skip = "" if its["dataset"] == run.config.dataset else "classifier"
+    taken, left = checkpoint.take_fitting(run.model, content["model"], skip)
+    if run.text is not None and run.text.trained:
+        more, beside = checkpoint.take_fitting(run.text, content["text"])
+        taken, left = taken + more, left + beside
+    of = f"{its['model']} {its['modality']} on {its['dataset']}, width {its['width']}"
+    if not taken:
+        raise ValueError(f"{path} ({of}) has no weights that fit: choose a run of the same model and width")
+    heading = f"started from {path} ({of}): {taken} of {taken + len(left)} tensors taken"
+    return "\n  ".join([heading, *(f"not taken: {line}" for line in left)])
 
 
 def _no_run(config: Config) -> MissingInputError:
@@ -223,21 +242,3 @@ def claim(config: Config) -> None:
                 "set the parameter tag (say tag='b') or outputs to start another run beside it, or use its settings"
             )
     write_atomically(path, yaml.safe_dump(config.settings(), sort_keys=False))
-
-
-def autocast(config: Config, device: torch.device) -> tuple[contextlib.AbstractContextManager, str]:
-    """The context of the forward pass in training, and the precision's name.
-
-    auto: on a GPU bf16 (fp16 on those without), on a CPU bf16 if its instructions are there, else fp32.
-    """
-    precision = config.precision
-    if precision == "auto":
-        if device.type == "cuda":
-            precision = "bf16" if torch.cuda.is_bf16_supported() else "fp16"
-        else:
-            has = [getattr(torch.cpu, name, bool)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
-            precision = "bf16" if any(has) else "fp32"
-    if precision == "fp16" and device.type == "cpu":
-        raise ValueError("parameter precision: fp16 is for GPUs; use bf16 or fp32 on a CPU")
-    kind = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    return torch.autocast(device.type, dtype=kind, enabled=precision != "fp32"), precision

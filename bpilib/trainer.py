@@ -15,11 +15,12 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm.auto import tqdm
 
 from bpilib import checkpoint, draws
-from bpilib.config import Config, seed_everything
+from bpilib.config import Config
 from bpilib.evaluate import Scores, score
 from bpilib.files import write_atomically
 from bpilib.losses import Loss, skeleton_text_loss
-from bpilib.runs import Run, autocast, build
+from bpilib.machine import autocast, seed_everything
+from bpilib.runs import Run, build, start_from
 
 Watch = Callable[[pd.DataFrame], None]
 DrawConfusion = Callable[[np.ndarray, list[str]], np.ndarray]
@@ -73,12 +74,14 @@ class Trainer:
             parameters, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0,
             weight_decay=config.weight_decay,
         )  # fmt: skip
-        self.autocast, self.precision = autocast(config, self.run.device)
+        self.autocast, self.precision = autocast(config.precision, self.run.device)
         self.scaler = torch.amp.GradScaler(self.run.device.type, enabled=self.precision == "fp16")
         self.progress = Progress()
         self.batches = max(1, len(self.feeder) // config.batch_size)  # as published, an incomplete last one is dropped
         if checkpoint.exists(self.folder / "last.pt"):
             self._resume()
+        elif config.start_from is not None:
+            print(start_from(self.run, config.start_from))
         self.board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.progress.epoch + 1)
 
     def close(self) -> None:

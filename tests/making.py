@@ -11,6 +11,7 @@ import yaml
 
 from bpilib.config import Config, resolve
 from bpilib.data import SkeletonStore, prepare, synthetic, ucla
+from bpilib.evaluate import Scores
 from bpilib.files import PROJECT
 from bpilib.prompts import PARTS, digest_of, load_prompts
 
@@ -89,3 +90,19 @@ def tiny_config(folder: Path, outputs: Path, **changes: object) -> Config:
         "precision": "fp32",
     }  # fmt: skip
     return resolve(**(settings | changes))
+
+
+def save_result(outputs: Path, right: list[bool], best_test: float = 50.0, names: list[str] | None = None,
+                labels: list[int] | None = None, **changes: object) -> Path:  # fmt: skip
+    """The files of a finished run that recognised these clips of three classes, without a training."""
+    config = resolve(**{"dataset": "synthetic", "device": "cpu", "text": "minilm", "outputs": outputs} | changes)
+    labels = np.arange(len(right)) % 3 if labels is None else np.asarray(labels)
+    predicted = np.where(right, labels, (labels + 1) % 3)
+    names = [f"clip{i}" for i in range(len(right))] if names is None else names
+    logits = np.eye(3, dtype=np.float32)[predicted]
+    folder = config.run_directory
+    Scores(logits, labels, np.array(names), ["bow", "kick", "wave"]).save(folder / "scores.npz")
+    (folder / "config.yaml").write_text(yaml.safe_dump(config.settings()))
+    best = {"best_test_epoch_as_published": {"epoch": 1, "test_top1": best_test}}
+    (folder / "summary.json").write_text(json.dumps(best))
+    return folder

@@ -248,3 +248,36 @@ def test_a_write_that_fails_leaves_both_as_they_were(path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         checkpoint.save(path, content(3))
     assert {p.name: p.read_bytes() for p in path.parent.iterdir()} == before
+
+
+# --- what fits of another network
+
+
+def head(classes, seed=0):
+    torch.manual_seed(seed)
+    return nn.ModuleDict({"body": nn.Linear(4, 8), "classifier": nn.Linear(8, classes)})
+
+
+def test_what_fits_is_taken_and_the_rest_stays_and_is_named():
+    there, here = head(3), head(5, seed=1)
+    before = {name: tensor.clone() for name, tensor in here.state_dict().items()}
+    taken, left = checkpoint.take_fitting(here, there.state_dict())
+    assert taken == 2
+    assert left == ["classifier.weight (5, 8) here, (3, 8) there", "classifier.bias (5,) here, (3,) there"]
+    for name, tensor in here.state_dict().items():
+        assert torch.equal(tensor, (there.state_dict() if name.startswith("body") else before)[name])
+
+
+def test_a_classifier_of_other_classes_is_left_out_even_where_its_shape_fits():
+    there, here = head(3), head(3, seed=1)
+    before = here["classifier"].weight.detach().clone()
+    taken, left = checkpoint.take_fitting(here, there.state_dict(), "classifier")
+    assert taken == 2 and left == ["classifier.weight, of other classes", "classifier.bias, of other classes"]
+    assert torch.equal(here["classifier"].weight, before)
+    assert checkpoint.take_fitting(here, there.state_dict()) == (4, [])
+    assert torch.equal(here["classifier"].weight, there["classifier"].weight)
+
+
+def test_what_the_other_lacks_is_said():
+    taken, left = checkpoint.take_fitting(head(3), {})
+    assert taken == 0 and left[0] == "body.weight (8, 4) here, none there"

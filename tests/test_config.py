@@ -8,11 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 import yaml
 
-from bpilib import config as config_module
-from bpilib.config import BENCHMARKS, Config, from_notebook, parameter_table, pick_device, resolve
+from bpilib.config import BENCHMARKS, Config, from_notebook, parameter_table, resolve
 from bpilib.data.store import Clip, StoreWriter
 from bpilib.files import PARAMS, PROJECT
 from bpilib.model import build_model
@@ -42,8 +40,12 @@ PUBLISHED = [
     ("ctrgcn", "ntu120 xset", (J, B, JM, BM), (None,) * 4, 64, 0.1, [35, 55], 65, 4e-4),
     ("ctrgcn", "ucla xview", (J, B, JM, BM), (None,) * 4, 16, 0.1, [50], 65, 1e-4),
 ]
-ON_REQUEST = ("weights_file", "clip_file", "export", "export_clips")
 ROWS = [(row[0], *row[1].split(), m, k, *row[4:]) for row in PUBLISHED for m, k in zip(row[2], row[3])]
+
+MAY_BE_NONE = {
+    "k", "modalities", "export", "export_clips", "tracker", "start_from", "weights_file", "clip_file", "runs",
+}  # fmt: skip
+NO_PARAMETERS = {PARAMS / "recipes.yaml", PARAMS / "published.yaml"}
 
 
 def test_the_table_has_every_published_combination():
@@ -73,11 +75,11 @@ def test_what_is_given_wins_over_the_recipe():
 def test_nothing_is_left_open_but_what_may_be():
     for dataset, model in itertools.product(BENCHMARKS, ("bpi", "gap", "ctrgcn")):
         c = resolve(dataset=dataset, model=model)
-        assert {name for name, value in c.settings().items() if value is None} <= {"k", "modalities", *ON_REQUEST}
+        assert {name for name, value in c.settings().items() if value is None} <= MAY_BE_NONE
         assert c.benchmark == BENCHMARKS[dataset][0]
 
 
-@pytest.mark.parametrize("path", sorted(set(PARAMS.glob("*.yaml")) - {PARAMS / "recipes.yaml"}), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", sorted(set(PARAMS.glob("*.yaml")) - NO_PARAMETERS), ids=lambda p: p.stem)
 def test_every_parameter_file_resolves(path):
     given = yaml.safe_load(path.read_text())
     c = resolve(**given)
@@ -265,7 +267,7 @@ def test_names_that_are_none_for_a_data_set(name, tmp_path):
 @pytest.mark.parametrize("model", ["bpi", "gap", "ctrgcn"])
 def test_ones_own_data_set_has_a_recipe(own, model):
     c = resolve(**own, model=model)
-    assert {name for name, value in c.settings().items() if value is None} <= {"k", "modalities", *ON_REQUEST}
+    assert {name for name, value in c.settings().items() if value is None} <= MAY_BE_NONE
     assert c.steps[-1] < c.epochs and c.batch_size == c.test_batch_size == 64
 
 
@@ -381,36 +383,7 @@ def test_without_the_parameters_cell_it_says_which_cell_to_run():
         from_notebook({"epochs": 3})
 
 
-# --- devices
-
-
-def test_devices():
-    assert pick_device("cpu") == torch.device("cpu")
-    with pytest.raises(ValueError, match="parameter device: 'gpu' is no device"):
-        pick_device("gpu")
-
-
-def test_without_a_gpu(monkeypatch):
-    monkeypatch.setattr(config_module.torch.cuda, "is_available", lambda: False)
-    assert pick_device("auto").type == "cpu" and resolve().text == "minilm"
-    with pytest.raises(ValueError, match="sees no GPU here"):
-        pick_device("cuda")
-
-
-def test_with_a_gpu_the_published_text_encoder_is_the_default(monkeypatch):
-    monkeypatch.setattr(config_module.torch.cuda, "is_available", lambda: True)
-    assert pick_device("auto").type == "cuda" and resolve().text == "clip"
-    assert resolve(device="cpu").text == "minilm" and resolve(text="minilm").text == "minilm"
-
-
-def test_a_seed_decides_initial_weights():
-    def weights(seed):
-        config_module.seed_everything(seed)
-        return build_model("bpi", UCLA, 10, width=8).state_dict()
-
-    a, b, other = weights(3), weights(3), weights(4)
-    assert all(torch.equal(a[name], b[name]) for name in a)
-    assert not torch.equal(a["classifier.weight"], other["classifier.weight"])
+# --- seeds
 
 
 @pytest.mark.parametrize("seed", [2**32, 2**40])

@@ -17,14 +17,15 @@ MODULES = sorted((ROOT / "bpilib").rglob("*.py"))
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # Each module may import from the modules before it in this list, and from none after it.
 ORDER = """
-files skeleton draws prompts recipes config
+files machine skeleton draws prompts recipes config
 data.store data.ntu_files data.ntu_text data.ntu_bodies data.ntu data.ntu_build data.ucla data.acting data.synthetic
 data.intake data.npz data.unpickle data.pickles data.custom data
+data.mapping data.example
 gcn interaction model losses packing text feeders checkpoint runs evaluate reference classify export activation
-attention trainer train
+attention trainer train own results compare report
 """.split()
 # Arrays in, figures out: only notebooks import them.
-FIGURES = "style bars drawing looks heatmaps evidence plots ranking widgets".split()
+FIGURES = "style bars drawing looks heatmaps evidence plots ranking comparisons widgets".split()
 
 
 def name_of(path: Path) -> str:

@@ -12,7 +12,7 @@ from making import synthetic_store, tiny_config, write_prompts
 from bpilib import checkpoint
 from bpilib.data import synthetic
 from bpilib.files import MissingInputError
-from bpilib.runs import autocast, build, claim, open_run, saved_config
+from bpilib.runs import build, claim, open_run, saved_config, start_from
 from bpilib.skeleton import MODALITIES
 from bpilib.train import fit
 
@@ -287,18 +287,7 @@ def test_ctrgcn_does_not_care_for_the_text_encoder(place, tmp_path):
     claim(tiny_config(place, tmp_path, model="ctrgcn", text="minilm"))
 
 
-# --- precision
-
-
-def test_precisions(place, tmp_path):
-    cpu = torch.device("cpu")
-    for wanted, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-        context, name = autocast(tiny_config(place, tmp_path, precision=wanted), cpu)
-        with context:
-            assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype and name == wanted
-    assert autocast(tiny_config(place, tmp_path, precision="auto"), cpu)[1] in ("fp32", "bf16")
-    with pytest.raises(ValueError, match="precision: fp16 is for GPUs"):
-        autocast(tiny_config(place, tmp_path, precision="fp16"), cpu)
+# --- texts
 
 
 def test_texts_that_changed_since_training_are_said(place, outputs, tmp_path):
@@ -312,3 +301,54 @@ def test_texts_that_changed_since_training_are_said(place, outputs, tmp_path):
     prompts.write_text(yaml.safe_dump(content))
     with pytest.warns(UserWarning, match="has changed since"):
         open_run(config.changed(prompts=str(prompts)))
+
+
+# --- weights of another run to start from
+
+
+def test_a_new_run_starts_from_the_weights_that_fit(place, outputs, tmp_path):
+    run = build(tiny_config(place, tmp_path, model="ctrgcn", modality="bone"))
+    source = outputs / "synthetic_xview" / "ctrgcn_joint_seed0"
+    said = start_from(run, source)
+    there = checkpoint.load(source / "best.pt")["model"]
+    assert all(torch.equal(tensor, there[name]) for name, tensor in run.model.state_dict().items())
+    of = "(ctrgcn joint on synthetic, width 8)"
+    assert said == f"started from {source / 'best.pt'} {of}: {len(there)} of {len(there)} tensors taken"
+    assert start_from(run, source / "last.pt").startswith(f"started from {source / 'last.pt'}")
+
+
+def test_of_another_data_set_all_but_the_classifier_is_taken(place, outputs, tmp_path):
+    run = build(tiny_config(place, tmp_path, model="ctrgcn"))
+    classifier = run.model.classifier.weight.detach().clone()
+    path = tmp_path / "other.pt"
+    content = checkpoint.load(outputs / "synthetic_xview" / "ctrgcn_joint_seed0" / "best.pt")
+    content["config"]["dataset"] = "mine"
+    checkpoint.save(path, content)
+    said = start_from(run, path).splitlines()
+    assert said[1:] == [f"  not taken: classifier.{name}, of other classes" for name in ("weight", "bias")]
+    assert torch.equal(run.model.classifier.weight, classifier)
+    assert torch.equal(run.model.state_dict()["backbone.data_bn.weight"], content["model"]["backbone.data_bn.weight"])
+
+
+def test_from_another_width_there_is_nothing_to_start_with(place, outputs, tmp_path):
+    run = build(tiny_config(place, tmp_path, model="ctrgcn"))
+    path = tmp_path / "strange.pt"
+    content = checkpoint.load(outputs / "synthetic_xview" / "ctrgcn_joint_seed0" / "best.pt")
+    content["model"] = {"strange": torch.zeros(1)}
+    checkpoint.save(path, content)
+    with pytest.raises(ValueError, match="has no weights that fit: choose a run of the same model and width"):
+        start_from(run, path)
+    with pytest.raises(MissingInputError, match=r"no checkpoint at .*nowhere"):
+        start_from(run, tmp_path / "nowhere")
+
+
+def test_training_starts_from_there_once_and_resumes_by_itself(place, outputs, tmp_path, capsys):
+    source = outputs / "synthetic_xview" / "ctrgcn_joint_seed0"
+    changes = {"model": "ctrgcn", "epochs": 1, "batch_size": 50, "start_from": str(source)}
+    scratch, tuned = (fit(tiny_config(place, tmp_path / name, **kind)) for name, kind in
+                      (("a", changes | {"start_from": None}), ("b", changes)))  # fmt: skip
+    assert capsys.readouterr().out.count("started from") == 1
+    losses = [float((folder / "metrics.csv").read_text().splitlines()[1].split(",")[2]) for folder in (scratch, tuned)]
+    assert losses[1] < losses[0]
+    with pytest.raises(ValueError, match="start_from: "):  # its numbers depend on it
+        claim(tiny_config(place, tmp_path / "b", **(changes | {"start_from": None})))

@@ -144,10 +144,44 @@ def test_05_adds_up_what_there_is(places, trained):
     assert (out / "scores.npz").exists()
 
 
+def test_07_compares_the_runs_there_are_and_lists_the_others(places, trained):
+    folder, there = places
+    broken = folder / "outputs/synthetic_xview/bpi_bone_seed7"
+    broken.mkdir()
+    (broken / "config.yaml").write_text("dataset: synthetic\n")
+    notebook = run("07_compare", folder, outputs=there["outputs"])
+    out = folder / "outputs/comparison"
+    assert "bpi_bone_seed7" in (out / "left_out.csv").read_text()
+    figures = {"overview.png", "pairs.png", "agreement.png", "classes.png"}
+    assert {p.name for p in (out / "synthetic_xview").iterdir()} == figures | {"pairs.csv", "classes.csv"}
+    assert pictures(notebook) == 4
+    assert "of 1 pairs," in printed(notebook)
+    one = run("07_compare", folder, outputs=there["outputs"], runs=["bpi_joint_seed0"])
+    assert "nothing to compare yet" in printed(one) and pictures(one) == 1
+
+
+def test_08_goes_from_clips_of_another_tracker_to_a_classified_file(tmp_path):
+    there = {"raw": str(tmp_path / "clips"), "data": str(tmp_path / "store"), "outputs": str(tmp_path / "outputs")}
+    small = {"epochs": 1, "repeats": 1, "width": 8}
+    first = run("08_your_data", tmp_path, **there, **small)
+    assert "96 clips (64 train, 32 test on split)" in printed(first)
+    assert "32 texts, all of them shipped" in printed(first)
+    assert "a test clip of wave" in printed(first) and "0.333 × left wrist" in html(first)
+    assert pictures(first) == 3 and html(first).count("<iframe") == 1
+    assert (tmp_path / "store.prompts.yaml").exists()  # where 02 to 05 find it
+    source = tmp_path / "outputs" / "example_split" / "bpi_joint_seed0"
+    more = {"tag": "on", "start_from": str(source), "clip_file": str(tmp_path / "clips" / "kick_05_00.npy")}
+    second = printed(run("08_your_data", tmp_path, **there, **small, **more))
+    of = r"\(bpi joint on example, width 8\)"
+    taken = re.search(rf"started from \S+best.pt {of}: (\d+) of (\d+) tensors taken", second)
+    assert taken[1] == taken[2] and "not taken" not in second
+    assert "kick_05_00.npy" in second
+
+
 @pytest.mark.parametrize(
     ("name", "first"),
     [("02_train", "01_prepare_data"), ("03_evaluate", "02_train"), ("04_attention", "02_train"),
-     ("05_ensemble", "02_train")],
+     ("05_ensemble", "02_train"), ("07_compare", "02_train")],
 )  # fmt: skip
 def test_missing_input_names_the_notebook_to_run_first(name, first, tmp_path):
     with pytest.raises(papermill.PapermillExecutionError, match=f"{first}.ipynb"):

@@ -1,0 +1,102 @@
+"""Pages that need no network, an index that says what each notebook is, and nothing that a bad notebook can break."""
+
+import base64
+import io
+import re
+
+import nbformat
+import numpy as np
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from PIL import Image
+
+from bpilib.files import MissingInputError
+from bpilib.report import write_report
+from bpilib.style import Picture
+
+
+def png():
+    return base64.b64encode(Picture(figsize=(9, 3), facecolor="#ff0000").png()).decode()
+
+
+def executed(path, *outputs, title="03 Evaluate <now>", source="x = 1", **papermill):
+    cells = [new_markdown_cell(f"# {title}\n\n[02 train](02_train.ipynb) → [09 none](09_none.ipynb)")]
+    cells.append(new_code_cell(source, execution_count=1, outputs=[*outputs]))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(new_notebook(cells=cells, metadata={"papermill": papermill} if papermill else {}), path)
+
+
+def shown(mime, content):
+    return new_output("display_data", {mime: content, "text/plain": "text of it"})
+
+
+def test_the_index_shows_title_figure_parameters_and_date(tmp_path):
+    given = {"parameters": {"dataset": "ucla", "seed": 3}, "end_time": "2026-11-23T10:20:30+00:00", "duration": 12.4}
+    executed(tmp_path / "demo" / "03_evaluate.ipynb", shown("image/png", png()), **given)
+    index = write_report(tmp_path)
+    text = index.read_text()
+    assert index == tmp_path / "report" / "index.html"
+    assert '<a href="demo/03_evaluate.html">03 Evaluate &lt;now&gt;</a>' in text
+    assert "dataset=&#x27;ucla&#x27; seed=3" in text and ", 12 s" in text and "2026-11-23" in text
+    (jpeg,) = re.findall(r"data:image/jpeg;base64,([^\"]+)", text)
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(jpeg))))
+    assert pixels.shape == (187, 560, 3) and pixels[90, 280, 0] > 240 > 15 > pixels[90, 280, 1]
+
+
+def test_pages_ask_nothing_of_the_network_and_know_the_dark(tmp_path):
+    executed(tmp_path / "03_evaluate.ipynb", shown("image/png", png()), shown("text/html", "<b>kept</b>"))
+    text = (write_report(tmp_path).parent / "03_evaluate.html").read_text()
+    assert not re.findall(r"<(?:script|link|img)[^>]+(?:src|href)=\"https?:", text)
+    assert "cdnjs" not in text and "jsdelivr" not in text and "unpkg" not in text
+    assert '<style media="(prefers-color-scheme: dark)">' in text and "<b>kept</b>" in text
+    assert "prefers-color-scheme:dark" in (tmp_path / "report" / "index.html").read_text()
+
+
+def test_links_lead_to_the_page_nearest_or_to_the_index(tmp_path):
+    for name in ("a/03_evaluate", "a/02_train_joint", "02_train"):
+        executed(tmp_path / f"{name}.ipynb")
+    folder = write_report(tmp_path).parent
+    text = (folder / "a" / "03_evaluate.html").read_text()
+    assert 'href="02_train_joint.html"' in text and 'href="../index.html">← all notebooks' in text
+    assert '<a href="../index.html">09 none</a>' in text
+
+
+def test_widgets_are_named_and_progress_bars_left_out(tmp_path):
+    live = "application/vnd.jupyter.widget-view+json"
+    bar = new_output("display_data", {live: {"model_id": "a"}, "text/plain": "train:  0%|     | 0/9 [00:00<?]"})
+    browser = new_output("display_data", {live: {"model_id": "b"}, "text/plain": "VBox(children=(Dropdown()))"})
+    executed(tmp_path / "03_evaluate.ipynb", bar, browser)
+    text = (write_report(tmp_path).parent / "03_evaluate.html").read_text()
+    assert "0%|" not in text and "VBox(" not in text
+    assert text.count("Interactive: run the notebook in JupyterLab") == 1
+
+
+def test_failed_and_unreadable_notebooks_are_said_so(tmp_path):
+    executed(tmp_path / "02_train.ipynb", new_output("error", ename="ValueError", evalue="no <data>", traceback=["x"]))
+    (tmp_path / "05_cut.ipynb").write_text('{"cells": [')
+    text = write_report(tmp_path).read_text()
+    assert '<p class="bad">ValueError: no &lt;data&gt;</p>' in text
+    assert "can&#x27;t be read (" in text and "05_cut.html" not in text
+    assert text.count('class="card"') == 2
+
+
+def test_notebooks_that_never_ran_and_copies_are_no_part_of_it(tmp_path):
+    executed(tmp_path / "03_evaluate.ipynb")
+    executed(tmp_path / ".ipynb_checkpoints" / "03_evaluate-checkpoint.ipynb")
+    nbformat.write(new_notebook(cells=[new_code_cell("1")]), tmp_path / "04_attention.ipynb")
+    text = write_report(tmp_path).read_text()
+    assert text.count('class="card"') == 1
+
+
+def test_pages_of_notebooks_that_are_gone_go_too(tmp_path):
+    for name in ("02_train", "03_evaluate"):
+        executed(tmp_path / f"{name}.ipynb")
+    folder = write_report(tmp_path).parent
+    (tmp_path / "02_train.ipynb").unlink()
+    write_report(tmp_path)
+    assert {path.name for path in folder.iterdir()} == {"index.html", "03_evaluate.html"}
+
+
+def test_nothing_executed_says_what_to_run(tmp_path):
+    with pytest.raises(MissingInputError, match=r"no executed notebook below .*make demo"):
+        write_report(tmp_path)
