@@ -20,8 +20,9 @@ ORDER = """
 files skeleton draws prompts config data.store data.ntu_files data.ntu_text data.ntu_bodies data.ntu data.ntu_build
 data.ucla data.acting data.synthetic data data.intake data.npz data.unpickle data.pickles data.custom
 gcn interaction model losses reference text feeders checkpoint runs evaluate attention trainer train
+headless clusters sweep seeds
 """.split()
-FIGURES = "style drawing heatmaps plots widgets".split()  # arrays in, figures out: only notebooks import them
+FIGURES = "style drawing heatmaps plots widgets board".split()  # arrays in, figures out: only notebooks import them
 
 
 def name_of(path: Path) -> str:
