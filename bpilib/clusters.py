@@ -3,12 +3,12 @@
 import contextlib
 import os
 import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from dask.system import CPU_COUNT
-from dask_jobqueue import SLURMCluster
 from distributed import Client, Event, Nanny, Reschedule, Scheduler, SpecCluster, Status, get_worker
 
 from bpilib.headless import execute
@@ -63,7 +63,7 @@ def local(gpus: int, workers: int | None, cores: int) -> SpecCluster:
     return SpecCluster(workers=specs, scheduler={"cls": Scheduler, "options": here | _PATIENT}, silence_logs=40)
 
 
-def slurm(workers: int, cores: int, options: dict[str, Any]) -> SLURMCluster:
+def slurm(workers: int, cores: int, options: dict[str, Any]) -> SpecCluster:
     """SLURM jobs of one worker each, submitted when `adapt` asks for them; `.job_script()` is what is submitted.
 
     Args:
@@ -83,6 +83,11 @@ def slurm(workers: int, cores: int, options: dict[str, Any]) -> SLURMCluster:
     threads = [f"export {name}={cores}" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")]
     given = {"memory": "16 GB"} | options | {"walltime": walltime}
     given["job_script_prologue"] = [*threads, *options.get("job_script_prologue", [])]
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    from dask_jobqueue import SLURMCluster  # here, since this import makes Ctrl-C end the process
+
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
     cluster = SLURMCluster(
         cores=cores, processes=1, job_name="bpi-sweep", silence_logs=40, scheduler_options=_PATIENT,
         worker_extra_args=["--nthreads", "1", "--no-dashboard", "--lifetime", f"{lifetime}s"], **given,
@@ -125,4 +130,6 @@ def connect(
                 f"parameter cluster: no Dask scheduler answers at {cluster!r} ({error}): start one with `dask "
                 "scheduler` and workers with `dask worker <address> --nthreads 1`, or use 'local' or 'slurm'"
             ) from error
+        at_once = client.nthreads() or {"": workers}
+        print(f"{cluster}: {sum(at_once.values())} runs at once" + (" at most" if cluster == "slurm" else ""))
         yield client

@@ -48,6 +48,8 @@ def execute(
     Raises:
         OSError: the folder can't be written, or its file system has no locks.
     """
+    if stopped():
+        return "interrupted", "before it began"
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / LOG, "ab", buffering=0) as log:
         while not _locked(log, fcntl.LOCK_EX):
