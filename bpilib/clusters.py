@@ -89,8 +89,9 @@ def slurm(workers: int, cores: int, options: dict[str, Any]) -> SpecCluster:
     for number, handler in handlers.items():
         signal.signal(number, handler)
     cluster = SLURMCluster(
-        cores=cores, processes=1, job_name="bpi-sweep", silence_logs=40, scheduler_options=_PATIENT,
-        worker_extra_args=["--nthreads", "1", "--no-dashboard", "--lifetime", f"{lifetime}s"], **given,
+        cores=1, processes=1, job_cpu=cores, job_name="bpi-sweep", silence_logs=40, **given,
+        worker_extra_args=["--no-dashboard", "--lifetime", f"{lifetime}s"],
+        scheduler_options={"dashboard_address": ":0"} | _PATIENT,
     )  # fmt: skip
     cluster.adapt(maximum_jobs=workers, target_duration="100ms", wait_count=30)
     return cluster
@@ -124,7 +125,7 @@ def connect(
         else:
             place = cluster
         try:
-            client = stack.enter_context(Client(place, timeout="20s"))
+            client = stack.enter_context(Client(place))
         except (OSError, ValueError) as error:
             raise ConnectionError(
                 f"parameter cluster: no Dask scheduler answers at {cluster!r} ({error}): start one with `dask "
