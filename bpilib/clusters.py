@@ -59,7 +59,7 @@ def local(gpus: int, workers: int | None, cores: int) -> SpecCluster:
             "preload": [quiet], "name": number, "silence_logs": 40,
         }  # fmt: skip
         specs[number] = {"cls": Nanny, "options": options}
-    here = {"host": "127.0.0.1", "port": 0, "dashboard": False, "dashboard_address": None}
+    here = {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0"}
     return SpecCluster(workers=specs, scheduler={"cls": Scheduler, "options": here | _PATIENT}, silence_logs=40)
 
 

@@ -152,6 +152,7 @@ def test_whole_numbers_fit_where_numbers_are_wanted():
 @pytest.mark.parametrize(
     ("name", "value"),
     [("epochs", 0), ("batch_size", -1), ("test_batch_size", 0), ("repeats", 0), ("eval_every", 0), ("clips", 0),
+     ("workers", 0), ("cores", 0),
      ("lr", -0.1), ("weight_decay", -1e-4), ("alpha", -1.0), ("warmup", -1), ("seed", -1), ("heldout", 0.0),
      ("heldout", 1.0)],
 )  # fmt: skip
