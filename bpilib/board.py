@@ -152,6 +152,7 @@ def seed_spread(runs, summary) -> Picture:
         ax.set_ylim(len(names) - 0.4, -0.6)
         ax.set_xlim(max(0, low - 3), 101)
         ax.tick_params(axis="y", length=0)
+        ax.tick_params(axis="x", labelbottom=True)
         ax.set_title(f"{dataset} {benchmark}", loc="left")
         ax.xaxis.set_major_formatter(PercentFormatter(decimals=0))
         ax.grid(axis="x", color="#E3E6EA")

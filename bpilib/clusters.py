@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import dask
 from dask.system import CPU_COUNT
 from distributed import Client, Event, Nanny, Reschedule, Scheduler, SpecCluster, Status, get_worker
+from tornado.ioloop import PeriodicCallback
 
 from bpilib.headless import execute
 
@@ -88,12 +90,16 @@ def slurm(workers: int, cores: int, options: dict[str, Any]) -> SpecCluster:
 
     for number, handler in handlers.items():
         signal.signal(number, handler)
+    dask.config.set({"distributed.deploy.lost-worker-timeout": "60s"})  # time to save before the job is cancelled
     cluster = SLURMCluster(
         cores=1, processes=1, job_cpu=cores, job_name="bpi-sweep", silence_logs=40, **given,
         worker_extra_args=["--no-dashboard", "--lifetime", f"{lifetime}s"],
         scheduler_options={"dashboard_address": ":0"} | _PATIENT,
     )  # fmt: skip
     cluster.adapt(maximum_jobs=workers, target_duration="100ms", wait_count=30)
+    # `adapt` takes a lost job for one still planned; scaling to what is planned submits it anew
+    again = PeriodicCallback(lambda: cluster.scale(len(cluster.worker_spec)), 30_000)
+    cluster.loop.add_callback(again.start)
     return cluster
 
 

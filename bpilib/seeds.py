@@ -61,7 +61,9 @@ def summarise(runs: pd.DataFrame, sums: pd.DataFrame) -> pd.DataFrame:
         and mean of best_test_epoch_as_published (%; NaN for ensembles).
     """
     groups = pd.concat([runs, sums]).groupby(GROUP, sort=False)
-    return groups.agg(
+    table = groups.agg(
         n=("top1", "count"), mean=("top1", "mean"), std=("top1", "std"),
         best_test_epoch_as_published=("best_test_epoch_as_published", "mean"),
     ).reset_index()  # fmt: skip
+    model = table.groupby(["dataset", "benchmark", "model", "tag"], sort=False).ngroup()
+    return table.iloc[model.argsort(kind="stable")].reset_index(drop=True)  # an ensemble below its streams

@@ -244,7 +244,7 @@ def _progress(config: Config) -> tuple[int, float]:
     """Epochs done, and the last test accuracy in %."""
     try:
         rows = history(config)
-    except (FileNotFoundError, pd.errors.EmptyDataError):
+    except (OSError, ValueError):  # not there yet, or nothing in it
         return 0, math.nan
-    tested = rows["test_top1"].dropna() if "test_top1" in rows else rows["epoch"][:0]
-    return int(rows["epoch"].iloc[-1]), float(tested.iloc[-1]) if len(tested) else math.nan
+    tested = rows.reindex(columns=["test_top1"]).dropna()["test_top1"]
+    return int(rows["epoch"].max()) if len(rows) else 0, float(tested.iloc[-1]) if len(tested) else math.nan
