@@ -5,6 +5,7 @@ import itertools
 import math
 import re
 import sys
+import time
 import uuid
 from collections import Counter
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 import yaml
-from distributed import Client, Event, wait
+from distributed import Client, Event
 
 from bpilib.clusters import SLURM_OPTIONS, work
 from bpilib.config import NOTEBOOK, Config, nearest, resolve
@@ -198,14 +199,10 @@ def _follow(sweep: Sweep, futures: dict, ended: dict, watch: Watch | None, pause
         table = states(sweep, ended)
         if watch:
             watch(table)
-        left = [future for number, future in futures.items() if number not in ended]
-        if not left:
+        if len(ended) == len(sweep.configs):
             write_atomically(sweep.folder / "runs.csv", table.to_csv(index=False))
             return table
-        try:
-            wait(left, timeout=pause, return_when="FIRST_COMPLETED")
-        except TimeoutError:
-            continue
+        time.sleep(pause)
 
 
 def _outcome(future: Any) -> tuple[str, str]:

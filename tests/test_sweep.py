@@ -198,7 +198,7 @@ def test_a_failed_run_and_a_killed_worker_stop_nothing(tmp_path, place, stand_in
 
 
 def test_ctrl_c_ends_a_sweep_and_the_next_call_goes_on(tmp_path, place, stand_in):
-    table = load(tmp_path, {"defaults": small(place), "grid": {"seed": [0, 1, 2]}})
+    table = load(tmp_path, {"defaults": small(place), "grid": {"modality": ["joint"], "seed": [0, 1, 2]}})
     pressed = []
 
     def press(rows):
