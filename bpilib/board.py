@@ -103,7 +103,7 @@ def _row(row: dict, names: list[str], base: str | os.PathLike, log: str) -> list
     message = str(row["message"])
     if message and row["state"] in ("failed", "interrupted"):
         short = message if len(message) < 90 else message[:88] + "…"
-        links.append(f'<span title="{escape(message)}">{escape(short)}</span>')
+        links.append(f'<span title="{escape(message)}" style="white-space:normal">{escape(short)}</span>')
     return [
         *(escape(str(row[name])) for name in names), f'<span style="color:{color}">{sign} {row["state"]}</span>',
         f"{row['epoch']} of {row['epochs']}{bar}", top1, str(row["starts"] or ""), " · ".join(links),
