@@ -43,7 +43,7 @@ test-all: $(READY) lint
 	$(BIN)/python -m pytest
 
 lab: $(READY)
-	$(BIN)/jupyter lab --ip=localhost $(if $(filter 0,$(shell id -u)),--allow-root) notebooks
+	$(BIN)/jupyter lab --ip=localhost $(if $(filter 0,$(shell id -u)),--allow-root) --ServerApp.root_dir=. --FileContentsManager.preferred_dir=notebooks
 
 lint: $(READY)
 	$(BIN)/ruff check .

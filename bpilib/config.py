@@ -99,12 +99,16 @@ class Config:
     clips: int = _param(12, "clips shown one by one (04)", NOTEBOOK, "clips")
     modalities: list[str] | None = _param(None, "streams to ensemble; None: all that have been run (05)", NOTEBOOK)
     weights: str = _param(
-        "published", "ensemble weights: the published ones, searched on held-out scores, or equal (05)", NOTEBOOK,
+        "published", "ensemble weights: the published ones, searched on held-out scores, or equal (05, 06)", NOTEBOOK,
         choices=("published", "searched", "equal"),
     )
     runs: list[str] | None = _param(
         None, "runs to compare in pairs, the first two in detail; None: one of each setting (07)", NOTEBOOK
     )
+    sweep: str = _param("params/sweep.yaml", "table of runs (06)", NOTEBOOK)
+    cluster: str = _param("local", "local, slurm, or a running Dask scheduler's address (06)", NOTEBOOK)
+    workers: int | None = _param(None, "runs at once; None: one per GPU, or as the cores give (06)", NOTEBOOK)
+    cores: int = _param(4, "cores of a run where there is no GPU, or of a SLURM job (06)", NOTEBOOK)
 
     @property
     def run_directory(self) -> Path:
@@ -229,8 +233,8 @@ def _own_benchmark(values: dict[str, Any], raw_given: bool) -> str:
 
 def _check_values(values: dict[str, Any]) -> None:
     """Numbers in their ranges, names fit for paths."""
-    for name in ("epochs", "batch_size", "test_batch_size", "repeats", "eval_every", "clips"):
-        if values[name] < 1:
+    for name in ("epochs", "batch_size", "test_batch_size", "repeats", "eval_every", "clips", "workers", "cores"):
+        if values[name] is not None and values[name] < 1:
             raise ValueError(f"parameter {name}: expected at least 1, got {values[name]}")
     for name in ("lr", "weight_decay", "alpha", "warmup", "seed"):
         if not values[name] >= 0:

@@ -44,8 +44,9 @@ ROWS = [(row[0], *row[1].split(), m, k, *row[4:]) for row in PUBLISHED for m, k 
 
 MAY_BE_NONE = {
     "k", "modalities", "export", "export_clips", "tracker", "start_from", "weights_file", "clip_file", "runs",
+    "workers",
 }  # fmt: skip
-NO_PARAMETERS = {PARAMS / "recipes.yaml", PARAMS / "published.yaml"}
+NO_PARAMETERS = {PARAMS / "recipes.yaml", PARAMS / "published.yaml", *PARAMS.glob("sweep*.yaml")}
 
 
 def test_the_table_has_every_published_combination():
@@ -158,6 +159,7 @@ def test_whole_numbers_fit_where_numbers_are_wanted():
 @pytest.mark.parametrize(
     ("name", "value"),
     [("epochs", 0), ("batch_size", -1), ("test_batch_size", 0), ("repeats", 0), ("eval_every", 0), ("clips", 0),
+     ("workers", 0), ("cores", 0),
      ("lr", -0.1), ("weight_decay", -1e-4), ("alpha", -1.0), ("warmup", -1), ("seed", -1), ("heldout", 0.0),
      ("heldout", 1.0)],
 )  # fmt: skip

@@ -19,13 +19,12 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 ORDER = """
 files machine skeleton draws prompts recipes config
 data.store data.ntu_files data.ntu_text data.ntu_bodies data.ntu data.ntu_build data.ucla data.acting data.synthetic
-data.intake data.npz data.unpickle data.pickles data.custom data
-data.mapping data.example
+data.intake data.npz data.unpickle data.pickles data.custom data data.mapping data.example
 gcn interaction model losses packing text feeders checkpoint runs evaluate reference classify export activation
-attention trainer train own results compare report
+attention trainer train own results compare report headless clusters sweep seeds
 """.split()
 # Arrays in, figures out: only notebooks import them.
-FIGURES = "style bars drawing looks heatmaps evidence plots ranking comparisons widgets".split()
+FIGURES = "style bars drawing looks heatmaps evidence plots ranking comparisons widgets board".split()
 
 
 def name_of(path: Path) -> str:
@@ -87,7 +86,7 @@ def test_the_module_is_thin():
     """Without docstrings, comments and blank lines; raw formats and their doctors, and figures, are counted apart."""
     data = {path for path in MODULES if path.parent.name == "data"}
     figures = {path for path in MODULES if name_of(path) in FIGURES}
-    for paths, most in ((data, 2500), (figures, 1700), (set(MODULES) - data - figures, 3000)):
+    for paths, most in ((data, 2500), (figures, 1700), (set(MODULES) - data - figures, 3800)):
         assert sum(map(code_lines, paths)) <= most
 
 

@@ -144,6 +144,28 @@ def test_05_adds_up_what_there_is(places, trained):
     assert (out / "scores.npz").exists()
 
 
+def test_06_runs_a_table_and_sums_it_up(places, prepared):
+    folder, there = places
+    common = {"dataset": "synthetic", "data": there["data"], "text": "minilm", "tag": "sweep", "device": "cpu"}
+    common |= {"epochs": 1, "repeats": 1, "width": 8}
+    (folder / "table.yaml").write_text(json.dumps({"defaults": common, "grid": {"modality": ["joint", "bone"]}}))
+    given = {"sweep": str(folder / "table.yaml"), "outputs": there["outputs"], "workers": 2, "cores": 1}
+    notebook = run("06_sweep", folder, **given)
+    assert "2 of 2 runs finished, 0 failed" in printed(notebook)
+    tables = [o for c in notebook.cells for o in c.get("outputs", []) if "<b>2 runs</b>" in str(o.get("data", ""))]
+    assert len(tables) == 1 and "2 finished" in tables[0].data["text/html"]  # one table, drawn anew in its place
+    out = folder / "outputs/sweeps/table"
+    assert {p.name for p in out.iterdir()} == {
+        "runs.csv", "runs.html", "results.csv", "ensembles.csv", "summary.csv", "figures",
+    }  # fmt: skip
+    assert [line.split(",")[3] for line in (out / "summary.csv").read_text().splitlines()[1:]] == [
+        "joint", "bone", "joint + bone",
+    ]  # fmt: skip
+    trained = folder / "outputs/synthetic_xview/bpi_joint_seed0_sweep"
+    assert pictures(nbformat.read(trained / "02_train.ipynb", 4)) >= 1
+    assert f'href="../../{trained.relative_to(folder / "outputs")}/02_train.ipynb"' in (out / "runs.html").read_text()
+
+
 def test_07_compares_the_runs_there_are_and_lists_the_others(places, trained):
     folder, there = places
     broken = folder / "outputs/synthetic_xview/bpi_bone_seed7"
