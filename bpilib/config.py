@@ -81,6 +81,11 @@ class Config:
     device: str = _param("auto", "auto, cpu, cuda, cuda:1, ...", MACHINE)
     precision: str = _param("auto", "auto: bf16 where the device has it", MACHINE, "", ("auto", "fp32", "bf16", "fp16"))
 
+    devices: int = _param(1, "processes on each machine that share every batch, one per GPU (02)", MACHINE)
+    nodes: int = _param(1, "machines that share every batch, each with `devices` processes (02)", MACHINE)
+    rendezvous: str | None = _param(None, "host:port of the first machine, the same on all (nodes)", MACHINE)
+    sync_batchnorm: bool = _param(False, "BatchNorm over the whole batch, not each process's share (GPUs)", MACHINE)
+    max_restarts: int = _param(3, "times that a dead process starts all anew from the last checkpoint (02)", MACHINE)
     checkpoint_minutes: float = _param(10.0, "save within an epoch this often", MACHINE, "minutes")
 
     clips: int = _param(12, "clips shown one by one (04)", NOTEBOOK, "clips")
@@ -100,7 +105,13 @@ class Config:
         """What the numbers of a run depend on, as plain values for YAML."""
         unused = ("text", "clip_model", "clip_pretrained", "clip_trained", "alpha") if self.model == "ctrgcn" else ()
         names = [f.name for f in _FIELDS.values() if f.metadata["changes"] == RESULT]
-        return {name: getattr(self, name) for name in names if name not in unused}
+        shares = {"devices x nodes": 1 if self.sync_batchnorm else self.devices * self.nodes}  # of BatchNorm
+        return {name: getattr(self, name) for name in names if name not in unused} | shares
+
+    @classmethod
+    def saved(cls, values: dict[str, Any]) -> "Config":
+        """From a run's config.yaml; parameters that it does not have yet are the default."""
+        return cls(**{name: value for name, value in values.items() if name in _FIELDS})
 
     def settings(self) -> dict[str, Any]:
         """All parameters, as plain values for YAML."""
@@ -195,12 +206,11 @@ def resolve(**given: Any) -> Config:
     """
     given = {name: _checked(name, value) for name, value in given.items()}
     values = {name: f.default for name, f in _FIELDS.items()} | given
-    protocols = BENCHMARKS[values["dataset"]]
+    dataset = values["dataset"]
+    protocols = BENCHMARKS[dataset]
     values["benchmark"] = values["benchmark"] or protocols[0]
     if values["benchmark"] not in protocols:
-        raise ValueError(
-            f"parameter benchmark: {values['dataset']} has {', '.join(protocols)}, not {values['benchmark']!r}"
-        )
+        raise ValueError(f"parameter benchmark: {dataset} has {', '.join(protocols)}, not {values['benchmark']!r}")
     for name, value in _recipe(values).items():
         if values[name] is None:
             values[name] = _checked(name, value)
@@ -208,7 +218,6 @@ def resolve(**given: Any) -> Config:
         values["test_batch_size"] = values["batch_size"]
     if values["text"] is None:
         values["text"] = "clip" if pick_device(values["device"]).type == "cuda" else "minilm"
-    dataset = values["dataset"]
     values["raw"] = str(in_project(values["raw"] or RAW[dataset]))
     values["data"] = str(in_project(values["data"] or f"data/prepared/{dataset}"))
     values["outputs"] = str(in_project(values["outputs"]))
@@ -219,10 +228,10 @@ def resolve(**given: Any) -> Config:
 
 def _check_values(values: dict[str, Any]) -> None:
     """Numbers in their ranges, names fit for paths."""
-    for name in ("epochs", "batch_size", "test_batch_size", "repeats", "eval_every", "clips"):
+    for name in ("epochs", "batch_size", "test_batch_size", "repeats", "eval_every", "clips", "devices", "nodes"):
         if values[name] < 1:
             raise ValueError(f"parameter {name}: expected at least 1, got {values[name]}")
-    for name in ("lr", "weight_decay", "alpha", "warmup", "seed"):
+    for name in ("lr", "weight_decay", "alpha", "warmup", "seed", "max_restarts"):
         if not values[name] >= 0:
             raise ValueError(f"parameter {name}: expected 0 or more, got {values[name]}")
     if values["seed"] >= 1 << 32:

@@ -19,7 +19,8 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 ORDER = """
 files skeleton draws prompts config data.store data.ntu_files data.ntu_text data.ntu_bodies data.ntu data.ntu_build
 data.ucla data.acting data.synthetic data data.intake data.npz data.unpickle data.pickles data.custom
-gcn interaction model losses reference text feeders checkpoint runs evaluate attention trainer train
+gcn interaction model losses reference text feeders checkpoint runs distributed evaluate attention schedule trainer
+launch train
 """.split()
 FIGURES = "style drawing heatmaps plots widgets".split()  # arrays in, figures out: only notebooks import them
 
