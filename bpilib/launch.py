@@ -5,6 +5,7 @@ launcher starts them all anew, from the last checkpoint.
 """
 
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -12,10 +13,11 @@ import re
 import signal
 import socket
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +49,8 @@ def _worker(work: Work, config: Config, folder: str, arguments: tuple) -> tuple[
     signal.signal(signal.SIGINT, lambda *_: os.getppid() == parent or os._exit(1))  # comes when the parent dies, too
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     os.environ[FOLDER], local = folder, int(os.environ["LOCAL_RANK"])
-    write_atomically(place / f"{local}.pid", str(os.getpid()))
+    if place.exists():
+        write_atomically(place / f"{local}.pid", str(os.getpid()))
     cuda = pick_device(config.device).type == "cuda"
     if cuda:
         torch.cuda.set_device(local)
@@ -58,7 +61,7 @@ def _worker(work: Work, config: Config, folder: str, arguments: tuple) -> tuple[
 
     def stop() -> bool:
         """The same answer in all processes, so that all stop after the same step."""
-        asked = (place / "stop").exists() or os.getppid() != parent
+        asked = (place / "stop").exists() or not place.exists() or os.getppid() != parent
         return bool(add_up(torch.tensor(float(asked))))
 
     logs = Path(os.environ["TORCHELASTIC_ERROR_FILE"]).parent
@@ -125,8 +128,9 @@ def launch(
         KeyboardInterrupt: after `stop`, once everything is saved.
     """
     _check(config)
+    gc.collect()  # a rendezvous that this process hosted before, at the same address, ends with its last reference
     logs, restarts = config.run_directory / "logs", config.max_restarts
-    with tempfile.TemporaryDirectory(prefix="bpi_") as folder, _launcher_log(logs), ThreadPoolExecutor(1) as pool:
+    with tempfile.TemporaryDirectory(prefix="bpi_") as folder, _launcher_log(logs):
         settings = LaunchConfig(
             min_nodes=config.nodes,
             max_nodes=config.nodes,
@@ -138,11 +142,14 @@ def launch(
             max_restarts=restarts,
             logs_specs=DefaultLogsSpecs(log_dir=str(logs), redirects=Std.ALL),
         )
-        group = pool.submit(_start, settings, work, config, folder, arguments)
+        group: Future = Future()
+        thread = threading.Thread(target=_start, args=(group, settings, work, config, folder, arguments), daemon=True)
+        thread.start()
         try:
             _follow(group, Path(folder), config, stop, watch)
         except BaseException:  # the second Ctrl-C, or curves that can't be drawn
             _end(Path(folder))
+            thread.join(20)  # longer only where it waits for other machines; without `folder`, its workers stop at once
             raise
         try:
             how, said = next(iter(group.result().values()))
@@ -188,10 +195,13 @@ def _is_local(rendezvous: str | None) -> bool:
     return rendezvous is None or rendezvous.rsplit(":", 1)[0] in ("localhost", "127.0.0.1", "[::1]")
 
 
-def _start(settings: LaunchConfig, *arguments: Any) -> dict[int, tuple[str, Any]]:
+def _start(group: Future, settings: LaunchConfig, *arguments: Any) -> None:
     """Run the launcher, in a thread. Workers inherit its deaf ear for SIGINT until they have their own handler."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    return elastic_launch(settings, _worker)(*arguments)
+    try:
+        group.set_result(elastic_launch(settings, _worker)(*arguments))
+    except BaseException as error:
+        group.set_exception(error)
 
 
 def _follow(group: Future, folder: Path, config: Config, stop: Callable[[], bool], watch: Any) -> None:

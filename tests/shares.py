@@ -1,16 +1,18 @@
 """What the processes of tests/test_distributed.py and tests/test_launch.py do; they import it by name."""
 
+import contextlib
 import os
 import signal
 import time
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
-import open_clip
 import torch
 
-from bpilib import distributed
+from bpilib import distributed, trainer
 from bpilib.config import Config
+from bpilib.feeders import Feeder
 from bpilib.train import train_share
 from bpilib.trainer import Trainer
 
@@ -23,18 +25,54 @@ TINY_CLIP = {
 
 def know_tiny_clip() -> None:
     """Make open_clip know a CLIP of a few thousand weights under the name "tiny"."""
+    import open_clip  # slow, and most processes do without
+
     open_clip.factory._MODEL_CONFIGS["tiny"] = TINY_CLIP
 
 
+@contextlib.contextmanager
+def in_double():
+    """Networks, text encoders and losses in float64, so that rounding hides no difference. The clips are the same."""
+    build, batch, single = trainer.build, Feeder.batch, torch.Tensor.float
+
+    def build_double(config):
+        run = build(config)
+        for module in (run.model, run.text):
+            if module is not None:
+                module.double()
+        return run
+
+    def batch_double(self, positions):
+        with patch.object(torch.Tensor, "float", single):
+            x, labels = batch(self, positions)
+        return x.double(), labels
+
+    with (
+        patch.object(trainer, "build", build_double),
+        patch.object(Feeder, "batch", batch_double),
+        patch.object(torch.Tensor, "float", torch.Tensor.double),
+    ):
+        yield
+
+
 def loss_and_gradients(config: Config, batch: list[int]) -> dict[str, torch.Tensor]:
-    """Loss and gradients of a batch, BatchNorm in evaluation mode, before any training; in each of the processes."""
+    """Loss and gradients of a batch in float64; in each of the processes.
+
+    BatchNorm is in evaluation mode, its running statistics are those of the whole batch, before any training.
+    """
     know_tiny_clip()
-    made = Trainer(config)
-    made.run.model.eval()
-    made.feeder.epoch = 1
-    loss, logits, labels = made.loss(np.array(batch))
-    loss.total.backward()
-    made.close()
+    with in_double():
+        made = Trainer(config)
+        made.feeder.epoch = 1
+        for module in made.run.model.modules():
+            if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+                module.momentum = 1.0
+        with torch.no_grad():
+            made.run.model.train()(made.feeder.batch(batch)[0])
+        made.run.model.eval()
+        loss, logits, labels = made.loss(np.array(batch))
+        loss.total.backward()
+        made.close()
     found = {"total": loss.total, "cross_entropy": loss.cross_entropy, "contrastive": loss.contrastive}
     found |= {"logits": logits, "labels": labels}
     found |= {f"grad/{name}": p.grad for name, p in made.run.model.named_parameters() if p.grad is not None}
@@ -44,9 +82,10 @@ def loss_and_gradients(config: Config, batch: list[int]) -> dict[str, torch.Tens
 
 
 def save_loss_and_gradients(config: Config, stop, batches: dict[str, tuple[Config, list[int]]], folder: Path) -> None:
-    """`loss_and_gradients` of several configurations, to folder/<name>.<rank>.pt."""
+    """`loss_and_gradients` of several configurations, to folder/<name>.<rank>.pt; then `collectives`."""
     for name, (other, batch) in batches.items():
         torch.save(loss_and_gradients(other, batch), folder / f"{name}.{distributed.rank()}.pt")
+    torch.save(collectives(), folder / f"collectives.{distributed.rank()}.pt")
 
 
 def train_and_fail(config: Config, stop, how: str, number: int) -> None:
@@ -69,7 +108,7 @@ def train_and_fail(config: Config, stop, how: str, number: int) -> None:
     train_share(config, stop)
 
 
-def train_slowly(config: Config, stop) -> None:
+def train_slowly(config: Config, stop, draw_confusion=None) -> None:
     """Train, a tenth of a second a step at least."""
     original = Trainer._step
 
@@ -81,14 +120,23 @@ def train_slowly(config: Config, stop) -> None:
     train_share(config, stop)
 
 
-def collectives(config: Config, stop, folder: Path) -> None:
-    """What the processes tell each other, to folder/<rank>.pt."""
-    mine = torch.full((distributed.rank() + 1, 2), float(distributed.rank()), requires_grad=True)
+def collectives() -> dict[str, object]:
+    """What a process sees of the others."""
+    number = distributed.rank()
     found = {"shares": [distributed.share(np.arange(n)).tolist() for n in (2, 3, 7, 8)]}
-    module = torch.nn.BatchNorm1d(3)
-    module.weight.data.fill_(distributed.rank())
-    module.running_mean.fill_(10 + distributed.rank())
-    distributed.align(module)
-    found |= {"aligned": [module.weight[0].item(), module.running_mean[0].item()]}
-    found |= {"sum": distributed.add_up(torch.tensor(distributed.rank() + 1.0)).item(), "rows": mine.detach()}
-    torch.save(found, folder / f"{distributed.rank()}.pt")
+    mine = (torch.arange(7.0)[distributed.share(np.arange(7))] + 1).requires_grad_()
+    whole = distributed.gather(mine, 7)
+    (whole**2).sum().backward()  # the same in every process
+    found |= {"whole": whole.detach(), "gradient": mine.grad}
+    norm = torch.nn.BatchNorm1d(3)
+    norm.weight.data.fill_(number + 1)
+    norm.running_mean.fill_(number + 10)
+    distributed.align(norm)
+    found |= {"aligned": (norm.weight[0].item(), norm.running_mean[0].item())}
+    found["sum"] = distributed.add_up(torch.tensor(number + 1.0)).item()
+    distributed.agree(what=(1, 2))
+    try:
+        distributed.agree(data="the same", prompts=number)
+    except RuntimeError as error:
+        found["disagreement"] = str(error)
+    return found
