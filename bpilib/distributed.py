@@ -127,7 +127,7 @@ def align(module: nn.Module) -> None:
         tensor.copy_(values.view_as(tensor))
 
 
-def agree(**facts: Any) -> None:
+def agree(facts: dict[str, Any]) -> None:
     """Make sure that all processes mean the same run.
 
     Raises:

@@ -51,13 +51,13 @@ def _worker(work: Work, config: Config, folder: str, arguments: tuple) -> tuple[
     os.environ[FOLDER], local = folder, int(os.environ["LOCAL_RANK"])
     if place.exists():
         write_atomically(place / f"{local}.pid", str(os.getpid()))
-    cuda = pick_device(config.device).type == "cuda"
-    if cuda:
-        torch.cuda.set_device(local)
-        config = config.changed(device=f"cuda:{local}")
+    device = pick_device(config.device)
+    if device.type == "cuda":
+        config = config.changed(device=f"cuda:{local if device.index is None else device.index}")
+        torch.cuda.set_device(config.device)
     elif "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, torch.get_num_threads() // config.devices))
-    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
 
     def stop() -> bool:
         """The same answer in all processes, so that all stop after the same step."""
@@ -198,6 +198,7 @@ def _is_local(rendezvous: str | None) -> bool:
 def _start(group: Future, settings: LaunchConfig, *arguments: Any) -> None:
     """Run the launcher, in a thread. Workers inherit its deaf ear for SIGINT until they have their own handler."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"  # a shared one would keep the addresses of workers that died
     try:
         group.set_result(elastic_launch(settings, _worker)(*arguments))
     except BaseException as error:

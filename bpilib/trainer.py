@@ -65,7 +65,7 @@ class Trainer:
         if checkpoint.exists(self.folder / "last.pt"):
             self._resume()
         at = (self.progress.epoch, self.progress.batch)
-        distributed.agree(settings=config.result_settings(), checkpoint=at, **self._inputs())
+        distributed.agree(config.result_settings() | self._inputs() | {"precision": self.precision, "checkpoint": at})
         self.towers = distributed.distribute(distributed.Towers(self.run.model, self.run.text), config.sync_batchnorm)
         if distributed.rank() == 0:
             self.board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.progress.epoch + 1)

@@ -134,9 +134,9 @@ def collectives() -> dict[str, object]:
     distributed.align(norm)
     found |= {"aligned": (norm.weight[0].item(), norm.running_mean[0].item())}
     found["sum"] = distributed.add_up(torch.tensor(number + 1.0)).item()
-    distributed.agree(what=(1, 2))
+    distributed.agree({"what": (1, 2)})
     try:
-        distributed.agree(data="the same", prompts=number)
+        distributed.agree({"data": "the same", "prompts": number})
     except RuntimeError as error:
         found["disagreement"] = str(error)
     return found

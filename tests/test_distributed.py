@@ -128,7 +128,7 @@ def test_one_process_alone_needs_nobody():
     out = Output(rows)
     assert distributed.gather_batch(out, None, rows, 3) == (out, None, rows)
     distributed.align(module)
-    distributed.agree(anything=1)
+    distributed.agree({"anything": 1})
     towers = distributed.Towers(module, None)
     assert distributed.distribute(towers, sync_batchnorm=True) is towers and type(towers.model) is nn.BatchNorm1d
     with distributed.progress_bar(2, "bar") as bar:

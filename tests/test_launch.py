@@ -23,7 +23,7 @@ from test_train import assert_same_run, config_of
 from bpilib import checkpoint
 from bpilib.config import resolve
 from bpilib.evaluate import Scores, score
-from bpilib.launch import _check, launch
+from bpilib.launch import _check, _wait_for, launch
 from bpilib.runs import claim, open_run
 from bpilib.train import fit, history
 
@@ -187,6 +187,14 @@ def test_two_machines_are_one_run(place, whole, tmp_path):
 def test_what_this_machine_can_not_do_is_refused(tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
         fit(resolve(dataset="synthetic", outputs=tmp_path, device="cpu", **changes))
+
+
+def test_outputs_that_machines_do_not_share_are_refused(tmp_path, monkeypatch):
+    _wait_for(tmp_path)
+    clock = iter(range(0, 1000, 20))
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    with pytest.raises(ValueError, match=r"set outputs to a folder that all machines of the run share"):
+        _wait_for(tmp_path / "attempt_0")
 
 
 def test_gpus_that_are_not_there_are_refused(monkeypatch):
