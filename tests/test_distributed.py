@@ -4,14 +4,12 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from making import NO_UCLA, synthetic_store, tiny_config, ucla_zip, write_prompts
+from making import NO_UCLA, synthetic_store, tiny_config, ucla_store, ucla_zip, write_prompts
 from shares import TINY_CLIP, loss_and_gradients, save_loss_and_gradients
 from torch import nn
 
 from bpilib import distributed
 from bpilib.config import resolve
-from bpilib.data import prepare
-from bpilib.files import PROJECT
 from bpilib.launch import launch
 from bpilib.model import Output
 
@@ -148,12 +146,8 @@ def test_the_first_process_alone_writes(monkeypatch):
 @pytest.mark.skipif(ucla_zip() is None, reason=NO_UCLA)
 def test_loss_and_gradients_on_nw_ucla(tmp_path):
     """The published network, width and batch, on real clips."""
-    store = PROJECT / "data/prepared/ucla"
-    if not (store / "manifest.json").exists():
-        store = tmp_path / "store"
-        prepare("ucla", raw=ucla_zip(), out=store, progress=False)
-    settings = {"dataset": "ucla", "model": "bpi", "data": str(store), "outputs": str(tmp_path), "precision": "fp32"}
-    config = resolve(**settings, text="minilm", device="cpu", devices=2)
+    settings = {"dataset": "ucla", "model": "bpi", "data": ucla_store(tmp_path), "outputs": tmp_path}
+    config = resolve(**settings, text="minilm", device="cpu", precision="fp32", devices=2)
     batch = np.random.default_rng(0).permutation(1020)[: config.batch_size].tolist()
     launch(save_loss_and_gradients, config, {"ucla": (config, batch)}, tmp_path)
     expected = loss_and_gradients(config, batch)

@@ -16,7 +16,7 @@ import psutil
 import pytest
 import torch
 import yaml
-from making import synthetic_store, tiny_config, write_prompts
+from making import NO_UCLA, synthetic_store, tiny_config, ucla_store, ucla_zip, write_prompts
 from shares import train_and_fail, train_slowly
 from test_train import assert_same_run, config_of
 
@@ -25,7 +25,7 @@ from bpilib.config import resolve
 from bpilib.evaluate import Scores, score
 from bpilib.launch import _check, _wait_for, launch
 from bpilib.runs import claim, open_run
-from bpilib.train import fit, history
+from bpilib.train import fit, history, train_share
 
 STEPS = 5  # an epoch of `config_of` on 1 subject
 TESTS = Path(__file__).parent
@@ -85,6 +85,19 @@ def test_a_process_killed_in_mid_epoch_costs_nothing_but_time(place, whole, tmp_
     assert json.loads((config.run_directory / "summary.json").read_text())["resumed"] == 1
     assert "a process died: all went on from the last checkpoint (1 of 3)" in capsys.readouterr().out
     assert "exitcode: -9" in (config.run_directory / "logs" / "launcher.log").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(ucla_zip() is None, reason=NO_UCLA)
+def test_a_process_killed_in_mid_epoch_on_nw_ucla(tmp_path):
+    settings = {"dataset": "ucla", "data": ucla_store(tmp_path), "device": "cpu", "precision": "fp32", "width": 8}
+    settings |= {"text": "minilm", "epochs": 2, "repeats": 1, "batch_size": 64, "eval_every": 2, "devices": 2}
+    expected = resolve(**settings, outputs=tmp_path / "whole")
+    launch(train_share, expected)
+    config = resolve(**settings, outputs=tmp_path / "killed")
+    launch(train_and_fail, config, "killed", 15 + 7)  # 15 steps an epoch
+    assert_same_run(config.run_directory, expected.run_directory)
+    assert json.loads((config.run_directory / "summary.json").read_text())["resumed"] == 1
 
 
 @pytest.mark.slow
@@ -195,6 +208,12 @@ def test_outputs_that_machines_do_not_share_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(time, "monotonic", lambda: next(clock))
     with pytest.raises(ValueError, match=r"set outputs to a folder that all machines of the run share"):
         _wait_for(tmp_path / "attempt_0")
+
+
+def test_functions_of_a_notebook_are_refused(place, tmp_path, monkeypatch):
+    monkeypatch.setattr(train_slowly, "__module__", "__main__")
+    with pytest.raises(ValueError, match=r"train_slowly: .* put it into a module"):
+        fit(config_of(place, tmp_path, devices=2), draw_confusion=train_slowly)
 
 
 def test_gpus_that_are_not_there_are_refused(monkeypatch):
