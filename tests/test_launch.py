@@ -77,6 +77,7 @@ def test_batch_norm_makes_two_processes_another_run(place, whole):
     assert again == whole[0]
 
 
+@pytest.mark.slow
 def test_a_process_killed_in_mid_epoch_costs_nothing_but_time(place, whole, tmp_path, capsys):
     config = config_of(place, tmp_path, devices=2)
     claim(config)
@@ -107,6 +108,7 @@ def test_processes_that_die_again_and_again_are_given_up(place, tmp_path):
         launch(train_and_fail, config, "killed always", 2)
 
 
+@pytest.mark.slow
 def test_an_error_of_a_worker_arrives_as_it_was_raised(place, tmp_path):
     config = config_of(place, tmp_path, devices=2, model="ctrgcn")
     with pytest.raises(ValueError, match=r"^expected a clip, got a cat$") as error:
@@ -126,7 +128,7 @@ def interrupt_after(folder: Path, files: str) -> threading.Thread:
     """Ctrl-C in the main thread a second after a file is there."""
 
     def wait():
-        end = time.monotonic() + 300
+        end = time.monotonic() + 1500
         while not list(folder.glob(files)) and time.monotonic() < end:
             time.sleep(0.05)
         time.sleep(1)
@@ -183,7 +185,7 @@ def test_two_machines_are_one_run(place, whole, tmp_path):
         for _ in range(2)
     ]
     for machine in machines:
-        out, errors = machine.communicate(timeout=500)
+        out, errors = machine.communicate(timeout=1500)
         assert machine.returncode == 0, errors
         assert "2 processes share every batch, 1 of them here" in out
     assert_same_run(tmp_path / whole[0].relative_to(place / "whole"), whole[0])
