@@ -159,7 +159,7 @@ class Towers(nn.Module):
         super().__init__()
         self.model, self.text = model, text
 
-    def forward(self, x: Tensor, labels: Tensor, draws: Tensor) -> tuple[Any, Tensor | None]:
+    def forward(self, x: Tensor, labels: Tensor, draws: Tensor) -> tuple[Output, Tensor | None]:
         """Clips (N, C, T, V, M), their labels (N,) and draws (N,) of synonyms to the output and texts (1+P, N, D)."""
         out = self.model(x)
         if self.text is None:
