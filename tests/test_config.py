@@ -69,7 +69,7 @@ def test_what_is_given_wins_over_the_recipe():
 def test_nothing_is_left_open_but_what_may_be():
     for dataset, model in itertools.product(BENCHMARKS, ("bpi", "gap", "ctrgcn")):
         c = resolve(dataset=dataset, model=model)
-        assert {name for name, value in c.settings().items() if value is None} <= {"k", "modalities"}
+        assert {name for name, value in c.settings().items() if value is None} <= {"k", "modalities", "rendezvous"}
         assert c.benchmark == BENCHMARKS[dataset][0]
 
 
@@ -239,6 +239,18 @@ def test_result_settings_are_what_numbers_depend_on():
     names = set(resolve().result_settings())
     assert {"dataset", "model", "modality", "seed", "epochs", "lr", "text", "width", "batch_size", "select"} <= names
     assert not {"outputs", "data", "raw", "device", "precision", "test_batch_size", "clips"} & names
+
+
+def test_devices_change_numbers_by_the_shares_of_batch_norm_alone():
+    one, two = resolve(), resolve(devices=2)
+    assert one.result_settings() != two.result_settings() == resolve(nodes=2).result_settings()
+    assert resolve(devices=2, sync_batchnorm=True).result_settings() == one.result_settings()
+
+
+def test_a_saved_configuration_may_lack_what_came_later():
+    c = resolve(model="gap", epochs=3)
+    old = {name: value for name, value in c.settings().items() if name != "devices"} | {"gone": 1}
+    assert Config.saved(old) == c
 
 
 def test_the_tables_have_every_parameter_once_with_its_meaning():
