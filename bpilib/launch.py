@@ -130,7 +130,8 @@ def launch(
     _check(config)
     for part in (work, *arguments):
         if getattr(part, "__module__", None) == "__main__":
-            raise ValueError(f"{getattr(part, '__name__', part)}: other processes can't import what a notebook has; put it into a module")
+            name = getattr(part, "__name__", part)
+            raise ValueError(f"{name}: other processes can't import what a notebook has; put it into a module")
     gc.collect()  # a rendezvous that this process hosted before, at the same address, ends with its last reference
     logs, restarts = config.run_directory / "logs", config.max_restarts
     with tempfile.TemporaryDirectory(prefix="bpi_") as folder, _launcher_log(logs):
