@@ -89,6 +89,11 @@ class Config:
     device: str = _param("auto", "auto, cpu, cuda, cuda:1, ...", MACHINE)
     precision: str = _param("auto", "auto: bf16 where the device has it", MACHINE, "", ("auto", "fp32", "bf16", "fp16"))
 
+    devices: int = _param(1, "processes on each machine that share every batch, one per GPU (02)", MACHINE)
+    nodes: int = _param(1, "machines that share every batch, each with `devices` processes (02)", MACHINE)
+    rendezvous: str | None = _param(None, "host:port of the first machine, the same on all (nodes)", MACHINE)
+    sync_batchnorm: bool = _param(False, "BatchNorm over the whole batch, not each process's share (GPUs)", MACHINE)
+    max_restarts: int = _param(3, "times that a dead process starts all anew from the last checkpoint (02)", MACHINE)
     checkpoint_minutes: float = _param(10.0, "save within an epoch this often", MACHINE, "minutes")
 
     weights_file: str | None = _param(None, "published weight file to evaluate instead of a trained run (03)", NOTEBOOK)
@@ -120,7 +125,13 @@ class Config:
         """What the numbers of a run depend on, as plain values for YAML."""
         unused = ("text", "clip_model", "clip_pretrained", "clip_trained", "alpha") if self.model == "ctrgcn" else ()
         names = [f.name for f in _FIELDS.values() if f.metadata["changes"] == RESULT]
-        return {name: getattr(self, name) for name in names if name not in unused}
+        shares = {"devices x nodes": 1 if self.sync_batchnorm else self.devices * self.nodes}  # of BatchNorm
+        return {name: getattr(self, name) for name in names if name not in unused} | shares
+
+    @classmethod
+    def saved(cls, values: dict[str, Any]) -> "Config":
+        """From a run's config.yaml; parameters that it does not have yet are the default."""
+        return cls(**{name: value for name, value in values.items() if name in _FIELDS})
 
     def settings(self) -> dict[str, Any]:
         """All parameters, as plain values for YAML."""
@@ -233,10 +244,11 @@ def _own_benchmark(values: dict[str, Any], raw_given: bool) -> str:
 
 def _check_values(values: dict[str, Any]) -> None:
     """Numbers in their ranges, names fit for paths."""
-    for name in ("epochs", "batch_size", "test_batch_size", "repeats", "eval_every", "clips", "workers", "cores"):
+    counts = ("epochs", "batch_size", "test_batch_size", "repeats", "eval_every", "clips")
+    for name in (*counts, "devices", "nodes", "workers", "cores"):
         if values[name] is not None and values[name] < 1:
             raise ValueError(f"parameter {name}: expected at least 1, got {values[name]}")
-    for name in ("lr", "weight_decay", "alpha", "warmup", "seed"):
+    for name in ("lr", "weight_decay", "alpha", "warmup", "seed", "max_restarts"):
         if not values[name] >= 0:
             raise ValueError(f"parameter {name}: expected 0 or more, got {values[name]}")
     if values["seed"] >= 1 << 32:

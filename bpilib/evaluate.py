@@ -11,6 +11,7 @@ import torch
 from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix
 
+from bpilib import distributed
 from bpilib.config import MODALITIES, Config
 from bpilib.feeders import Feeder
 from bpilib.files import MissingInputError, write_atomically
@@ -107,19 +108,27 @@ class Scores:
 def predict(model: CTRGCNClassifier, feeder: Feeder, batch_size: int) -> np.ndarray:
     """(n, K) float32 logits of all of a feeder's clips, in order; float32 whatever the training precision.
 
+    Processes of one run take turns with the batches, so that the logits are those of one process.
+
     Raises:
         ValueError: logits that are not finite.
     """
     fused = model.fuse()
-    parts = torch.arange(len(feeder)).split(batch_size)
-    logits = torch.cat([fused(feeder.batch(part)[0]).logits.float().cpu() for part in parts])
+    logits = torch.zeros(len(feeder), model.num_classes)
+    for part in torch.arange(len(feeder)).split(batch_size)[distributed.rank() :: distributed.size()]:
+        logits[part] = fused(feeder.batch(part)[0]).logits.float().cpu()
+    distributed.add_up(logits)
     if not torch.isfinite(logits).all():
         raise ValueError("the network's logits are not finite: training diverged; lower lr or use precision='fp32'")
     return logits.numpy()
 
 
 def score(run: Run) -> Scores:
-    """Scores of a run's test clips, and of its held-out clips where it has some."""
+    """Scores of a run's test clips, and of its held-out clips where it has some.
+
+    In processes of one run, of the first one's weights.
+    """
+    distributed.align(run.model)
 
     def part(name: str) -> Scores | None:
         indices = run.indices(name)

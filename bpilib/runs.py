@@ -231,7 +231,7 @@ def claim(config: Config) -> None:
     """
     path = config.run_directory / "config.yaml"
     if path.exists():
-        there, now = yaml.safe_load(path.read_text()), config.result_settings()
+        there, now = Config.saved(yaml.safe_load(path.read_text())).result_settings(), config.result_settings()
         differ = [f"{key}: {there.get(key)!r} there, {now[key]!r} now" for key in now if there.get(key) != now[key]]
         if not differ:
             return

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from bpilib.config import Config
+from bpilib.launch import launch
 from bpilib.runs import claim
 from bpilib.trainer import DrawConfusion, Trainer, Watch
 
@@ -22,7 +23,8 @@ def fit(config: Config, watch: Watch | None = None, draw_confusion: DrawConfusio
     Args:
         config: from `bpilib.config.resolve`.
         watch: called after each epoch with the history so far (see metrics.csv), for live curves.
-        draw_confusion: (K, K) counts and class names to an (H, W, 3) uint8 image for TensorBoard.
+        draw_confusion: (K, K) counts and class names to an (H, W, 3) uint8 image for TensorBoard; with several
+            devices, a function of an importable module.
 
     Returns:
         The run directory: config.yaml, last.pt, best.pt, metrics.csv, tensorboard/, scores.npz, summary.json.
@@ -30,6 +32,7 @@ def fit(config: Config, watch: Watch | None = None, draw_confusion: DrawConfusio
     Raises:
         MissingInputError: no prepared data.
         ValueError: the directory holds a run with other settings; a damaged checkpoint; ...
+        RuntimeError: with several devices, processes that die again and again, or do not meet.
         KeyboardInterrupt: after Ctrl-C, once everything is saved.
     """
     folder = config.run_directory
@@ -40,10 +43,20 @@ def fit(config: Config, watch: Watch | None = None, draw_confusion: DrawConfusio
         if watch:
             watch(history(config))
         return folder
+    if config.devices * config.nodes > 1:
+        with _interruptible() as stop:
+            launch(train_share, config, draw_confusion, stop=stop, watch=watch)
+        return folder
     trainer = Trainer(config, draw_confusion)
     with contextlib.closing(trainer), _interruptible() as stop:
         trainer.run_epochs(stop, watch)
     return folder
+
+
+def train_share(config: Config, stop: Callable[[], bool], draw_confusion: DrawConfusion | None = None) -> None:
+    """What one of several processes does for a run; see `bpilib.launch.launch`."""
+    with contextlib.closing(Trainer(config, draw_confusion)) as trainer:
+        trainer.run_epochs(stop, None)
 
 
 def history(config: Config) -> pd.DataFrame:

@@ -12,35 +12,20 @@ import pandas as pd
 import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
-from bpilib import checkpoint, draws
+from bpilib import checkpoint, distributed, draws
 from bpilib.config import Config
+from bpilib.distributed import first_alone
 from bpilib.evaluate import Scores, score
 from bpilib.files import write_atomically
 from bpilib.losses import Loss, skeleton_text_loss
 from bpilib.machine import autocast, seed_everything
 from bpilib.runs import Run, build, start_from
+from bpilib.schedule import learning_rate
 
 Watch = Callable[[pd.DataFrame], None]
 DrawConfusion = Callable[[np.ndarray, list[str]], np.ndarray]
-
-
-def learning_rate(config: Config, epoch: int, share: float) -> float:
-    """The learning rate in epoch `epoch` (from 0), `share` of it done.
-
-    step: as published, constant within an epoch; linear warm-up, then a tenth after each of `steps`.
-    cosine: both parts continuous, down to 0 at the end.
-    """
-    if config.schedule == "step":
-        if epoch < config.warmup:
-            return config.lr * (epoch + 1) / config.warmup
-        return config.lr * 0.1 ** sum(epoch >= step for step in config.steps or [])
-    done = epoch + share
-    if done < config.warmup:
-        return config.lr * max(done, 1e-3) / config.warmup
-    left = (done - config.warmup) / max(config.epochs - config.warmup, 1e-9)
-    return config.lr * 0.5 * (1 + math.cos(math.pi * min(left, 1)))
 
 
 @dataclasses.dataclass
@@ -59,7 +44,7 @@ class Progress:
 
 
 class Trainer:
-    """The state of one training; `fit` drives it."""
+    """The state of one training; `fit` drives it. Each process of a run has one, and the first one writes the files."""
 
     def __init__(self, config: Config, draw_confusion: DrawConfusion | None = None):
         self.config, self.draw_confusion = config, draw_confusion
@@ -82,8 +67,13 @@ class Trainer:
             self._resume()
         elif config.start_from is not None:
             print(start_from(self.run, config.start_from))
-        self.board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.progress.epoch + 1)
+        at = (self.progress.epoch, self.progress.batch)
+        distributed.agree(config.result_settings() | self._inputs() | {"precision": self.precision, "checkpoint": at})
+        self.towers = distributed.distribute(distributed.Towers(self.run.model, self.run.text), config.sync_batchnorm)
+        if distributed.rank() == 0:
+            self.board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.progress.epoch + 1)
 
+    @first_alone
     def close(self) -> None:
         """Flush TensorBoard."""
         self.board.close()
@@ -91,7 +81,7 @@ class Trainer:
     def run_epochs(self, stop: Callable[[], bool], watch: Watch | None) -> None:
         """Train to the last epoch; save after each, now and then within, and on interrupt."""
         clips = self.batches * self.config.batch_size
-        with tqdm(total=self.config.epochs * clips, unit=" clips", desc=self.folder.name, smoothing=0.05) as bar:
+        with distributed.progress_bar(self.config.epochs * clips, self.folder.name) as bar:
             bar.update((self.progress.epoch * self.batches + self.progress.batch) * self.config.batch_size)
             while self.progress.epoch < self.config.epochs:
                 self._train_epoch(bar, stop)
@@ -130,12 +120,8 @@ class Trainer:
         rate = learning_rate(config, progress.epoch, progress.batch / self.batches)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        x, labels = self.feeder.batch(positions)
         self.optimizer.zero_grad(set_to_none=True)
-        with self.autocast:
-            out = self.run.model(x)
-            texts = self._texts(labels, positions)
-        loss = skeleton_text_loss(out, texts, labels, config.alpha)
+        loss, logits, labels = self.loss(positions)
         if not torch.isfinite(loss.total):
             raise ValueError(
                 f"the loss is {loss.total.item()} in epoch {progress.epoch + 1}, step {progress.batch + 1}: lower lr "
@@ -144,15 +130,21 @@ class Trainer:
         self.scaler.scale(loss.total).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self._count(loss, out.logits, labels)
+        self._count(loss, logits, labels)
 
-    def _texts(self, labels: Tensor, positions: np.ndarray) -> Tensor | None:
-        """(1+P, N, D), a synonym drawn for each clip; None without text."""
-        if self.run.text is None:
-            return None
-        at = torch.as_tensor(positions, device=labels.device)
-        chosen = draws.uniform(self.config.seed, self.progress.epoch, at, draws.SYNONYM, 1)[:, 0]
-        return self.run.text(labels, chosen)
+    def loss(self, positions: np.ndarray) -> tuple[Loss, Tensor, Tensor]:
+        """The loss of the clips at these positions, their logits (N, K) and labels (N,).
+
+        Each process computes its share of the clips, and from what all have found the loss of the whole batch.
+        """
+        mine = distributed.share(positions)
+        x, labels = self.feeder.batch(mine)
+        at = torch.as_tensor(mine, device=labels.device)
+        synonyms = draws.uniform(self.config.seed, self.progress.epoch, at, draws.SYNONYM, 1)[:, 0]
+        with self.autocast:
+            out, texts = self.towers(x, labels, synonyms)
+        out, texts, labels = distributed.gather_batch(out, texts, labels, len(positions))
+        return skeleton_text_loss(out, texts, labels, self.config.alpha), out.logits, labels
 
     def _count(self, loss: Loss, logits: Tensor, labels: Tensor) -> None:
         contrastive = loss.contrastive.mean() if len(loss.contrastive) else loss.total.new_zeros(())
@@ -185,10 +177,11 @@ class Trainer:
         progress.rows.append(row)
         self._log(row, scores)
         if scores is not None and self._selected() == progress.epoch:
-            checkpoint.save(self.folder / "best.pt", self._weights())
+            self._save("best.pt")
         self._save()
         self._write_history()
 
+    @first_alone
     def _write_history(self) -> None:
         write_atomically(self.folder / "metrics.csv", pd.DataFrame(self.progress.rows).to_csv(index=False))
 
@@ -204,6 +197,7 @@ class Trainer:
             return max(row["epoch"] for row in self.progress.rows if "test_top1" in row)
         return self._best(f"{self.config.select}_top1")[0]
 
+    @first_alone
     def _log(self, row: dict[str, Any], scores: Scores | None) -> None:
         for name, value in row.items():
             if name != "epoch" and not math.isnan(value):
@@ -230,15 +224,22 @@ class Trainer:
             )
         return self.run.content() | {"epoch": self.progress.epoch}
 
-    def _save(self) -> None:
+    def _inputs(self) -> dict[str, Any]:
+        """Hashes of what it learns from."""
+        return {"text_digest": self.run.text_digest, "data": self.run.store.manifest["sha256"]}
+
+    @first_alone
+    def _save(self, name: str = "last.pt") -> None:
         """last.pt: all that going on needs. The learning rate follows from the epoch; draws from their counters."""
-        state = {
-            "progress": dataclasses.asdict(self.progress),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "random": torch.get_rng_state(),
-        }
-        checkpoint.save(self.folder / "last.pt", self._weights() | state)
+        content = self._weights()
+        if name == "last.pt":
+            content |= {
+                "progress": dataclasses.asdict(self.progress),
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": self.scaler.state_dict(),
+                "random": torch.get_rng_state(),
+            }
+        checkpoint.save(self.folder / name, content)
 
     def _resume(self) -> None:
         path = self.folder / "last.pt"
@@ -258,19 +259,26 @@ class Trainer:
 
     def _finish(self) -> None:
         """scores.npz of the selected epoch and summary.json."""
-        config, rows = self.config, self.progress.rows
         self._write_history()
-        epoch = self._selected()
-        best = checkpoint.load(self.folder / "best.pt")
-        self.run.load_weights(best, self.folder / "best.pt")
-        scores = score(self.run)
+        self._load_best()
+        self._write_results(score(self.run))
+
+    @first_alone
+    def _load_best(self) -> None:
+        """`score` gives these weights to the other processes."""
+        path = self.folder / "best.pt"
+        self.run.load_weights(checkpoint.load(path), path)
+
+    @first_alone
+    def _write_results(self, scores: Scores) -> None:
+        config, rows = self.config, self.progress.rows
         scores.save(self.folder / "scores.npz")
         test_epoch, test_best = self._best("test_top1")
         clips = self.batches * min(config.batch_size, len(self.feeder))
         summary = {
             "epochs": config.epochs,
             "select": config.select,
-            "selected_epoch": epoch,
+            "selected_epoch": self._selected(),
             "test_top1": scores.top(1),
             "test_top1_interval_95": scores.interval(),
             "test_top5": scores.top(5),
@@ -280,6 +288,7 @@ class Trainer:
             "training_seconds": sum(clips / row["clips_per_second"] for row in rows),
             "resumed": self.progress.resumed,
             "device": str(self.run.device),
+            "processes": distributed.size(),
             "precision": self.precision,
             "torch": torch.__version__,
         }

@@ -26,6 +26,15 @@ def ucla_zip() -> Path | None:
     return next((path for path in places if path.is_file()), None)
 
 
+def ucla_store(folder: Path) -> Path:
+    """The real NW-UCLA, prepared: the project's store, or one made in `folder`."""
+    prepared = PROJECT / "data/prepared/ucla"
+    if (prepared / "manifest.json").exists():
+        return prepared
+    prepare("ucla", raw=ucla_zip(), out=folder / "store", progress=False)
+    return folder / "store"
+
+
 def record(name: str, skeletons: object, label: object) -> dict[str, object]:
     """A clip's JSON as NW-UCLA has it."""
     return {"file_name": name, "skeletons": skeletons, "label": label}

@@ -44,7 +44,7 @@ ROWS = [(row[0], *row[1].split(), m, k, *row[4:]) for row in PUBLISHED for m, k 
 
 MAY_BE_NONE = {
     "k", "modalities", "export", "export_clips", "tracker", "start_from", "weights_file", "clip_file", "runs",
-    "workers",
+    "workers", "rendezvous",
 }  # fmt: skip
 NO_PARAMETERS = {PARAMS / "recipes.yaml", PARAMS / "published.yaml", *PARAMS.glob("sweep*.yaml")}
 
@@ -299,6 +299,18 @@ def test_result_settings_are_what_numbers_depend_on():
     names = set(resolve().result_settings())
     assert {"dataset", "model", "modality", "seed", "epochs", "lr", "text", "width", "batch_size", "select"} <= names
     assert not {"outputs", "data", "raw", "device", "precision", "test_batch_size", "clips"} & names
+
+
+def test_devices_change_numbers_by_the_shares_of_batch_norm_alone():
+    one, two = resolve(), resolve(devices=2)
+    assert one.result_settings() != two.result_settings() == resolve(nodes=2).result_settings()
+    assert resolve(devices=2, sync_batchnorm=True).result_settings() == one.result_settings()
+
+
+def test_a_saved_configuration_may_lack_what_came_later():
+    c = resolve(model="gap", epochs=3)
+    old = {name: value for name, value in c.settings().items() if name != "devices"} | {"gone": 1}
+    assert Config.saved(old) == c
 
 
 def test_the_tables_have_every_parameter_once_with_its_meaning():

@@ -89,6 +89,18 @@ def test_02_again_shows_what_is_done_and_changes_nothing(places, trained):
     assert {p: p.stat().st_mtime_ns for p in (folder / "outputs").rglob("*.pt")} == before
 
 
+@pytest.mark.slow
+def test_02_with_two_processes_shows_the_same(places, prepared):
+    folder, there = places
+    notebook = run("02_train", folder, tag="two", device="cpu", devices=2, **there, **SMALL)
+    assert "2 processes share every batch, 2 of them here" in printed(notebook)
+    assert "bpi_joint_seed0_two: " in str(notebook)  # the bar
+    assert pictures(notebook) >= 1  # the live curves
+    run_directory = folder / "outputs/synthetic_xview/bpi_joint_seed0_two"
+    assert json.loads((run_directory / "summary.json").read_text())["processes"] == 2
+    assert len(list((run_directory / "logs").rglob("stderr.log"))) == 2
+
+
 def test_03_evaluates_a_run(places, trained):
     folder, there = places
     notebook = run("03_evaluate", folder, **there)
