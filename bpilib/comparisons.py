@@ -4,10 +4,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from .style import INK, PALE, Picture, new_picture, styled
+from .style import GRAY, GRID, INK, PALE, Picture, new_picture, styled
 
-A, B, QUIET = "#6B1F6E", "#E0A000", "#6B7178"  # the two runs that are compared, and what is beside the point
-_GRID = "#E3E6EA"
+A, B = "#6B1F6E", "#E0A000"  # the two runs that are compared
 
 
 def _rows(ax, names, size: float = 10.5):
@@ -15,7 +14,7 @@ def _rows(ax, names, size: float = 10.5):
     ax.set_yticks(range(len(names)), names, fontsize=size)
     ax.set_ylim(len(names) - 0.4, -0.6)
     ax.tick_params(axis="y", length=0)
-    ax.grid(color=_GRID)
+    ax.grid(color=GRID)
     ax.set_axisbelow(True)
 
 
@@ -65,16 +64,16 @@ def overview(table, published, title: str = "") -> Picture:
             _note(axes[1], at, f"{best:.1f}")
     for at, (low, high, select) in enumerate(zip(published["low"], published["high"], published["select"]), len(names)):
         if high > low:
-            _range(axes[2], at, low, high, QUIET)
+            _range(axes[2], at, low, high, GRAY)
         known = select.startswith("best test")
-        axes[2].scatter((low + high) / 2, at, s=60, marker="D", facecolors="white" if known else QUIET,
-                        edgecolors=QUIET, linewidths=1.8, zorder=3)  # fmt: skip
+        axes[2].scatter((low + high) / 2, at, s=60, marker="D", facecolors="white" if known else GRAY,
+                        edgecolors=GRAY, linewidths=1.8, zorder=3)  # fmt: skip
         _note(axes[2], at, f"{low:.1f}" + (f"–{high:.1f}" if high > low else ""))
     headings = ("Honest: epoch chosen\noff the test clips", "Test-selected: best\nepoch on the test clips", "Published")
     for ax, heading in zip(axes, headings):
         _rows(ax, names + theirs)
         ax.set_title(heading)
-        ax.axhline(len(names) - 0.5, color=QUIET, lw=1)
+        ax.axhline(len(names) - 0.5, color=GRAY, lw=1)
         ax.margins(x=0.06)
     axes[1].set_xlabel("top-1 in %    line: 95 % interval (published: range of reports)    ± sd over n seeds\n"
                        "hollow: epoch selected on the test clips    grey diamond, filled: rule not known")  # fmt: skip
@@ -145,7 +144,7 @@ def classes(table, a: str, b: str) -> Picture:
         left.scatter(second, at, s=150 if same else 75, color=B, edgecolors="white", zorder=3, label="" if at else b)
         left.scatter(first, at, s=55 if same else 75, color=A, edgecolors="white", zorder=4, label="" if at else a)
     for at, (gap, low, high, p) in enumerate(zip(*(rows[k] for k in ("difference", "low", "high", "p_holm")))):
-        color = QUIET if low <= 0 <= high else A if gap > 0 else B
+        color = GRAY if low <= 0 <= high else A if gap > 0 else B
         _range(right, at, low, high, color)
         right.scatter(gap, at, s=50, color=color, edgecolors="white", zorder=3)
         _note(right, at, _signed(gap, 0) + ("  *" if p < 0.05 else ""))
@@ -179,7 +178,7 @@ def pairs(table) -> Picture:
     figure = new_picture(12, 1.7 + 0.36 * len(names))
     ax = figure.subplots()
     for at, (gap, low, high, p) in enumerate(zip(*(rows[k] for k in ("difference", "low", "high", "p_holm")))):
-        color = A if p < 0.05 else QUIET
+        color = A if p < 0.05 else GRAY
         _range(ax, at, low, high, color)
         ax.scatter(gap, at, s=60, color=color, edgecolors="white", zorder=3)
         _note(ax, at, f"{_signed(gap)}   p = {p:.2g}", color=color, fontweight="bold" if p < 0.05 else "normal")

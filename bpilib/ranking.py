@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.ticker import PercentFormatter
 
-from .plots import REST, RIGHT
-from .style import INK, Picture, new_picture, styled
+from .style import INK, PALE, RIGHT, Picture, new_picture, styled
 
 
 @styled
@@ -34,7 +33,7 @@ def top_classes(probabilities, classes: Sequence[str], clip: str, truth: int | N
     order = np.argsort(-probabilities, kind="stable")[:top]
     figure = new_picture(10, 1.5 + 0.42 * len(order))
     ax = figure.subplots()
-    colors = [RIGHT if k == truth else REST for k in order]
+    colors = [RIGHT if k == truth else PALE for k in order]
     bars = ax.barh(range(len(order)), 100 * probabilities[order], 0.7, color=colors)
     ax.bar_label(bars, [f"{100 * probabilities[k]:.1f}%" for k in order], padding=4, color=INK)
     ax.set_yticks(range(len(order)), [classes[k] for k in order])

@@ -73,7 +73,7 @@ def test_classes_are_drawn_in_the_order_given_with_their_intervals():
     assert sorted(dots(left)) == sorted([(90, 0), (70, 0), (91, 1), (91, 1), (80, 2), (85, 2)])
     assert [line.get_xdata().tolist() for line in right.lines[:3]] == [[5, 33], [-8, 8], [-11, 7]]
     colors = [line.get_color() for line in right.lines[:3]]
-    assert colors == [comparisons.A, comparisons.QUIET, comparisons.QUIET]  # zero inside the interval: grey
+    assert colors == [comparisons.A, comparisons.GRAY, comparisons.GRAY]  # zero inside the interval: grey
     assert {"+20  *", "+0", "−5"} <= {*texts(figure)}
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["one", "other"]
 
@@ -87,7 +87,7 @@ def test_equal_accuracies_show_both_dots():
 def test_pairs_are_grey_unless_the_corrected_p_is_small():
     figure = comparisons.pairs(PAIRS)
     lines = figure.axes[0].lines
-    assert [line.get_color() for line in lines[:2]] == [comparisons.QUIET, comparisons.A]
+    assert [line.get_color() for line in lines[:2]] == [comparisons.GRAY, comparisons.A]
     assert {"+2.8   p = 0.053", "−3.7   p = 0.037"} <= {*texts(figure)}
     assert "p: exact McNemar, corrected for 2 pairs (Holm); grey where p ≥ 0.05" in texts(figure)
 

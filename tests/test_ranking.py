@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from bpilib.plots import REST, RIGHT
 from bpilib.ranking import top_classes
+from bpilib.style import PALE, RIGHT
 
 CLASSES = [f"class {i}" for i in range(7)]
 SHARES = np.array([0.05, 0.4, 0.1, 0.0, 0.3, 0.02, 0.13])
@@ -32,7 +32,7 @@ def test_the_true_class_alone_is_blue():
     assert [to_hex(bar.get_facecolor()) == RIGHT.lower() for bar in ax.patches] == [False, True, False, False, False]
     assert "its class: class 4" in ax.get_title()
     ax, *_ = drawn(top_classes(SHARES, CLASSES, "a01", truth=3))  # not among the likeliest
-    assert {to_hex(bar.get_facecolor()) for bar in ax.patches} == {REST.lower()}
+    assert {to_hex(bar.get_facecolor()) for bar in ax.patches} == {PALE.lower()}
 
 
 def test_wrong_arguments_are_refused():
