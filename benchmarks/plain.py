@@ -1,13 +1,19 @@
-"""The networks in the published order of operations, for comparison: what `bpilib` is measured against.
+"""Networks and feeders in the published order of operations, for comparison: what `bpilib` is measured against.
 
 Written from the description in the papers: three subsets one after the other, averages over time after the
 convolutions, every branch a module of its own, one loop a part. It takes the weights of a network of ours by their
 published names (`bpilib.reference.reference_state_dict`), so that both compute the same function.
 """
 
+import math
+import random
+
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bpilib.data import SkeletonStore
 from bpilib.model import BPIClassifier, CTRGCNClassifier, GAPClassifier, Output
 from bpilib.reference import CLIP_NAME, reference_state_dict
 
@@ -183,3 +189,62 @@ class PlainAttention(nn.Module):
         for q, k, v in zip(*(t.split(size, -1) for t in (self.wq(part), self.wk(others), self.wv(others)))):
             heads.append(torch.softmax(q @ k.transpose(1, 2) / size**0.5, -1) @ v)
         return self.proj(self.layer_norm(torch.cat(heads, -1) + part).mean(1))
+
+
+def plain_batch(store: SkeletonStore, indices: np.ndarray, modality: str = "joint") -> tuple[Tensor, Tensor]:
+    """A training batch made clip by clip, as the published feeders do in each loader worker; bones by CTR-GCN's rule.
+
+    Args:
+        store: of NTU's or NW-UCLA's skeleton.
+        indices: (N,) clips.
+        modality: joint or bone.
+
+    Returns:
+        x (N, 3, T, V, M) float32 and labels (N,).
+    """
+    one = _ntu_clip if store.skeleton.name == "ntu" else _ucla_clip
+    clips = []
+    for index in indices:
+        x = one(store.sample(int(index)))  # (T, M, V, 3)
+        if modality == "bone":
+            bones = np.zeros_like(x)
+            for child, parent in store.skeleton.bones:
+                bones[:, :, child] = x[:, :, child] - x[:, :, parent]
+            x = bones
+        clips.append(torch.from_numpy(np.ascontiguousarray(x.transpose(3, 0, 2, 1), np.float32)))
+    return torch.stack(clips), torch.as_tensor([int(store.labels[index]) for index in indices])
+
+
+def _turn(x: float, y: float, z: float) -> np.ndarray:
+    """Rz Ry Rx, (3, 3), for column vectors."""
+    about_x = np.array([[1, 0, 0], [0, np.cos(x), np.sin(x)], [0, -np.sin(x), np.cos(x)]])
+    about_y = np.array([[np.cos(y), 0, -np.sin(y)], [0, 1, 0], [np.sin(y), 0, np.cos(y)]])
+    about_z = np.array([[np.cos(z), np.sin(z), 0], [-np.sin(z), np.cos(z), 0], [0, 0, 1]])
+    return about_z @ about_y @ about_x
+
+
+def _ntu_clip(poses: np.ndarray) -> np.ndarray:
+    """Crop, interpolate to 64 frames, rotate."""
+    frames, persons, joints, _ = poses.shape
+    length = min(max(int(np.floor(random.uniform(0.5, 1) * frames)), 64), frames)
+    start = random.randint(0, frames - length)
+    crop = torch.from_numpy(poses[start : start + length].copy()).float()
+    rows = crop.permute(1, 2, 3, 0).reshape(1, 1, -1, length)
+    rows = F.interpolate(rows, size=(rows.shape[2], 64), mode="bilinear", align_corners=False)
+    x = rows.reshape(persons, joints, 3, 64).permute(3, 0, 1, 2)
+    turn = torch.from_numpy(_turn(*np.random.uniform(-0.3, 0.3, 3))).float()
+    turned = torch.matmul(turn[None].repeat(64, 1, 1), x.reshape(64, -1, 3).transpose(1, 2)).transpose(1, 2)
+    return turned.reshape(64, persons, joints, 3).numpy()
+
+
+def _ucla_clip(poses: np.ndarray) -> np.ndarray:
+    """Centre, rotate, normalise over the clip, draw 52 frames."""
+    clip = poses[:, 0].astype(np.float64)  # (L, 20, 3)
+    clip = clip - clip[0, 1]
+    x, y = (math.radians(random.randint(-60, 60)) for _ in range(2))
+    flat = (clip.reshape(-1, 3) @ (_turn(0, y, 0) @ _turn(x, 0, 0))).reshape(clip.shape)
+    low, high = flat.min((0, 1)), flat.max((0, 1))
+    flat = (flat - low) / np.where(high > low, high - low, 1) * 2 - 1
+    every = list(np.arange(len(flat))) * 100
+    chosen = sorted(random.sample(every, 52))
+    return flat[chosen][:, None]

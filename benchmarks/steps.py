@@ -1,71 +1,207 @@
-"""What a step costs on this machine: matrix product, feeder, network, whole training step, inference.
+"""What a training step and inference cost: ours, the published order of operations (`plain.py`), and the limit.
 
-    make bench      (about two minutes on two cores; a table here, outputs/bench/steps.json to keep)
+    make bench      (a quarter of an hour on two cores; a table here, outputs/bench/steps.json to keep)
+
+Ours and plain are measured in processes of their own, in turns. Plain runs as anybody's PyTorch does. A third
+process gives it the setting of memory that bpilib takes on a CPU (`machine.keep_freed_memory`), which tells that gain
+from the others. The limit is what this machine's matrix product would need for the network's multiplications.
 """
 
 import json
 import os
 import platform
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
+from plain import PlainNetwork, plain_batch
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
 
+from bpilib import runs
 from bpilib.config import resolve
-from bpilib.data import prepare
-from bpilib.evaluate import predict
+from bpilib.data import SkeletonStore, prepare
+from bpilib.data.store import Clip, StoreWriter
+from bpilib.feeders import Feeder
 from bpilib.files import PROJECT, write_atomically
 from bpilib.losses import skeleton_text_loss
-from bpilib.machine import pick_device
+from bpilib.machine import autocast, keep_freed_memory, pick_device
+from bpilib.model import build_model
+from bpilib.skeleton import NTU, UCLA, Skeleton
 from bpilib.trainer import Trainer
 
-BATCH = 32
-REPEATS = 7
+FOLDER = PROJECT / "outputs" / "bench"
+BATCH = {"ucla": 32, "ntu": 16}
+ROUNDS, REPEATS = 3, 3
+Work = Callable[[], object]
 
 
-def median(work: Callable[[], object]) -> float:
-    """Median seconds of `work` after one call to warm up."""
-    times = []
-    for _ in range(REPEATS + 1):
+def seconds(work: Work) -> list[float]:
+    """Seconds of REPEATS calls, after one to warm up."""
+    work()
+    found = []
+    for _ in range(REPEATS):
         start = time.perf_counter()
         work()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[1:])
+        found.append(time.perf_counter() - start)
+    return found
+
+
+def ntu_store(folder: Path) -> SkeletonStore:
+    """Made clips of NTU's shape: 64 of 40 to 160 frames, two persons."""
+    draw = np.random.default_rng(0)
+    with StoreWriter(folder / "ntu", "ntu60", NTU, ["a", "b"]) as writer:
+        for i in range(64):
+            writer.add(Clip(f"c{i}", draw.normal(size=(40 + i % 7 * 20, 2, 25, 3)).astype(np.float32), i % 2))
+        return writer.finish({"xsub": {"train": np.arange(64), "test": np.arange(0)}}, {"name": "made"})
+
+
+def ucla_config(**changes: object):
+    """NW-UCLA if it is prepared, else the synthetic clips of the same shape."""
+    dataset = "ucla" if (PROJECT / "data/prepared/ucla").exists() else "synthetic"
+    if dataset == "synthetic":
+        prepare(dataset, raw=PROJECT / "data/synthetic", out=PROJECT / "data/prepared/synthetic", progress=False)
+    return resolve(dataset=dataset, model="bpi", width=64, batch_size=BATCH["ucla"], outputs=str(FOLDER), tag="bench",
+                   text="minilm", **changes)  # fmt: skip
+
+
+def peak_memory(work: Work) -> float:
+    """MB of tensors that a call holds at most, beyond what is there before it."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        work()
+    events = [(e.start_ns(), e.nbytes()) for e in seen.profiler.kineto_results.events() if e.name() == "[memory]"]
+    return float(np.cumsum([size for _, size in sorted(events)]).max() / 1e6)
+
+
+def network(plain: bool, skeleton: Skeleton) -> tuple[torch.nn.Module, torch.Tensor]:
+    """BPI and a batch for it."""
+    torch.manual_seed(0)
+    model = build_model("bpi", skeleton, 60, embed_dim=384)
+    x = torch.randn(BATCH[skeleton.name], 3, skeleton.window, skeleton.num_joints, skeleton.persons)
+    return (PlainNetwork(model) if plain else model).to(pick_device()), x.to(pick_device())
+
+
+def network_works(plain: bool, skeleton: Skeleton, precision: str) -> dict[str, Work]:
+    """A training step's forward and backward pass, and inference."""
+    model, x = network(plain, skeleton)
+    labels = torch.arange(len(x), device=x.device) % 10
+    texts = torch.randn(4, len(x), 384, device=x.device)
+    fused = model if plain else model.fuse()
+    context = autocast(precision, x.device)[0]
+
+    def train() -> None:
+        model.train().zero_grad(set_to_none=True)
+        with context:
+            out = model(x)
+        skeleton_text_loss(out, texts, labels).total.backward()
+
+    def infer() -> None:
+        fused.eval()
+        with torch.inference_mode(), context:
+            fused(x)
+
+    return {"training": train, "inference": infer}
+
+
+def step_work(plain: bool) -> Work:
+    """A whole training step on NW-UCLA: feeder, network, shipped texts, loss, optimizer."""
+    trainer = Trainer(ucla_config())
+    positions = np.arange(BATCH["ucla"])
+    trainer.run.model.train()
+    if not plain:
+        return lambda: trainer._step(positions)
+    model, text = PlainNetwork(trainer.run.model).train(), trainer.run.text
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-4)
+
+    def step() -> None:
+        x, labels = plain_batch(trainer.run.store, trainer.run.indices("train")[positions])
+        optimizer.zero_grad(set_to_none=True)
+        with trainer.autocast:
+            out = model(x)
+        loss = skeleton_text_loss(out, text(labels, torch.rand(len(labels))), labels)
+        loss.total.backward()
+        optimizer.step()
+        loss.total.item()
+
+    return step
+
+
+def measure(plain: bool) -> dict[str, list[float]]:
+    """Row → clips/s, or MB for memory."""
+    rows: dict[str, list[float]] = {}
+    precisions = ["fp32"] + ["bf16"] * (autocast("auto", pick_device())[1] == "bf16")
+    for skeleton in (UCLA, NTU):
+        for precision in precisions:
+            for name, work in network_works(plain, skeleton, precision).items():
+                key = f"{name}, {skeleton.name}, {precision}"
+                rows[f"network, {key}"] = [BATCH[skeleton.name] / t for t in seconds(work)]
+                if name == "training" and skeleton is UCLA:
+                    rows[f"peak memory, {key} (MB)"] = [peak_memory(work)]
+    rows["whole step, ucla, auto"] = [BATCH["ucla"] / t for t in seconds(step_work(plain))]
+    with tempfile.TemporaryDirectory(dir=FOLDER) as folder:
+        some = np.arange(32)
+        for store in (SkeletonStore.open(ucla_config().data), ntu_store(Path(folder))):
+            batch = partial(plain_batch, store) if plain else Feeder(store, some, train=True).batch
+            rows[f"feeder, {store.skeleton.name}, training"] = [len(some) / t for t in seconds(partial(batch, some))]
+    return rows
+
+
+def limits() -> dict[str, float]:
+    """Row → clips/s if the network's multiplications went as fast as one large matrix product."""
+    rows = {}
+    for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        a, b = torch.randn(2, 2048, 2048, device=pick_device()).to(dtype)
+        rate = 2 * 2048**3 / statistics.median(seconds(lambda a=a, b=b: a @ b))
+        rows[f"matrix product, {precision} (GFLOP/s)"] = rate / 1e9
+        for skeleton in (UCLA, NTU):
+            model, x = network(True, skeleton)
+            with FlopCounterMode(display=False) as counter, torch.no_grad():
+                model.eval()(x[:1])
+            flops = counter.get_total_flops()
+            rows[f"network, inference, {skeleton.name}, {precision}"] = rate / flops
+            rows[f"network, training, {skeleton.name}, {precision}"] = rate / flops / 3
+    return rows
 
 
 def main() -> None:
     """Measure and print."""
-    folder = PROJECT / "outputs" / "bench"
-    prepare("synthetic", raw=PROJECT / "data/synthetic", out=PROJECT / "data/prepared/synthetic", progress=False)
-    config = resolve(dataset="synthetic", model="bpi", width=64, batch_size=BATCH, outputs=str(folder), tag="steps")
-    trainer = Trainer(config)
-    feeder, model = trainer.feeder, trainer.run.model
-    positions = np.arange(BATCH)
-    x, labels = feeder.batch(positions)
-    a, b = torch.randn(2, 2048, 2048, device=pick_device())
-
-    def forward_backward() -> None:
-        with trainer.autocast:
-            out = model(x)
-        skeleton_text_loss(out, trainer._texts(labels, positions), labels).total.backward()
-
-    test = trainer.run.feeder("test")
-    rows = {
-        "matrix product, float32 (GFLOP/s)": 2 * 2048**3 / median(lambda: a @ b) / 1e9,
-        "feeder, training batches (clips/s)": BATCH / median(lambda: feeder.batch(positions)),
-        "network and loss, forward and backward (clips/s)": BATCH / median(forward_backward),
-        "whole training step (clips/s)": BATCH / median(lambda: trainer._step(positions)),
-        "inference, float32 (clips/s)": len(test) / median(lambda: predict(model, test, BATCH)),
-    }
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    found: dict[str, dict[str, list[float]]] = {"ours": {}, "plain": {}, "plain, memory kept": {}}
+    for _ in range(ROUNDS):
+        for kind, rows in found.items():
+            answer = subprocess.run([sys.executable, __file__, kind], check=True, capture_output=True, text=True).stdout
+            for name, values in json.loads(answer.splitlines()[-1]).items():
+                rows.setdefault(name, []).extend(values)
+    medians = {kind: {name: statistics.median(v) for name, v in rows.items()} for kind, rows in found.items()}
+    most = limits()
     machine = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
-    print(f"bpi, width 64, batch {BATCH}, {trainer.precision} training, torch {torch.__version__}, {machine}")
-    for name, value in rows.items():
-        print(f"{name:52} {value:10.1f}")
-    trainer.close()
-    write_atomically(folder / "steps.json", json.dumps({"machine": machine, "medians": rows}, indent=1) + "\n")
+    print(f"bpi, width 64, batches of {BATCH}, torch {torch.__version__}, {machine}")
+    print(f"clips/s, medians of {ROUNDS} rounds")
+    print(f"{'':44} {'ours':>9} {'plain':>9} {'ratio':>7} {'plain*':>9} {'ratio':>7} {'limit':>9}")
+    for name, ours in medians["ours"].items():
+        plain, kept = medians["plain"][name], medians["plain, memory kept"][name]
+        limit = f"{most[name]:9,.1f}" if name in most else ""
+        print(f"{name:44} {ours:9,.1f} {plain:9,.1f} {ours / plain:6.2f}x {kept:9,.1f} {ours / kept:6.2f}x {limit}")
+    print("* the plain network in a process that keeps freed memory, as ours does")
+    for name in ("matrix product, fp32 (GFLOP/s)", "matrix product, bf16 (GFLOP/s)"):
+        print(f"{name:44} {most[name]:9,.1f}")
+    report = {"machine": machine, "torch": torch.__version__, "medians": medians, "limits": most}
+    write_atomically(FOLDER / "steps.json", json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:]:
+        if sys.argv[1] == "plain":
+            runs.keep_freed_memory = lambda: None
+        else:
+            keep_freed_memory()
+        print(json.dumps(measure(sys.argv[1] != "ours")))
+    else:
+        main()

@@ -55,12 +55,13 @@ class Refined(torch.autograd.Function):
         x, weight, bias, expand = (tensor.to(rows.dtype) for tensor in (x, weight, bias, expand))
         ctx.save_for_backward(x, weight, bias, expand, rows)
         out = Refined.adjacency(expand, rows) @ Refined.values(x, weight, bias)
-        return out.view(len(x), -1, *x.shape[2:]).contiguous(memory_format=CHANNELS_LAST)
+        return out.view(x.shape[0], -1, *x.shape[2:]).contiguous(memory_format=CHANNELS_LAST)
 
     @staticmethod
     def adjacency(expand: Tensor, rows: Tensor) -> Tensor:
         """(N*C, V, 3*V): the channel-wise adjacencies of the subsets side by side."""
-        n, (_, c, _), v = len(rows), expand.shape, math.isqrt(rows.shape[-1])
+        (n, _, _, vv), c = rows.shape, expand.shape[1]
+        v = math.isqrt(vv)
         return (expand @ rows).view(n, SUBSETS, c, v, v).permute(0, 2, 3, 1, 4).reshape(n * c, v, SUBSETS * v)
 
     @staticmethod
