@@ -39,7 +39,7 @@ from bpilib.trainer import Trainer
 
 FOLDER = PROJECT / "outputs" / "bench"
 BATCH = {"ucla": 32, "ntu": 16}
-ROUNDS, REPEATS = 3, 3
+ROUNDS, REPEATS = 2, 3
 Work = Callable[[], object]
 
 
@@ -162,7 +162,7 @@ def limits() -> dict[str, float]:
         rows[f"matrix product, {precision} (GFLOP/s)"] = rate / 1e9
         for skeleton in (UCLA, NTU):
             model, x = network(True, skeleton)
-            with FlopCounterMode(display=False) as counter, torch.no_grad():
+            with FlopCounterMode(display=False) as counter:
                 model.eval()(x[:1])
             flops = counter.get_total_flops()
             rows[f"network, inference, {skeleton.name}, {precision}"] = rate / flops
@@ -173,6 +173,7 @@ def limits() -> dict[str, float]:
 def main() -> None:
     """Measure and print."""
     FOLDER.mkdir(parents=True, exist_ok=True)
+    most = limits()
     found: dict[str, dict[str, list[float]]] = {"ours": {}, "plain": {}, "plain, memory kept": {}}
     for _ in range(ROUNDS):
         for kind, rows in found.items():
@@ -180,7 +181,6 @@ def main() -> None:
             for name, values in json.loads(answer.splitlines()[-1]).items():
                 rows.setdefault(name, []).extend(values)
     medians = {kind: {name: statistics.median(v) for name, v in rows.items()} for kind, rows in found.items()}
-    most = limits()
     machine = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
     print(f"bpi, width 64, batches of {BATCH}, torch {torch.__version__}, {machine}")
     print(f"clips/s, medians of {ROUNDS} rounds")

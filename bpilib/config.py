@@ -87,7 +87,10 @@ class Config:
     heldout: float = _param(0.2, "share of the training subjects kept from training (select heldout)")
     eval_every: int | None = _param(None, "evaluate after every n epochs, and after the last", unit="epochs")
     device: str = _param("auto", "auto, cpu, cuda, cuda:1, ...", MACHINE)
-    precision: str = _param("auto", "auto: bf16 where the device has it", MACHINE, "", ("auto", "fp32", "bf16", "fp16"))
+    precision: str = _param(
+        "auto", "of training; auto: bf16 where the device has it", MACHINE, "", ("auto", "fp32", "tf32", "bf16", "fp16")
+    )
+    compile: bool = _param(False, "train the network through torch.compile (GPUs; slower on a CPU)", MACHINE)
 
     devices: int = _param(1, "processes on each machine that share every batch, one per GPU (02)", MACHINE)
     nodes: int = _param(1, "machines that share every batch, each with `devices` processes (02)", MACHINE)

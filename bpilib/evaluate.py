@@ -15,6 +15,7 @@ from bpilib import distributed
 from bpilib.config import MODALITIES, Config
 from bpilib.feeders import Feeder
 from bpilib.files import MissingInputError, write_atomically
+from bpilib.machine import full_float32
 from bpilib.model import CTRGCNClassifier
 from bpilib.recipes import ensemble_weights
 from bpilib.runs import Run, open_run
@@ -105,6 +106,7 @@ class Scores:
 
 
 @torch.no_grad()
+@full_float32()
 def predict(model: CTRGCNClassifier, feeder: Feeder, batch_size: int) -> np.ndarray:
     """(n, K) float32 logits of all of a feeder's clips, in order; float32 whatever the training precision.
 

@@ -4,6 +4,8 @@ Nothing goes sample by sample through Python, and everything runs on the device 
 """
 
 import math
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -34,6 +36,8 @@ class Feeder:
             memory; else frames are gathered on the host.
         seed: of the draws, with `epoch` (an attribute, to be set before each epoch) and the position.
         repeats: times each clip comes in an epoch; positions run over n * repeats.
+        shared: a feeder of the same store and device, whose poses are used, so that a GPU holds them once.
+        ahead: make batches that are `expect`ed in a thread; None: where frames lie on the host and batches on a GPU.
     """
 
     def __init__(
@@ -46,6 +50,8 @@ class Feeder:
         device: str | torch.device = "cpu",
         seed: int = 0,
         repeats: int = 1,
+        shared: "Feeder | None" = None,
+        ahead: bool | None = None,
     ):
         if modality not in MODALITIES:
             raise ValueError(f"unknown modality {modality!r}: expected one of {', '.join(MODALITIES)}")
@@ -66,7 +72,12 @@ class Feeder:
         self._lengths = torch.from_numpy(store.lengths).to(self.device)[self.indices]
         self._valid = torch.from_numpy(store.valid_frames).to(self.device)[self.indices].clamp(min=1)
         self._parents = torch.from_numpy(store.skeleton.parents).to(self.device)
-        self._frames = self._place(torch.from_numpy(store.poses).flatten(1))  # (all frames, MVC)
+        frames = torch.from_numpy(store.poses).flatten(1) if shared is None else shared._frames  # (all frames, MVC)
+        self._frames = self._place(frames) if shared is None else frames
+        self._apart = self._frames.device.type != self.device.type
+        ahead = self._apart if ahead is None else ahead
+        self._thread = ThreadPoolExecutor(1, "feeder") if ahead else None
+        self._coming: deque[tuple[np.ndarray, Future]] = deque()
 
     def _place(self, frames: Tensor) -> Tensor:
         if self.device.type != "cuda":
@@ -89,6 +100,19 @@ class Feeder:
         Raises:
             IndexError: a position out of range.
         """
+        if self._coming:
+            expected, batch = self._coming.popleft()
+            if np.array_equal(expected, positions):
+                return batch.result()
+            self._coming.clear()
+        return self._make(positions)
+
+    def expect(self, positions: np.ndarray) -> None:
+        """Begin to make a batch that `batch` will be asked for next but one or later, in this order, in this epoch."""
+        if self._thread is not None and len(positions):
+            self._coming.append((positions, self._thread.submit(self._make, positions)))
+
+    def _make(self, positions: Tensor | np.ndarray | list[int]) -> tuple[Tensor, Tensor]:
         positions = torch.as_tensor(positions, dtype=torch.int64)
         if len(positions) and not 0 <= int(positions.min()) <= int(positions.max()) < len(self):
             raise IndexError(f"positions outside 0...{len(self) - 1}")
@@ -108,7 +132,9 @@ class Feeder:
     def _gather(self, frames: Tensor) -> Tensor:
         """(...,) frame numbers of the store to (..., M, V, 3) on the device."""
         taken = self._frames.index_select(0, frames.flatten().to(self._frames.device))
-        return taken.to(self.device).view(*frames.shape, *self.store.poses.shape[1:])
+        if self._apart:
+            taken = taken.pin_memory().to(self.device, non_blocking=True)
+        return taken.view(*frames.shape, *self.store.poses.shape[1:])
 
     def _ntu(self, positions: Tensor, rows: Tensor) -> Tensor:
         """Crop, interpolate to the window, rotate; (N, T, M, V, 3)."""

@@ -3,6 +3,8 @@
 import contextlib
 import ctypes
 import random
+import warnings
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -43,7 +45,8 @@ def keep_freed_memory() -> None:
 def autocast(precision: str, device: torch.device) -> tuple[contextlib.AbstractContextManager, str]:
     """The context of the forward pass in training, and the precision's name, from the parameter precision.
 
-    auto: on a GPU bf16 (fp16 on those without), on a CPU bf16 if its instructions are there, else fp32.
+    auto: on a GPU bf16 (fp16 on those without), on a CPU bf16 if its instructions are there, else fp32. tf32: float32
+    whose products a GPU rounds to 10 bits; otherwise they are full.
     """
     if precision == "auto":
         if device.type == "cuda":
@@ -53,5 +56,38 @@ def autocast(precision: str, device: torch.device) -> tuple[contextlib.AbstractC
             precision = "bf16" if any(has) else "fp32"
     if precision == "fp16" and device.type == "cpu":
         raise ValueError("parameter precision: fp16 is for GPUs; use bf16 or fp32 on a CPU")
-    kind = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    return torch.autocast(device.type, dtype=kind, enabled=precision != "fp32"), precision
+    _round_products(precision == "tf32")
+    kind = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    return torch.autocast(device.type, dtype=kind, enabled=kind != torch.float32), precision
+
+
+def _round_products(allowed: bool) -> bool:
+    """Allow TF32 in a GPU's products and convolutions, or not; returns what was."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
+    return before
+
+
+@contextlib.contextmanager
+def full_float32() -> Iterator[None]:
+    """Products in full float32 on GPUs, too (PyTorch rounds convolutions to TF32 by default)."""
+    before = _round_products(False)
+    try:
+        yield
+    finally:
+        _round_products(before)
+
+
+def compiled(network: torch.nn.Module, device: torch.device) -> torch.nn.Module:
+    """The network through torch.compile, or as it is, with a warning, where that does not work.
+
+    Parts that the compiler can't take run as they are (PyTorch logs which).
+    """
+    try:
+        torch.compile(torch.nn.Linear(2, 2).to(device))(torch.ones(1, 2, device=device))
+    except Exception as error:  # no C++ compiler, no Triton, a GPU too old, ...: each has its own
+        reason = str(error).strip().splitlines()[0][:200]
+        warnings.warn(f"torch.compile does not work here, going on without ({reason})", stacklevel=2)
+        return network
+    torch._dynamo.config.suppress_errors = True
+    return torch.compile(network)

@@ -74,9 +74,11 @@ class Run:
         if self.config.model != "ctrgcn":
             fed = fed.replace("bone", "joint")  # the network's operator makes the bones
         repeats = self.config.repeats if train else 1
+        shared = next(iter(self._feeders.values()), None)
         self._feeders[part, train] = Feeder(
-            self.store, self.indices(part), fed, train=train, device=self.device, seed=self.config.seed, repeats=repeats
-        )
+            self.store, self.indices(part), fed, train=train, device=self.device, seed=self.config.seed,
+            repeats=repeats, shared=shared,
+        )  # fmt: skip
         return self._feeders[part, train]
 
     def content(self) -> dict[str, Any]:

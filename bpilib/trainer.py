@@ -20,7 +20,7 @@ from bpilib.distributed import first_alone
 from bpilib.evaluate import Scores, score
 from bpilib.files import write_atomically
 from bpilib.losses import Loss, skeleton_text_loss
-from bpilib.machine import autocast, seed_everything
+from bpilib.machine import autocast, compiled, seed_everything
 from bpilib.runs import Run, build, start_from
 from bpilib.schedule import learning_rate
 
@@ -69,7 +69,8 @@ class Trainer:
             print(start_from(self.run, config.start_from))
         at = (self.progress.epoch, self.progress.batch)
         distributed.agree(config.result_settings() | self._inputs() | {"precision": self.precision, "checkpoint": at})
-        self.towers = distributed.distribute(distributed.Towers(self.run.model, self.run.text), config.sync_batchnorm)
+        network = compiled(self.run.model, self.run.device) if config.compile else self.run.model
+        self.towers = distributed.distribute(distributed.Towers(network, self.run.text), config.sync_batchnorm)
         if distributed.rank() == 0:
             self.board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.progress.epoch + 1)
 
@@ -99,7 +100,9 @@ class Trainer:
         before = progress.seconds
         while progress.batch < self.batches:
             size = config.batch_size
-            self._step(order[progress.batch * size : (progress.batch + 1) * size])
+            here, coming = (order[b * size : (b + 1) * size] for b in (progress.batch, progress.batch + 1))
+            self.feeder.expect(distributed.share(coming[: size * (progress.batch + 1 < self.batches)]))
+            self._step(here)
             progress.batch += 1
             progress.seconds = before + time.monotonic() - started
             clips, loss, _, _, right = progress.sums

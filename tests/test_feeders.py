@@ -657,3 +657,39 @@ def test_an_empty_batch_is_empty(short_store, train):
     x, y = Feeder(short_store, [0, 1], train=train).batch([])
     assert x.shape == (0, 3, skeleton.window, skeleton.num_joints, skeleton.persons)
     assert y.shape == (0,)
+
+
+# --- batches made ahead, poses held once
+
+
+def test_batches_made_ahead_are_the_same_whether_taken_or_not(short_store):
+    def feeder(ahead):
+        return Feeder(short_store, np.arange(len(short_store)), train=True, seed=3, ahead=ahead)
+
+    plain, ahead = feeder(False), feeder(True)
+    batches = np.array([[0, 1], [1, 0], [0, 0]])
+    ahead.expect(batches[0])
+    for i, positions in enumerate(batches):
+        if i + 1 < len(batches):
+            ahead.expect(batches[i + 1])
+        x, labels = ahead.batch(positions)
+        assert torch.equal(x, plain.batch(positions)[0]) and torch.equal(labels, plain.batch(positions)[1])
+    ahead.expect(batches[0])
+    assert torch.equal(ahead.batch(batches[1])[0], plain.batch(batches[1])[0])  # another than was expected
+    assert torch.equal(ahead.batch(batches[0])[0], plain.batch(batches[0])[0])
+    plain.expect(batches[0])  # nothing is made where nothing is gained
+    assert not plain._coming
+
+
+def test_an_expected_batch_that_can_not_be_made_says_so_when_it_is_asked_for(short_store):
+    feeder = Feeder(short_store, np.arange(len(short_store)), train=True, ahead=True)
+    feeder.expect(np.array([10**6]))
+    with pytest.raises(IndexError, match="positions outside"):
+        feeder.batch(np.array([10**6]))
+
+
+def test_two_feeders_hold_the_poses_once(short_store):
+    first = Feeder(short_store, np.arange(len(short_store)), train=True)
+    second = Feeder(short_store, np.arange(1), shared=first)
+    assert second._frames is first._frames
+    assert torch.equal(second.batch([0])[0], Feeder(short_store, np.arange(1)).batch([0])[0])

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from bpilib.config import resolve
-from bpilib.machine import autocast, keep_freed_memory, pick_device, seed_everything
+from bpilib.gcn import Block
+from bpilib.machine import autocast, compiled, full_float32, keep_freed_memory, pick_device, seed_everything
 from bpilib.model import build_model
 from bpilib.skeleton import UCLA
 
@@ -73,3 +74,35 @@ def test_elsewhere_than_on_linux_nothing_happens(monkeypatch):
 
     monkeypatch.setattr("ctypes.CDLL", missing)
     keep_freed_memory()
+
+
+def test_products_are_rounded_where_asked_for_alone():
+    def rounded():
+        return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+
+    cpu = torch.device("cpu")
+    assert autocast("tf32", cpu)[1] == "tf32" and rounded() == (True, True)
+    with full_float32():
+        assert rounded() == (False, False)
+    assert rounded() == (True, True)
+    autocast("fp32", cpu)
+    assert rounded() == (False, False)
+
+
+def test_where_nothing_can_be_compiled_the_network_stays_as_it_is(monkeypatch):
+    def broken(module):
+        raise RuntimeError("no compiler\nand more")
+
+    network, cpu = torch.nn.Linear(2, 2), torch.device("cpu")
+    monkeypatch.setattr(torch, "compile", broken)
+    with pytest.warns(UserWarning, match=r"torch.compile does not work here, going on without \(no compiler\)"):
+        assert compiled(network, cpu) is network
+
+
+@pytest.mark.slow
+def test_a_compiled_block_gives_the_same():
+    torch.manual_seed(0)
+    block = Block(8, 8, torch.from_numpy(UCLA.adjacency())).train()
+    x = torch.randn(4, 8, 20, 12)
+    ours = block(x)
+    assert torch.allclose(compiled(block, torch.device("cpu"))(x), ours, rtol=1e-4, atol=1e-5)
