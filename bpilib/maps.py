@@ -13,12 +13,25 @@ _COLORS = ("#332288", "#CC6677", "#117733", "#88CCEE", "#882255", "#999933", "#4
 _SHAPES = "osD^v"
 
 
+def _apart(points: np.ndarray, least: float) -> np.ndarray:
+    """(n, 2) points, pushed until no two are nearer than `least`."""
+    points = points + 1e-3 * least * np.stack([np.sin(np.arange(len(points))), np.cos(np.arange(len(points)))], -1)
+    for _ in range(100):
+        way = points[:, None] - points  # (n, n, 2)
+        far = np.linalg.norm(way, axis=-1, keepdims=True)
+        push = np.where((far > 0) & (far < least), way / np.maximum(far, 1e-12) * (least - far) / 2, 0)
+        points = points + push.sum(1)
+    return points
+
+
 @styled
 def text_map(
     points: Mapping[str, tuple], labels, classes: Sequence[str], unseen, shown: Sequence[int],
     notes: Mapping[str, str] | None = None,
 ) -> Picture:  # fmt: skip
     """Clips coloured by class, with the text of each class among them as a numbered disc.
+
+    Discs that would cover each other are moved, with a line to where they belong.
 
     Args:
         points: branch → ((n, 2) clips, (K, 2) texts).
@@ -53,14 +66,17 @@ def text_map(
         for n, k in enumerate(shown):
             look = {"color": _COLORS[n], "marker": _SHAPES[n % len(_SHAPES)]}
             ax.scatter(*np.asarray(clips)[labels == k].T, s=20, alpha=0.8, linewidths=0, **look)
-        for n, k in enumerate(shown):
+        at = np.asarray(texts, dtype=float)[shown]
+        span = np.ptp(np.concatenate([clips, at]), axis=0).max()
+        for n, (k, true, moved) in enumerate(zip(shown, at, _apart(at, 0.065 * span))):
+            ax.plot(*np.stack([true, moved]).T, color=INK, lw=1.2, marker=".", markevery=[0], ms=5)
             frame = {"boxstyle": "square" if unseen[k] else "circle", "fc": "white", "ec": _COLORS[n], "lw": 2.2}
-            ax.text(*texts[k], str(n + 1), ha="center", va="center", fontsize=9, fontweight="bold", bbox=frame)
+            ax.text(*moved, str(n + 1), ha="center", va="center", fontsize=9, fontweight="bold", bbox=frame)
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set(visible=True, color=PALE)
         note = (notes or {}).get(branch, "")
-        ax.set_title(f"{branch}: {note}" if note else branch, color=PART_INK.get(branch, INK), fontsize=11)
-        ax.margins(0.06)
+        ax.set_title(f"{branch}{note and ': '}{note}", color=PART_INK.get(branch, INK), fontsize=11)
+        ax.margins(0.08)
     for ax in axes:
         ax.axis("off")
     key = [
