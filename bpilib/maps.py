@@ -8,8 +8,9 @@ from matplotlib.lines import Line2D
 from .bars import draw_rows
 from .style import GRAY, INK, PALE, PART_INK, RIGHT, Picture, new_picture, styled
 
-# Paul Tol's muted scheme, which stays apart under the colour-vision deficiencies; the shape tells apart, too.
-_COLORS = ("#332288", "#CC6677", "#117733", "#88CCEE", "#882255", "#999933", "#44AA99", "#AA4499", "#DDCC77", "#6B7178")
+# After Paul Tol's muted scheme, which stays apart under the colour-vision deficiencies, without its light colours: a
+# dark theme would turn them too dark. The shape tells apart, too.
+_COLORS = ("#332288", "#CC6677", "#117733", "#3A9BD1", "#882255", "#999933", "#44AA99", "#AA4499", "#C98A1B", "#6B7178")
 _SHAPES = "osD^v"
 
 
@@ -60,7 +61,7 @@ def text_map(
     rows = -(-len(points) // columns)
     figure = new_picture(columns * 4.6 + 3, rows * 4.4 + 0.5)
     axes = figure.subplots(rows, columns, squeeze=False).flat
-    for ax, (branch, (clips, texts)) in zip(axes, points.items()):
+    for (branch, (clips, texts)), ax in zip(points.items(), axes):
         rest = ~np.isin(labels, shown)
         ax.scatter(*np.asarray(clips)[rest].T, s=14, color=PALE, linewidths=0)
         for n, k in enumerate(shown):
@@ -101,7 +102,7 @@ def matches(cosines, labels, classes: Sequence[str], query: str, top: int = 10, 
         classes: K names.
         query: the description.
         top: so many best clips are filled.
-        most: so many classes are shown, the best by their mean.
+        most: so many classes are shown, those of the best clips first, then the best by their mean.
 
     Returns:
         A figure with a row a class, the best on top; a dot is a clip, a line the mean of its class.
@@ -112,9 +113,10 @@ def matches(cosines, labels, classes: Sequence[str], query: str, top: int = 10, 
     cosines, labels = np.asarray(cosines, dtype=float), np.asarray(labels, dtype=int)
     if cosines.shape != labels.shape or cosines.ndim != 1 or not len(cosines):
         raise ValueError(f"expected n cosines and labels of as many clips, got {cosines.shape} and {labels.shape}")
-    means = {k: cosines[labels == k].mean() for k in np.unique(labels)}
-    order = sorted(means, key=lambda k: -means[k])[:most]
     best = np.isin(np.arange(len(cosines)), np.argsort(-cosines, kind="stable")[:top])
+    means = {k: cosines[labels == k].mean() for k in np.unique(labels)}
+    order = sorted(means, key=lambda k: (not best[labels == k].any(), -means[k]))[:most]
+    order.sort(key=lambda k: -means[k])
     figure = new_picture(10, 1.7 + 0.34 * len(order))
     ax = figure.subplots()
     draw_rows(ax, [classes[k] for k in order])

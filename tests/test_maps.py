@@ -47,6 +47,12 @@ def test_texts_in_one_place_are_moved_apart_and_tied_to_it():
     np.testing.assert_allclose([t.get_position() for t in apart.axes[0].texts], [[0, 0], [5, 5], [10, 0]], atol=0.01)
 
 
+def test_five_branches_leave_no_empty_axes():
+    texts = np.eye(4, 2)
+    figure = drawn(points=dict.fromkeys(("global", "head", "hand", "hip", "foot"), (CLIPS, texts)))
+    assert [ax.axison for ax in figure.axes] == [True] * 5 + [False]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -70,8 +76,11 @@ def test_matches_orders_classes_and_fills_the_best_clips():
     assert [sorted(hollow) for hollow in offsets[::2]] == [[0.3], [], [0.1, 0.2], [0.0]]
     assert [line.get_xdata()[0] for line in ax.lines] == pytest.approx([0.6, 0.5, 0.15, 0])
     assert "“sit”" in ax.get_title() and "the 2 best" in ax.get_xlabel()
-    (few,) = maps.matches(cosines, LABELS, CLASSES, "sit", most=1).axes
+    (few,) = maps.matches(cosines, LABELS, CLASSES, "sit", top=1, most=1).axes
     assert [label.get_text() for label in few.get_yticklabels()] == ["sit <down>"]
+    far = np.array([-0.9, 1.0, 0.3, 0.3, 0.5, 0.0])  # the best clip is of a class with a low mean
+    (few,) = maps.matches(far, LABELS, CLASSES, "sit", top=1, most=2).axes
+    assert [label.get_text() for label in few.get_yticklabels()] == ["throw", "pick up"]
     with pytest.raises(ValueError, match=r"got \(6,\) and \(5,\)"):
         maps.matches(cosines, LABELS[1:], CLASSES, "sit")
 
