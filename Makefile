@@ -32,6 +32,7 @@ demo: $(READY)
 	$(RUN) notebooks/04_attention.ipynb $(DEMO)/04_attention.ipynb -f params/demo.yaml
 	$(RUN) notebooks/05_ensemble.ipynb $(DEMO)/05_ensemble.ipynb -f params/demo.yaml
 	$(RUN) notebooks/07_compare.ipynb $(DEMO)/07_compare.ipynb -f params/demo.yaml
+	$(RUN) notebooks/09_text.ipynb $(DEMO)/09_text.ipynb -f params/demo.yaml
 	$(BIN)/python -m bpilib.report outputs
 	@echo
 	@echo "executed notebooks: $(DEMO)/   to read: outputs/report/index.html   results and figures: outputs/synthetic_xview/   next: make lab"

@@ -1,4 +1,4 @@
-"""What a trained network attends to, what its logits are made of, and how near its embeddings come to the texts."""
+"""What a trained network attends to, and what its logits are made of."""
 
 from typing import NamedTuple
 
@@ -192,16 +192,6 @@ def right_and_wrong(
 def by_class(views: Views, num_classes: int) -> dict[str, np.ndarray]:
     """Part → (K, Vk): attention each key joint receives, mean over clips of the class, heads and query joints."""
     return {part: class_means(values, views.labels, num_classes) for part, values in received(views.maps).items()}
-
-
-def text_similarity(views: Views, run: Run) -> dict[str, np.ndarray]:
-    """Branch → (K, K): cosine of each class's mean embedding (rows) with each class's text (columns)."""
-    classes = len(run.store.classes)
-    texts = F.normalize(run.text.anchors().float().cpu(), dim=-1).numpy()  # (1+P, K, D)
-    means = class_means(views.embeddings, views.labels, classes)  # (K, 1+P, D)
-    means /= np.linalg.norm(means, axis=-1, keepdims=True)
-    branches = ("global", *run.model.parts)
-    return {name: means[:, b] @ texts[b].T for b, name in enumerate(branches)}
 
 
 def class_means(values: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:

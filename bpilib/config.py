@@ -72,6 +72,7 @@ class Config:
     k: int | None = _param(None, "exponent of the bone operator; None: 1 for bones, 8 (NTU) or 6 (NW-UCLA) for joints")
     width: int | None = _param(None, "channels of the first blocks", unit="channels")
 
+    unseen: list[str] | None = _param(None, "names of classes kept out of training, to be recognised by text (09)")
     text: str | None = _param(
         None, "text encoder; None: clip on a GPU, else minilm; none: no text", choices=("clip", "minilm", "none")
     )
@@ -104,7 +105,8 @@ class Config:
     export: str | None = _param(
         None, "classifier files to write (03)", NOTEBOOK, choices=("onnx", "pt2", "published", "all")
     )
-    clips: int = _param(12, "clips shown one by one (04)", NOTEBOOK, "clips")
+    clips: int = _param(12, "clips shown one by one (04, 09)", NOTEBOOK, "clips")
+    query: str | None = _param(None, "description to find clips by; None: a synonym of a class (09)", NOTEBOOK)
     modalities: list[str] | None = _param(None, "streams to ensemble; None: all that have been run (05)", NOTEBOOK)
     weights: str = _param(
         "published", "ensemble weights: the published ones, searched on held-out scores, or equal (05, 06)", NOTEBOOK,
@@ -222,6 +224,7 @@ def resolve(**given: Any) -> Config:
         values["test_batch_size"] = values["batch_size"]
     if values["text"] is None:
         values["text"] = "clip" if pick_device(values["device"]).type == "cuda" else "minilm"
+    values["unseen"] = sorted({*(values["unseen"] or [])}) or None
     values["outputs"] = str(in_project(values["outputs"]))
     for name in ("weights_file", "clip_file"):
         values[name] = str(in_project(values[name])) if values[name] else None

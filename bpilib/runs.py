@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from bpilib import checkpoint
-from bpilib.config import Config, resolve
+from bpilib.config import Config, nearest, resolve
 from bpilib.data.store import SkeletonStore
 from bpilib.feeders import Feeder
 from bpilib.files import MissingInputError, in_project, write_atomically
@@ -43,10 +43,24 @@ class Run:
     epoch: int = 0
     _feeders: dict[tuple[str, bool], Feeder] = field(default_factory=dict, repr=False)
 
+    @property
+    def unseen(self) -> np.ndarray:
+        """(K,) bool, the classes that training must not see; ValueError: a name of no class, or no class left."""
+        classes, names = self.store.classes, self.config.unseen or []
+        if wrong := [name for name in names if name not in classes]:
+            raise ValueError(
+                f"parameter unseen: {wrong[0]!r} is no class of {self.config.dataset}{nearest(wrong[0], classes)} "
+                f"(its classes: {', '.join(classes)})"
+            )
+        if len(names) == len(classes):
+            raise ValueError(f"parameter unseen: all {len(classes)} classes are unseen; leave some to train on")
+        return np.isin(classes, names)
+
     def indices(self, part: str) -> np.ndarray:
         """Clips to train on ("train"), select with ("heldout"; empty unless select is heldout), or test on ("test").
 
         Held-out clips are those of a fixed share of the training subjects, the same for every seed and modality.
+        Clips of unseen classes are among the test clips alone.
         """
         if part not in ("train", "heldout", "test"):
             raise ValueError(f"expected part to be train, heldout or test, got {part!r}")
@@ -61,7 +75,8 @@ class Run:
             if count == len(subjects):
                 raise ValueError(f"heldout {self.config.heldout} leaves none of {len(subjects)} subjects for training")
             keep = np.isin(self.store.subjects[train], np.random.default_rng(0).permutation(subjects)[:count])
-        return train[keep] if part == "heldout" else train[~keep]
+        seen = ~self.unseen[self.store.labels[train]]
+        return train[seen & keep] if part == "heldout" else train[seen & ~keep]
 
     def feeder(self, part: str, train: bool = False) -> Feeder:
         """The feeder of "train", "heldout" or "test" clips, of the modality that the network is fed.
@@ -183,13 +198,19 @@ def start_from(run: Run, place: str | Path) -> str:
 
     Raises:
         MissingInputError: nothing there.
-        ValueError: damaged; another kind of file; nothing that fits.
+        ValueError: damaged; another kind of file; nothing that fits; a run that has seen what this one must not see.
     """
     path = in_project(place)
     path = path / "best.pt" if path.suffix != ".pt" else path
     content = checkpoint.load(path)
     its = content["config"]
-    skip = "" if its["dataset"] == run.config.dataset else "classifier"
+    same = its["dataset"] == run.config.dataset
+    if same and (known := {*(run.config.unseen or [])} - {*(its.get("unseen") or [])}):
+        raise ValueError(
+            f"{path} was trained on {', '.join(sorted(known))}, which the parameter unseen keeps from this run: start "
+            "from a run with the same unseen classes, or from none"
+        )
+    skip = "" if same else "classifier"
     taken, left = checkpoint.take_fitting(run.model, content["model"], skip)
     if run.text is not None and run.text.trained:
         more, beside = checkpoint.take_fitting(run.text, content["text"])

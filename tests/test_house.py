@@ -21,10 +21,10 @@ files machine skeleton draws prompts recipes config
 data.store data.ntu_files data.ntu_text data.ntu_bodies data.ntu data.ntu_build data.ucla data.acting data.synthetic
 data.intake data.npz data.unpickle data.pickles data.custom data data.mapping data.example
 gcn interaction model losses packing text feeders checkpoint runs distributed evaluate reference classify export
-activation attention schedule trainer launch train own results compare report headless clusters sweep seeds
+activation attention schedule trainer launch train own language results compare report headless clusters sweep seeds
 """.split()
 # Arrays in, figures out: only notebooks import them.
-FIGURES = "style bars drawing looks heatmaps evidence plots ranking comparisons widgets board".split()
+FIGURES = "style bars drawing looks heatmaps evidence plots ranking comparisons maps widgets finder board".split()
 
 
 def name_of(path: Path) -> str:

@@ -58,6 +58,54 @@ def test_held_out_subjects_are_never_trained_on(place, tmp_path, share, count):
     assert set(run.store.cameras[held]) <= {1, 2}  # held out of the training views: nothing of the test set
     fed = run.feeder("train", train=True)
     assert set(fed.indices.tolist()) == set(train)
+
+
+UNSEEN = [synthetic.CLASSES[k] for k in (6, 2)]
+
+
+def test_clips_of_unseen_classes_are_tested_alone(place, tmp_path):
+    run = build(tiny_config(place, tmp_path, select="heldout", heldout=0.4, unseen=UNSEEN))
+    all_seen = build(tiny_config(place, tmp_path, select="heldout", heldout=0.4))
+    assert run.config.unseen == sorted(UNSEEN) and np.flatnonzero(run.unseen).tolist() == [2, 6]
+    for part in ("train", "heldout"):
+        before, now = all_seen.indices(part), run.indices(part)
+        assert now.tolist() == [i for i in before if run.store.labels[i] not in (2, 6)] and len(now) < len(before)
+    assert run.indices("test").tolist() == all_seen.indices("test").tolist()
+    fed = run.feeder("train", train=True)
+    seen = torch.cat([fed.batch(some)[1] for some in torch.arange(len(fed)).split(16)])
+    assert set(seen.tolist()) == set(range(10)) - {2, 6}
+
+
+@pytest.mark.parametrize(
+    ("unseen", "message"),
+    [(["Squats"], "is no class of synthetic, did you mean 'squat'"), (synthetic.CLASSES, "all 10 classes")],
+)
+def test_impossible_unseen_classes_are_refused_before_training(place, tmp_path, unseen, message):
+    with pytest.raises(ValueError, match=f"parameter unseen: .*{message}"):
+        fit(tiny_config(place, tmp_path, unseen=list(unseen)))
+
+
+def test_unseen_classes_make_another_run(place, tmp_path):
+    claim(tiny_config(place, tmp_path, unseen=UNSEEN))
+    folder = tiny_config(place, tmp_path).run_directory
+    (folder / "last.pt").touch()
+    claim(tiny_config(place, tmp_path, unseen=UNSEEN[::-1]))
+    for other in (None, UNSEEN[:1]):
+        with pytest.raises(ValueError, match="unseen: "):
+            claim(tiny_config(place, tmp_path, unseen=other))
+
+
+def test_a_run_with_unseen_classes_does_not_start_from_one_that_saw_them(place, outputs, tmp_path):
+    source = outputs / "synthetic_xview" / "bpi_joint_seed0"
+    run = build(tiny_config(place, tmp_path, width=16, unseen=UNSEEN))
+    before = {name: value.clone() for name, value in run.model.state_dict().items()}
+    with pytest.raises(ValueError, match=f"was trained on {', '.join(sorted(UNSEEN))}, which the parameter unseen"):
+        start_from(run, source)
+    assert all(torch.equal(value, before[name]) for name, value in run.model.state_dict().items())
+    content = checkpoint.load(source / "best.pt")
+    content["config"]["unseen"] = sorted([*UNSEEN, synthetic.CLASSES[0]])
+    checkpoint.save(tmp_path / "blind.pt", content)
+    assert "started from" in start_from(run, tmp_path / "blind.pt")
     np.testing.assert_array_equal(run.indices("test"), run.store.split("xview", "test"))
 
 

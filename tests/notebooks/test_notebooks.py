@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import papermill
 import pytest
 import torch
+import yaml
 
 from bpilib.model import build_model
 from bpilib.reference import reference_state_dict
@@ -126,22 +128,22 @@ def test_03_evaluates_a_published_weight_file_and_04_looks_at_it(places, prepare
     notebook = run("03_evaluate", folder, weights_file=str(folder / "runs-110.pt"), width=8, **there)
     assert "published weights" in printed(notebook)
     assert (folder / "outputs/synthetic_xview/bpi_joint_seed0_published/scores.npz").exists()
-    notebook = run("04_attention", folder, tag="published", clips=1, **there)
-    assert "no text encoder" in printed(notebook)
+    run("04_attention", folder, tag="published", clips=1, **there)
+    with pytest.raises(papermill.PapermillExecutionError, match="no text encoder"):
+        run("09_text", folder, tag="published", **there)
 
 
 def test_04_draws_the_attention_and_holds_the_browser(places, trained):
     folder, there = places
     notebook = run("04_attention", folder, clips=2, **there)
     figures = {p.name for p in (folder / "outputs/synthetic_xview/bpi_joint_seed0/figures").iterdir()}
-    assert {"attention_maps.png", "attention_by_class.png", "similarity.png"} <= figures
+    assert {"attention_maps.png", "attention_by_class.png"} <= figures
     assert {"attention_flow.png", "attention_entropy.png", "attention_by_head.png", "evidence_by_class.png"} <= figures
     assert {f"attention_heads_{part}.png" for part in ("torso", "arm", "leg")} <= figures
     for kind in ("attention_a", "evidence_a"):
         assert sum(name.startswith(kind) for name in figures) == 2
     gap = float(re.search(r"sum to the logit within (\S+)", printed(notebook))[1])
     assert gap <= 1e-4
-    assert "global: nearest text right for" in printed(notebook)
     widgets = [o for c in notebook.cells for o in c.get("outputs", []) if "widget-view+json" in str(o.get("data", ""))]
     assert len(widgets) == 1
 
@@ -212,10 +214,40 @@ def test_08_goes_from_clips_of_another_tracker_to_a_classified_file(tmp_path):
     assert "kick_05_00.npy" in second
 
 
+def test_09_recognises_by_text_what_training_never_saw(places, prepared):
+    folder, there = places
+    unseen = ["squat", "kick"]
+    run("02_train", folder, tag="unseen", unseen=unseen, **there, **SMALL)
+    folder_of_run = folder / "outputs/synthetic_xview/bpi_joint_seed0_unseen"
+    assert yaml.safe_load((folder_of_run / "config.yaml").read_text())["unseen"] == ["kick", "squat"]
+    evaluated = printed(run("03_evaluate", folder, tag="unseen", **there))
+    assert "32 of the clips are of classes that training never saw (kick, squat)" in evaluated
+    notebook = run("09_text", folder, tag="unseen", **there)
+    assert "unseen in training: kick, squat" in printed(notebook)
+    accuracy = pd.read_csv(folder_of_run / "text_accuracy.csv", index_col=["by", "clips of"])
+    rows = ["seen", "unseen", "harmonic mean", "unseen among unseen"]
+    assert accuracy.index.tolist() == [(by, row) for by in ("nearest texts", "trained classifier") for row in rows]
+    assert accuracy["clips"].tolist() == [128, 32, 160, 32] * 2 and accuracy["top1"].between(0, 100).all()
+    assert {p.name for p in (folder_of_run / "figures").iterdir()} >= {
+        "similarity.png", "text_map.png", "matches.png", "match_1.png", "text_accuracy.png", "text_confusion.png",
+    }  # fmt: skip
+    assert pictures(notebook) == 8
+    widgets = [o for c in notebook.cells for o in c.get("outputs", []) if "widget-view+json" in str(o.get("data", ""))]
+    assert len(widgets) == 1
+
+
+def test_09_without_unseen_classes_and_with_a_description(places, trained):
+    folder, there = places
+    notebook = run("09_text", folder, query="take a seat", clips=1, **there)
+    assert "unseen in training: no class" in printed(notebook)
+    assert "seen: " in printed(notebook) and "harmonic" not in printed(notebook)
+    assert pictures(notebook) == 6
+
+
 @pytest.mark.parametrize(
     ("name", "first"),
     [("02_train", "01_prepare_data"), ("03_evaluate", "02_train"), ("04_attention", "02_train"),
-     ("05_ensemble", "02_train"), ("07_compare", "02_train")],
+     ("05_ensemble", "02_train"), ("07_compare", "02_train"), ("09_text", "02_train")],
 )  # fmt: skip
 def test_missing_input_names_the_notebook_to_run_first(name, first, tmp_path):
     with pytest.raises(papermill.PapermillExecutionError, match=f"{first}.ipynb"):
