@@ -5,7 +5,6 @@
 
 import ast
 import dataclasses
-import difflib
 import re
 import types
 import typing
@@ -17,7 +16,7 @@ import pandas as pd
 
 from bpilib.files import PARAMS, in_project
 from bpilib.machine import pick_device
-from bpilib.recipes import BENCHMARKS, RAW, benchmarks_of, recipe
+from bpilib.recipes import BENCHMARKS, RAW, benchmarks_of, nearest, own_benchmark, recipe
 from bpilib.skeleton import MODALITIES, MODELS
 
 # What a parameter changes: the numbers of a run, or only where, how fast and on what it runs.
@@ -164,12 +163,6 @@ class Config:
 _FIELDS = {f.name: f for f in dataclasses.fields(Config)}
 
 
-def nearest(name: str, known: typing.Iterable[str]) -> str:
-    """", did you mean ...?" for a mistyped name, or nothing."""
-    close = difflib.get_close_matches(str(name), list(known), 1, 0.5)
-    return f", did you mean {close[0]!r}?" if close else ""
-
-
 def _checked(name: str, value: Any) -> Any:
     """`value` as parameter `name` holds it, or ValueError."""
     if name not in _FIELDS:
@@ -211,7 +204,7 @@ def resolve(**given: Any) -> Config:
     values["data"] = str(in_project(values["data"] or f"data/prepared/{dataset}"))
     raw = values["raw"] or RAW.get(dataset, f"data/{dataset}")
     values["raw"] = [str(in_project(place)) for place in raw] if isinstance(raw, list) else str(in_project(raw))
-    protocols = benchmarks_of(dataset, values["data"]) or (_own_benchmark(values, bool(given.get("raw"))),)
+    protocols = benchmarks_of(dataset, values["data"]) or (own_benchmark(values, bool(given.get("raw"))),)
     values["benchmark"] = values["benchmark"] or protocols[0]
     if values["benchmark"] not in protocols:
         raise ValueError(
@@ -233,19 +226,6 @@ def resolve(**given: Any) -> Config:
     values["prompts"] = str(in_project(values["prompts"] or (beside if beside.exists() else shipped)))
     _check_values(values)
     return Config(**values)
-
-
-def _own_benchmark(values: dict[str, Any], raw_given: bool) -> str:
-    """The benchmark of a data set of one's own before it is prepared; ValueError where there is nothing to prepare."""
-    dataset = values["dataset"]
-    fit = re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}", dataset) and dataset.lower() not in BENCHMARKS
-    if not fit or not (raw_given or Path(values["raw"]).exists()):
-        raise ValueError(
-            f"parameter dataset: unknown {dataset!r}{nearest(dataset.lower(), BENCHMARKS)} (expected one of "
-            f"{', '.join(BENCHMARKS)}; or a name of your own, of letters, digits, '.', '_' and '-': prepare it with "
-            f"notebook 01, whose parameter raw names its clips. There is no store of it at {values['data']})"
-        )
-    return values["benchmark"] or "split"
 
 
 def _check_values(values: dict[str, Any]) -> None:

@@ -1,6 +1,9 @@
 """What is published of each data set: benchmarks, hyperparameters, ensemble weights."""
 
+import difflib
 import json
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,12 @@ from bpilib.skeleton import MODALITIES
 
 BENCHMARKS = {"ucla": ("xview",), "synthetic": ("xview",), "ntu60": ("xsub", "xview"), "ntu120": ("xsub", "xset")}
 RAW = {"ucla": "data/NW-UCLA", "synthetic": "data/synthetic", "ntu60": "data/NTU", "ntu120": "data/NTU"}
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """", did you mean ...?" for a mistyped name, or nothing."""
+    close = difflib.get_close_matches(str(name), list(known), 1, 0.5)
+    return f", did you mean {close[0]!r}?" if close else ""
 
 
 def benchmarks_of(dataset: str, store: str | Path) -> tuple[str, ...]:
@@ -46,3 +55,16 @@ def recipe(chosen: dict[str, Any]) -> dict[str, Any]:
         if all(fits):
             take |= rule["take"]
     return take
+
+
+def own_benchmark(values: dict[str, Any], raw_given: bool) -> str:
+    """The benchmark of a data set of one's own before it is prepared; ValueError where there is nothing to prepare."""
+    dataset = values["dataset"]
+    fit = re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}", dataset) and dataset.lower() not in BENCHMARKS
+    if not fit or not (raw_given or Path(values["raw"]).exists()):
+        raise ValueError(
+            f"parameter dataset: unknown {dataset!r}{nearest(dataset.lower(), BENCHMARKS)} (expected one of "
+            f"{', '.join(BENCHMARKS)}; or a name of your own, of letters, digits, '.', '_' and '-': prepare it with "
+            f"notebook 01, whose parameter raw names its clips. There is no store of it at {values['data']})"
+        )
+    return values["benchmark"] or "split"

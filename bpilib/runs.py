@@ -118,7 +118,13 @@ class Run:
         wrong = [f"{name}: {its.get(name)!r}, expected {mine[name]!r}" for name in shape if its.get(name) != mine[name]]
         if wrong:
             raise ValueError(f"{path} is a checkpoint of another model ({'; '.join(wrong)}): choose that run instead")
-        self.model.load_state_dict(content["model"])
+        try:
+            self.model.load_state_dict(content["model"])
+        except RuntimeError as error:
+            raise ValueError(
+                f"{path} does not fit this version's network ({str(error).splitlines()[-1].strip()[:200]}): open it "
+                "with the version that made it, or set the parameter tag to train anew"
+            ) from error
         if self.text is not None:
             self.text.load_state_dict(content["text"])
         self.epoch = content["epoch"]
