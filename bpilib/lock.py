@@ -63,7 +63,7 @@ def _take(path: Path, group: str) -> IO | None:
     """The locked file, or None if another holds it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(path, "a+")  # noqa: SIM115: it is what holds the lock
+        file = open(path, "a+")  # noqa: SIM115 (open, it is the lock)
     except FileNotFoundError:
         return None
     except OSError as error:

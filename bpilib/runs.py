@@ -1,5 +1,6 @@
 """A run: what is built from a configuration, and what lies in a run directory."""
 
+import json
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,7 +81,7 @@ class Run:
         return self._feeders[part, train]
 
     def content(self) -> dict[str, Any]:
-        """What every checkpoint holds of the run; `load_weights` takes it."""
+        """What every checkpoint holds of the run; `load` takes it."""
         return {
             "config": self.config.settings(),
             "epoch": self.epoch,
@@ -90,21 +91,45 @@ class Run:
             "text": {} if self.text is None else self.text.state_dict(),
         }
 
-    def load_weights(self, content: dict[str, Any], path: Path) -> None:
-        """Take network and trained text encoder from a checkpoint's content.
+    def check(self, content: dict[str, Any], path: Path) -> None:
+        """ValueError if a checkpoint's content is of another model or run; each difference is named."""
+        mine, its = self.config.result_settings(), content["config"]
+        shape = ("dataset", "benchmark", "model", "modality", "width", "k", "text")
+        wrong = [name for name in mine if its.get(name, None if name in shape else mine[name]) != mine[name]]
+        if wrong:
+            wrong.sort(key=lambda name: name not in shape)
+            differ = "; ".join(f"{name}: {its.get(name)!r}, expected {mine[name]!r}" for name in wrong)
+            what = "model" if wrong[0] in shape else "run"
+            raise ValueError(f"{path} is a checkpoint of another {what} ({differ}): choose that run instead")
+
+    def load(self, path: Path, *others: Path, epoch: int | None = None, need: str = "model") -> dict[str, Any]:
+        """Take network and trained text encoder from a checkpoint of this run, or one that may stand in for it.
+
+        Args:
+            path, others: see `checkpoint.load`.
+            epoch: that the weights must be of; None: of any.
+            need: what else the checkpoint must hold.
+
+        Returns:
+            The checkpoint's content.
 
         Raises:
-            ValueError: the checkpoint is of another model, data set, ... each difference named.
+            MissingInputError, ValueError: none is there; they are damaged, or of another run, epoch, ...
         """
-        mine, its = self.config.result_settings(), content["config"]
-        shape = [name for name in ("dataset", "benchmark", "model", "modality", "width", "k", "text") if name in mine]
-        wrong = [f"{name}: {its.get(name)!r}, expected {mine[name]!r}" for name in shape if its.get(name) != mine[name]]
-        if wrong:
-            raise ValueError(f"{path} is a checkpoint of another model ({'; '.join(wrong)}): choose that run instead")
+
+        def check(content: dict[str, Any], place: Path) -> None:
+            self.check(content, place)
+            if need not in content:
+                raise ValueError(f"{place} is a checkpoint of weights alone")
+            if epoch not in (None, content["epoch"]):
+                raise ValueError(f"{place} holds epoch {content['epoch']}, expected {epoch}")
+
+        content = checkpoint.load(path, check, *others)
         self.model.load_state_dict(content["model"])
         if self.text is not None:
             self.text.load_state_dict(content["text"])
         self.epoch = content["epoch"]
+        return content
 
 
 def build(config: Config) -> Run:
@@ -160,11 +185,27 @@ def open_run(config: Config, which: str = "best") -> Run:
     if not checkpoint.exists(path):
         raise _no_run(config)
     run = build(saved)
-    content = checkpoint.load(path)
-    run.load_weights(content, path)
+    selected = selected_epoch(config) if which == "best" else None
+    try:
+        others = () if selected is None else (path.with_name("last.pt"), path.with_name("last.previous.pt"))
+        content = run.load(path, *others, epoch=selected)
+    except ValueError:
+        if selected is None:
+            raise
+        content = run.load(path)
+        text = f"the weights of epoch {selected}, which summary.json is of, are lost: these are of epoch {run.epoch}"
+        warnings.warn(text, stacklevel=2)
     if content["text_digest"] != run.text_digest:
         warnings.warn(f"{config.prompts} has changed since {path} was trained: texts are not those", stacklevel=2)
     return run
+
+
+def selected_epoch(config: Config) -> int | None:
+    """The epoch that a finished run's figures are of; None where that is not known."""
+    try:
+        return json.loads((config.run_directory / "summary.json").read_text())["selected_epoch"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def start_from(run: Run, place: str | Path) -> str:
@@ -216,9 +257,20 @@ def saved_config(config: Config) -> Config:
     path = config.run_directory / "config.yaml"
     if not path.exists():
         raise _no_run(config)
-    saved = yaml.safe_load(path.read_text())
-    given = config.settings()
+    saved, given = _settings(path), config.settings()
     return resolve(**(given | {name: saved[name] for name in config.result_settings() if name in saved}))
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    """What a config.yaml holds."""
+    try:
+        saved = yaml.safe_load(path.read_text())
+        if not {"dataset", "model", "seed"} <= saved.keys():
+            raise ValueError("settings are missing")
+    except (yaml.YAMLError, ValueError, AttributeError) as error:
+        again = "remove it and run notebooks/02_train.ipynb with the run's parameters again: its checkpoints are kept"
+        raise ValueError(f"{path} is damaged ({' '.join(str(error).split())}): {again}") from error
+    return saved
 
 
 def claim(config: Config) -> None:
@@ -231,7 +283,7 @@ def claim(config: Config) -> None:
     """
     path = config.run_directory / "config.yaml"
     if path.exists():
-        there, now = Config.saved(yaml.safe_load(path.read_text())).result_settings(), config.result_settings()
+        there, now = Config.saved(_settings(path)).result_settings(), config.result_settings()
         differ = [f"{key}: {there.get(key)!r} there, {now[key]!r} now" for key in now if there.get(key) != now[key]]
         if not differ:
             return

@@ -243,8 +243,7 @@ class Trainer:
 
     def _resume(self) -> None:
         path = self.folder / "last.pt"
-        content = checkpoint.load(path)
-        self.run.load_weights(content, path)
+        content = self.run.load(path, need="progress")
         another = "put them back, or set the parameter tag to start another run"
         if content["text_digest"] != self.run.text_digest:
             raise ValueError(f"{path} was trained with other prompts than {self.config.prompts} holds now: {another}")
@@ -266,8 +265,11 @@ class Trainer:
     @first_alone
     def _load_best(self) -> None:
         """`score` gives these weights to the other processes."""
-        path = self.folder / "best.pt"
-        self.run.load_weights(checkpoint.load(path), path)
+        epoch = self._selected()
+        try:
+            self.run.load(*(self.folder / name for name in ("best.pt", "last.pt", "last.previous.pt")), epoch=epoch)
+        except ValueError as error:
+            raise ValueError(f"{error}. Epoch {epoch}, the selected one, is lost: train with another tag") from error
 
     @first_alone
     def _write_results(self, scores: Scores) -> None:

@@ -20,8 +20,8 @@ ORDER = """
 files lock machine skeleton draws prompts recipes config
 data.store data.ntu_files data.ntu_text data.ntu_bodies data.ntu data.ntu_build data.ucla data.acting data.synthetic
 data.intake data.npz data.unpickle data.pickles data.custom data data.mapping data.example
-gcn interaction model losses packing text feeders checkpoint runs distributed evaluate reference classify export
-activation attention schedule trainer launch train own results compare report headless clusters sweep seeds
+gcn interaction model losses packing torchscript text feeders checkpoint runs distributed evaluate reference classify
+export activation attention schedule trainer launch train own results compare report headless clusters sweep seeds
 """.split()
 # Arrays in, figures out: only notebooks import them.
 FIGURES = "style bars drawing looks heatmaps evidence plots ranking comparisons widgets board".split()

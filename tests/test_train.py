@@ -685,6 +685,33 @@ def test_a_kill_before_the_summary_leaves_a_run_that_is_finished_by_the_next_cal
     assert not steps and (folder / "summary.json").exists() and (folder / "scores.npz").exists()
 
 
+def test_a_best_checkpoint_damaged_before_the_end_does_not_change_the_result(place, whole, tmp_path, monkeypatch):
+    config = config_of(place, tmp_path, model="ctrgcn")
+    monkeypatch.setattr(Trainer, "_finish", lambda self: crash())
+    with pytest.raises(RuntimeError):
+        fit(config)
+    monkeypatch.undo()
+    path = config.run_directory / "best.pt"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.warns(UserWarning, match=r"going on from last\.pt"):
+        fit(config)
+    shutil.copy(config.run_directory / "last.pt", path)
+    assert_same_run(config.run_directory, whole("ctrgcn"))
+    (config.run_directory / "summary.json").write_text("{")
+    with pytest.warns(UserWarning, match=r"summary\.json is damaged .*made again"):
+        fit(config)
+    assert_same_run(config.run_directory, whole("ctrgcn"))
+
+
+def test_damaged_clips_are_not_trained_on(place, tmp_path):
+    shutil.copytree(place / "store", tmp_path / "store")
+    with open(tmp_path / "store" / "poses.npy", "r+b") as file:
+        file.seek(4000)
+        file.write(b"\1\2\3\4")
+    with pytest.raises(ValueError, match=r"poses\.npy of .* differ from the manifest: prepare the data again"):
+        fit(config_of(place, tmp_path, data=str(tmp_path / "store"), model="ctrgcn"))
+
+
 def test_held_out_subjects_select_for_real(two, tmp_path):
     folder = fit(config_of(two, tmp_path, model="ctrgcn", epochs=2, batch_size=10, select="heldout"))
     rows = pd.read_csv(folder / "metrics.csv")

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bpilib.files import MissingInputError, sync, write_atomically
+from bpilib.files import MissingInputError, read_npz, sync, write_atomically
 from bpilib.skeleton import SKELETONS, Skeleton
 
 VERSION = 1
@@ -240,8 +240,7 @@ class SkeletonStore:
             raise ValueError(f"{path} is a store of version {version}, this bpilib reads version {VERSION}: {renew}")
         try:
             poses = np.load(path / "poses.npy", mmap_mode="c", allow_pickle=False)
-            with np.load(path / "index.npz", allow_pickle=False) as archive:
-                index = dict(archive)
+            index = read_npz(path / "index.npz")
             frames = int(index["offsets"][-1])
             if _sha256(path / "index.npz") != manifest["sha256"]["index.npz"]:
                 raise ValueError("index.npz differs from its checksum")
