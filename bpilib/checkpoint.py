@@ -48,10 +48,16 @@ def save(path: str | Path, content: dict[str, Any]) -> None:
     Args:
         path: ends in .pt.
         content: nested dicts and lists of tensors and plain JSON values.
+
+    Raises:
+        OSError: it can't be written; what was there stays.
     """
     path = Path(path)
     whole = {"format": FORMAT, "sha256": _checksum(content), "content": content}
-    fresh = write_atomically(path.with_name(f".{path.name}.new"), lambda part: torch.save(whole, part))
+    try:
+        fresh = write_atomically(path.with_name(f".{path.name}.new"), lambda part: torch.save(whole, part))
+    except RuntimeError as error:  # of PyTorch's writer, which does not say what the system said
+        raise OSError(f"can't write {path} ({str(error)[:80]}): is the disk full?") from error
     if path.exists():
         path.replace(_previous(path))
     fresh.replace(path)

@@ -257,7 +257,7 @@ def saved_config(config: Config) -> Config:
     path = config.run_directory / "config.yaml"
     if not path.exists():
         raise _no_run(config)
-    saved, given = _settings(path), config.settings()
+    saved, given = _settings(path), vars(config)
     return resolve(**(given | {name: saved[name] for name in config.result_settings() if name in saved}))
 
 

@@ -1,5 +1,6 @@
 """Training: what it leaves behind, that stopping it anywhere changes nothing, what best.pt keeps, that it learns."""
 
+import hashlib
 import json
 import math
 import random
@@ -556,7 +557,8 @@ def test_changed_prompts_are_refused(stopped):
 @pytest.mark.parametrize("model", ["gap", "ctrgcn"])
 def test_a_checkpoint_of_another_model_is_refused(place, stopped, tmp_path, model):
     other = fit(config_of(place, tmp_path, model=model, prompts=stopped.prompts, epochs=1, batch_size=20))
-    shutil.copy(other / "last.pt", stopped.run_directory / "last.pt")
+    for name in ("last.pt", "last.previous.pt"):
+        shutil.copy(other / "last.pt", stopped.run_directory / name)
     before = states(stopped.run_directory)
     with pytest.raises(
         ValueError, match=rf"last\.pt is a checkpoint of another model \(model: '{model}', expected 'bpi'"
@@ -842,7 +844,10 @@ def test_changed_clips_are_refused(place, stopped, tmp_path):
     changed = tmp_path / "changed"
     shutil.copytree(stopped.data, changed)
     manifest = json.loads((changed / "manifest.json").read_text())
-    manifest["sha256"]["poses.npy"] = "0" * 64
+    with open(changed / "poses.npy", "r+b") as file:
+        file.seek(4000)
+        file.write(b"\1\2\3\4")
+    manifest["sha256"]["poses.npy"] = hashlib.sha256((changed / "poses.npy").read_bytes()).hexdigest()
     (changed / "manifest.json").write_text(json.dumps(manifest))
     before = states(stopped.run_directory)
     with pytest.raises(ValueError, match="was trained with other clips than"):

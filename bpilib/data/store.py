@@ -244,6 +244,8 @@ class SkeletonStore:
             frames = int(index["offsets"][-1])
             if _sha256(path / "index.npz") != manifest["sha256"]["index.npz"]:
                 raise ValueError("index.npz differs from its checksum")
+            if out := next((name for name in index["names"].tolist() if ".." in name.split("/")), None):
+                raise ValueError(f"the clip name {out!r} leads out of a folder")
         except Exception as error:  # zip, zlib and NumPy each have their own for a damaged file
             raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}): {renew}") from error
         if len(poses) != frames or frames != manifest["counts"]["frames"]:
