@@ -15,7 +15,7 @@ from bpilib.runs import claim
         ("https://me:hunter2@example.org/x.zip", "https://me:***@example.org/x.zip"),
         ("tls://:hunter2@host:8786", "tls://:***@host:8786"),
         ("https://example.org/x?dl=1&access_token=hunter2&v=3", "https://example.org/x?dl=1&access_token=***&v=3"),
-        ("export WANDB_API_KEY=hunter2\nexport OMP_NUM_THREADS=4", "export WANDB_API_KEY=***\nexport OMP_NUM_THREADS=4"),
+        ("export WANDB_API_KEY=hunter2\nexport THREADS=4", "export WANDB_API_KEY=***\nexport THREADS=4"),
         (["PASSWORD=hunter2", "b"], ["PASSWORD=***", "b"]),
     ],
 )  # fmt: skip
