@@ -212,7 +212,7 @@ def _open_clip(name: str, pretrained: str | None) -> tuple[nn.Module, Callable]:
     """(open_clip model on the CPU in float32, its tokenizer) by name and tag or file; ValueError says what to do."""
     import open_clip
 
-    tag, file, script = {}, None, False
+    tag, file = {}, None
     if not name.startswith(("hf-hub:", "local-dir:")):
         name, known = name.replace("/", "-"), open_clip.list_models()
         if name not in known:
@@ -225,9 +225,8 @@ def _open_clip(name: str, pretrained: str | None) -> tuple[nn.Module, Callable]:
                     f"clip_pretrained {pretrained!r} is neither a file nor a tag of {name}{nearest(pretrained, tags)} "
                     f"(tags: {', '.join(tags) or 'none'}): give one of them or the path of a weight file"
                 )
-            script = is_torchscript(file)
     try:
-        if script:  # as OpenAI publishes its weights
+        if file and is_torchscript(file):  # as OpenAI publishes its weights
             clip = open_clip.model.build_model_from_openai_state_dict(read_tensors(file), cast_dtype=torch.float32)
             return clip.float(), open_clip.get_tokenizer(name)
         quick = bool(tag.get("quick_gelu"))  # open_clip only warns where a tag's weights need it
