@@ -2,6 +2,7 @@
 # make test   set up, then the tests           make test-all   the slow ones too
 # make lab    JupyterLab                       make lint       style, stripped notebooks
 # make bench  speed                            make prompts    renew the shipped text embeddings
+# make chaos  faults on purpose: kills, full disks, damaged files, ...
 # make report the executed notebooks in outputs/ as HTML pages with an index
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -12,7 +13,7 @@ DEMO := outputs/demo
 RUN := $(BIN)/papermill --no-progress-bar
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
-.PHONY: setup demo test test-all lab lint bench prompts report
+.PHONY: setup demo test test-all lab lint bench chaos prompts report
 .NOTPARALLEL:
 
 setup: $(READY)
@@ -54,6 +55,9 @@ bench: $(READY)
 	$(BIN)/python benchmarks/steps.py
 	$(BIN)/python benchmarks/text.py
 	$(BIN)/python benchmarks/ntu.py
+
+chaos: $(READY)
+	$(BIN)/python benchmarks/chaos.py
 
 report: $(READY)
 	$(BIN)/python -m bpilib.report outputs

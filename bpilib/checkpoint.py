@@ -3,6 +3,7 @@
 import hashlib
 import json
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from bpilib.files import MissingInputError, write_atomically
 
 FORMAT = 1
+Check = Callable[[dict[str, Any], Path], None]
 
 
 def _feed(digest: Any, value: Any) -> None:
@@ -46,10 +48,16 @@ def save(path: str | Path, content: dict[str, Any]) -> None:
     Args:
         path: ends in .pt.
         content: nested dicts and lists of tensors and plain JSON values.
+
+    Raises:
+        OSError: it can't be written; what was there stays.
     """
     path = Path(path)
     whole = {"format": FORMAT, "sha256": _checksum(content), "content": content}
-    fresh = write_atomically(path.with_name(f".{path.name}.new"), lambda part: torch.save(whole, part))
+    try:
+        fresh = write_atomically(path.with_name(f".{path.name}.new"), lambda part: torch.save(whole, part))
+    except RuntimeError as error:  # of PyTorch's writer, which does not say what the system said
+        raise OSError(f"can't write {path} ({str(error)[:80]}): is the disk full?") from error
     if path.exists():
         path.replace(_previous(path))
     fresh.replace(path)
@@ -73,30 +81,37 @@ def _read(path: Path) -> dict[str, Any]:
     return whole["content"]
 
 
-def load(path: str | Path) -> dict[str, Any]:
-    """Load a checkpoint; if it is missing or damaged and the one before is good, that one, with a warning.
+def load(path: str | Path, check: Check = lambda content, path: None, *others: Path) -> dict[str, Any]:
+    """Load a checkpoint; if it is missing, damaged or not what it should be, the first good one of those that may
+    stand in for it, with a warning.
+
+    Args:
+        path: the one before it may stand in for it.
+        check: called with content and path; ValueError if it is not what it should be.
+        others: checkpoints that may stand in, too.
 
     Returns:
         What `save` was given, tensors on the CPU.
 
     Raises:
-        MissingInputError: neither is there.
+        MissingInputError: none is there.
         ValueError: damaged, or not a checkpoint of ours.
     """
-    path = Path(path)
-    try:
-        return _read(path)
-    except FileNotFoundError as error:
-        first: Exception = MissingInputError(f"no checkpoint at {path}: run notebooks/02_train.ipynb first")
-        first.__cause__ = error
-    except ValueError as error:
-        first = error
-    try:
-        content = _read(_previous(path))
-    except (FileNotFoundError, ValueError):
-        raise first from None
-    warnings.warn(f"{first}; going on from {_previous(path).name}, the checkpoint before", stacklevel=2)
-    return content
+    path, first = Path(path), None
+    for place in (path, _previous(path), *others):
+        try:
+            content = _read(place)
+            check(content, place)
+        except FileNotFoundError:
+            first = first or MissingInputError(f"no checkpoint at {path}: run notebooks/02_train.ipynb first")
+        except ValueError as error:
+            first = first or error
+        else:
+            if first:
+                which = ", the checkpoint before" if place == _previous(path) else ""
+                warnings.warn(f"{first}; going on from {place.name}{which}", stacklevel=2)
+            return content
+    raise first
 
 
 def take_fitting(module: torch.nn.Module, state: dict[str, Tensor], skip: str = "") -> tuple[int, list[str]]:

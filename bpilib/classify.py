@@ -136,18 +136,24 @@ class Classifier:
         return cls(describe(run), lambda x: _run(module, x, run.device))
 
     @classmethod
-    def load(cls, path: str | Path) -> "Classifier":
+    def load(cls, path: str | Path, trusted: bool = False) -> "Classifier":
         """A file that `export` wrote, classifier.onnx or classifier.pt2; it needs neither a run nor a store.
+
+        Args:
+            path: the file.
+            trusted: you know who made it. A .pt2 is only opened then, since PyTorch's reader of it can run code.
 
         Raises:
             MissingInputError: not there.
-            ValueError: another file, or a damaged one.
+            ValueError: another file, or a damaged one; a .pt2 that is not trusted.
         """
         path = Path(path)
         if path.suffix not in OPENERS:
             raise ValueError(f"expected a classifier's .onnx or .pt2, got {path}: notebook 03 writes them (export)")
         if not path.is_file():
             raise MissingInputError(f"no classifier at {path}: run notebooks/03_evaluate.ipynb with export='all'")
+        if path.suffix == ".pt2" and not trusted:
+            raise ValueError(f"{path} could run code when opened: use the .onnx, or trusted=True if it is yours")
         try:
             network, about = OPENERS[path.suffix](path.read_bytes())
             SKELETONS[about["skeleton"]], about["classes"], about["persons"], about["window"], about["fed"]

@@ -14,6 +14,7 @@ from distributed import Client, Event, Nanny, Reschedule, Scheduler, SpecCluster
 from tornado.ioloop import PeriodicCallback
 
 from bpilib.headless import execute
+from bpilib.masking import masked
 
 SLURM_OPTIONS = (
     "queue", "account", "walltime", "memory", "job_extra_directives", "job_script_prologue", "log_directory",
@@ -127,7 +128,7 @@ def connect(
             if workers is None:
                 raise ValueError("parameter workers: say how many SLURM jobs may run at once, e.g. workers=8")
             place = stack.enter_context(slurm(workers, cores, options or {}))
-            print(place.job_script())
+            print(masked(place.job_script()))
         else:
             place = cluster
         try:

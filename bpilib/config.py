@@ -16,6 +16,7 @@ import pandas as pd
 
 from bpilib.files import PARAMS, in_project
 from bpilib.machine import pick_device
+from bpilib.masking import masked
 from bpilib.recipes import BENCHMARKS, RAW, benchmarks_of, nearest, own_benchmark, recipe
 from bpilib.skeleton import MODALITIES, MODELS
 
@@ -138,8 +139,8 @@ class Config:
         return cls(**{name: value for name, value in values.items() if name in _FIELDS})
 
     def settings(self) -> dict[str, Any]:
-        """All parameters, as plain values for YAML."""
-        return {name: getattr(self, name) for name in _FIELDS}
+        """All parameters, as plain values for YAML; what looks like a secret is masked."""
+        return {name: masked(getattr(self, name)) for name in _FIELDS}
 
     def changed(self, **changes: Any) -> "Config":
         """A copy with other settings, checked like those of `resolve`; what they imply is not looked up anew."""
@@ -153,7 +154,7 @@ class Config:
         """Name, value, unit and meaning of every parameter, for the notebooks."""
         groups = groups or (RESULT, PLACE, MACHINE, NOTEBOOK)
         rows = [
-            (f.name, getattr(self, f.name), f.metadata["unit"], f.metadata["meaning"])
+            (f.name, masked(getattr(self, f.name)), f.metadata["unit"], f.metadata["meaning"])
             for f in _FIELDS.values()
             if f.metadata["changes"] in groups
         ]
@@ -241,6 +242,9 @@ def _check_values(values: dict[str, Any]) -> None:
         raise ValueError(f"parameter seed: expected less than 2^32, got {values['seed']}")
     if not 0 < values["heldout"] < 1:
         raise ValueError(f"parameter heldout: expected a share between 0 and 1, got {values['heldout']}")
+    for name in ("dataset", "benchmark"):
+        if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}", values[name]):
+            raise ValueError(f"parameter {name}: expected letters, digits, '.', '_' or '-', got {values[name]!r}")
     if not re.fullmatch(r"[A-Za-z0-9._-]{0,64}", values["tag"]):
         raise ValueError(f"parameter tag: expected letters, digits, '.', '_' or '-', got {values['tag']!r}")
     if values["model"] == "ctrgcn" and values["k"] is not None:

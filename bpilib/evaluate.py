@@ -1,5 +1,6 @@
 """Scores of a run, their metrics with intervals, and ensembles."""
 
+import hashlib
 import io
 import itertools
 from dataclasses import dataclass
@@ -13,8 +14,9 @@ from sklearn.metrics import confusion_matrix
 
 from bpilib import distributed
 from bpilib.config import MODALITIES, Config
+from bpilib.directory import selected_epoch
 from bpilib.feeders import Feeder
-from bpilib.files import MissingInputError, write_atomically
+from bpilib.files import MissingInputError, read_npz, write_atomically
 from bpilib.machine import full_float32
 from bpilib.model import CTRGCNClassifier
 from bpilib.recipes import ensemble_weights
@@ -77,8 +79,9 @@ class Scores:
         arrays["classes"] = np.array(self.classes)
         if self.heldout is not None:
             arrays |= {f"heldout_{name}": getattr(self.heldout, name) for name in ("logits", "labels", "names")}
+        arrays["run"] = np.array(_run_of(path))
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, **arrays)
+        np.savez_compressed(buffer, **arrays, sha256=np.array(_checksum(arrays)))
         write_atomically(path, buffer.getvalue())
 
     @classmethod
@@ -87,11 +90,14 @@ class Scores:
 
         Raises:
             MissingInputError: not there.
-            ValueError: damaged.
+            ValueError: damaged, or of another run.
         """
         try:
-            with np.load(path, allow_pickle=False) as archive:
-                arrays = dict(archive)
+            arrays = read_npz(path)
+            if "sha256" in arrays and arrays.pop("sha256").item() != _checksum(arrays):
+                raise ValueError("its content differs from its checksum")
+            if "run" in arrays and arrays["run"].item() != _run_of(path):
+                raise ValueError(f"it is of the run {arrays['run'].item()}")
             classes, epoch = arrays["classes"].tolist(), int(arrays["epoch"])
             names = ("logits", "labels", "names")
             held = None
@@ -103,6 +109,18 @@ class Scores:
         except Exception as error:  # zip, zlib and NumPy each have their own for a damaged file
             again = "run notebooks/03_evaluate.ipynb again"
             raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}): {again}") from error
+
+
+def _run_of(path: str | Path) -> str:
+    """The run directory's own name, wherever it is moved to."""
+    return Path(path).absolute().parent.name
+
+
+def _checksum(arrays: dict[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 @torch.no_grad()
@@ -154,8 +172,10 @@ def evaluate(config: Config, which: str = "best") -> Scores:
     Raises:
         MissingInputError: no such run.
     """
-    scores = score(open_run(config, which))
-    if which == "best":
+    run = open_run(config, which)
+    run.store.verify()
+    scores = score(run)
+    if which == "best" and selected_epoch(config) in (None, run.epoch):
         scores.save(config.run_directory / "scores.npz")
     return scores
 

@@ -1,11 +1,15 @@
 """Where the project lies, and files that are either whole or not there."""
 
 import os
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 PROJECT = Path(__file__).resolve().parents[1]
 PARAMS = PROJECT / "params"
+MOST = 1 << 30  # bytes of an .npz once unpacked; the largest of ours have 50 MB
 
 
 class MissingInputError(FileNotFoundError, ValueError):
@@ -41,6 +45,16 @@ def write_atomically(path: str | Path, content: bytes | str | Callable[[Path], N
         part.unlink(missing_ok=True)
         raise
     return path
+
+
+def read_npz(path: str | Path) -> dict[str, np.ndarray]:
+    """The arrays of an .npz by name; no pickle is read, and nothing that unpacks to more than a gigabyte."""
+    with zipfile.ZipFile(path) as archive:
+        size = sum(member.file_size for member in archive.infolist())
+    if size > MOST:
+        raise ValueError(f"{size} bytes once unpacked, more than the {MOST} it may have")
+    with np.load(path, allow_pickle=False) as archive:
+        return dict(archive)
 
 
 def sync(path: Path) -> None:

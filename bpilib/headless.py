@@ -22,6 +22,7 @@ import psutil
 from papermill.exceptions import PapermillExecutionError
 
 from bpilib.files import PROJECT, sync
+from bpilib.lock import try_lock
 
 LOG = "run.log"
 PAUSE = 0.5  # seconds between two looks at what may have changed
@@ -52,7 +53,7 @@ def execute(
         return "interrupted", "before it began"
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / LOG, "ab", buffering=0) as log:
-        while not _locked(log, fcntl.LOCK_EX):
+        while not try_lock(log, fcntl.LOCK_EX):
             if stopped():
                 return "interrupted", "while another process held the run directory"
             time.sleep(PAUSE)
@@ -79,7 +80,7 @@ def held(folder: Path) -> bool:
     """Whether a process is at work in a run directory, on any machine that shares it."""
     try:
         with open(folder / LOG, "rb") as log:
-            return not _locked(log, fcntl.LOCK_SH)
+            return not try_lock(log, fcntl.LOCK_SH)
     except FileNotFoundError:
         return False
 
@@ -88,14 +89,6 @@ def starts(folder: Path) -> int:
     """How often a run was started, from its record."""
     path = folder / LOG
     return path.read_text(errors="replace").count("* start on ") if path.exists() else 0
-
-
-def _locked(file: BinaryIO, kind: int) -> bool:
-    try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _record(log: BinaryIO, what: str) -> None:

@@ -78,11 +78,14 @@ def full_float32() -> Iterator[None]:
         _round_products(before)
 
 
-def compiled(network: torch.nn.Module, device: torch.device) -> torch.nn.Module:
-    """The network through torch.compile, or as it is, with a warning, where that does not work.
+def compiled(network: torch.nn.Module, wanted: bool = True) -> torch.nn.Module:
+    """The network through torch.compile, or as it is, where that is not wanted or, with a warning, does not work.
 
     Parts that the compiler can't take run as they are (PyTorch logs which).
     """
+    if not wanted:
+        return network
+    device = next(network.parameters()).device
     try:
         torch.compile(torch.nn.Linear(2, 2).to(device))(torch.ones(1, 2, device=device))
     except Exception as error:  # no C++ compiler, no Triton, a GPU too old, ...: each has its own

@@ -11,10 +11,12 @@ from torch import Tensor
 
 from bpilib import checkpoint
 from bpilib.config import Config
+from bpilib.directory import claim
 from bpilib.files import MissingInputError
 from bpilib.gcn import SUBSETS
+from bpilib.lock import hold
 from bpilib.model import BPIClassifier, CTRGCNClassifier, GAPClassifier
-from bpilib.runs import build, claim
+from bpilib.runs import build
 
 CLIP_NAME = "ViT-B/32"  # part of the published names of the global head
 BATCH_NORM = ("weight", "bias", "running_mean", "running_var")
@@ -165,11 +167,17 @@ def import_weights(config: Config, file: str | Path) -> Config:
     target, file = config.run_directory / "best.pt", Path(file)
     if not file.is_file():
         raise MissingInputError(f"no weight file at {file}: set weights_file to one saved by the published code")
+    with hold(config.run_directory):
+        _import(config, target, file)
+    return config
+
+
+def _import(config: Config, target: Path, file: Path) -> None:
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     if checkpoint.exists(target):
         there = checkpoint.load(target).get("imported", {})
         if there.get("sha256") == digest:
-            return config
+            return
         what = f"the weights of {there['file']}" if there else "a trained run"
         raise ValueError(f"{config.run_directory} holds {what}, not of {file}: set the parameter tag to another name")
     run = build(config)
@@ -177,4 +185,3 @@ def import_weights(config: Config, file: str | Path) -> Config:
     claim(config)
     imported = {"file": file.name, "sha256": digest}
     checkpoint.save(target, run.content() | {"imported": imported})
-    return config

@@ -85,10 +85,13 @@ def _read_run(folder: Path, name: str, _: dict[str, Result]) -> Result:
         rows = (folder / "metrics.csv").read_text().count("\n") - 1 if (folder / "metrics.csv").exists() else 0
         done = f"unfinished, {rows} of {saved['epochs']} epochs"
         raise ValueError(f"{done}: run 02_train.ipynb with its parameters again to go on")
-    best = json.loads((folder / "summary.json").read_text())["best_test_epoch_as_published"]["test_top1"]
+    summary = json.loads((folder / "summary.json").read_text())
+    best, scores = summary["best_test_epoch_as_published"]["test_top1"], _scores(folder)
+    if (epoch := summary.get("selected_epoch", scores.epoch)) != scores.epoch:
+        raise ValueError(f"scores.npz is of epoch {scores.epoch}, summary.json of {epoch}: run 03_evaluate.ipynb again")
     settings = {key: value for key, value in known.result_settings().items() if key not in NAMING}
     naming = (f"{known.dataset}_{known.benchmark}", known.model, known.modality, known.seed, known.tag)
-    return Result(name, *naming, settings, known.select != "test", _scores(folder), float(best))
+    return Result(name, *naming, settings, known.select != "test", scores, float(best))
 
 
 def _read_ensemble(folder: Path, name: str, found: dict[str, Result]) -> Result:

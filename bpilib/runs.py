@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 
 from bpilib import checkpoint
-from bpilib.config import Config, nearest, resolve
+from bpilib.config import Config, nearest
 from bpilib.data.store import SkeletonStore
+from bpilib.directory import no_run, saved_config, selected_epoch
 from bpilib.feeders import Feeder
-from bpilib.files import MissingInputError, in_project, write_atomically
+from bpilib.files import in_project
 from bpilib.machine import keep_freed_memory, pick_device
 from bpilib.model import CTRGCNClassifier, build_model
 from bpilib.prompts import load_prompts
@@ -97,7 +97,7 @@ class Run:
         return self._feeders[part, train]
 
     def content(self) -> dict[str, Any]:
-        """What every checkpoint holds of the run; `load_weights` takes it."""
+        """What every checkpoint holds of the run; `load` takes it."""
         return {
             "config": self.config.settings(),
             "epoch": self.epoch,
@@ -107,17 +107,40 @@ class Run:
             "text": {} if self.text is None else self.text.state_dict(),
         }
 
-    def load_weights(self, content: dict[str, Any], path: Path) -> None:
-        """Take network and trained text encoder from a checkpoint's content.
+    def check(self, content: dict[str, Any], path: Path) -> None:
+        """ValueError if a checkpoint's content is of another model or run; each difference is named."""
+        mine, its = self.config.result_settings(), content["config"]
+        shape = ("dataset", "benchmark", "model", "modality", "width", "k", "text")
+        wrong = [name for name in mine if its.get(name, None if name in shape else mine[name]) != mine[name]]
+        if wrong:
+            wrong.sort(key=lambda name: name not in shape)
+            differ = "; ".join(f"{name}: {its.get(name)!r}, expected {mine[name]!r}" for name in wrong)
+            what = "model" if wrong[0] in shape else "run"
+            raise ValueError(f"{path} is a checkpoint of another {what} ({differ}): choose that run instead")
+
+    def load(self, path: Path, *others: Path, epoch: int | None = None, need: str = "model") -> dict[str, Any]:
+        """Take network and trained text encoder from a checkpoint of this run, or one that may stand in for it.
+
+        Args:
+            path, others: see `checkpoint.load`.
+            epoch: that the weights must be of; None: of any.
+            need: what else the checkpoint must hold.
+
+        Returns:
+            The checkpoint's content.
 
         Raises:
-            ValueError: the checkpoint is of another model, data set, ... each difference named.
+            MissingInputError, ValueError: none is there; they are damaged, or of another run, epoch, ...
         """
-        mine, its = self.config.result_settings(), content["config"]
-        shape = [name for name in ("dataset", "benchmark", "model", "modality", "width", "k", "text") if name in mine]
-        wrong = [f"{name}: {its.get(name)!r}, expected {mine[name]!r}" for name in shape if its.get(name) != mine[name]]
-        if wrong:
-            raise ValueError(f"{path} is a checkpoint of another model ({'; '.join(wrong)}): choose that run instead")
+
+        def check(content: dict[str, Any], place: Path) -> None:
+            self.check(content, place)
+            if need not in content:
+                raise ValueError(f"{place} is a checkpoint of weights alone")
+            if epoch not in (None, content["epoch"]):
+                raise ValueError(f"{place} holds epoch {content['epoch']}, expected {epoch}")
+
+        content = checkpoint.load(path, check, *others)
         try:
             self.model.load_state_dict(content["model"])
         except RuntimeError as error:
@@ -128,6 +151,7 @@ class Run:
         if self.text is not None:
             self.text.load_state_dict(content["text"])
         self.epoch = content["epoch"]
+        return content
 
 
 def build(config: Config) -> Run:
@@ -181,10 +205,18 @@ def open_run(config: Config, which: str = "best") -> Run:
     path = config.run_directory / f"{which}.pt"
     saved = saved_config(config)
     if not checkpoint.exists(path):
-        raise _no_run(config)
+        raise no_run(config)
     run = build(saved)
-    content = checkpoint.load(path)
-    run.load_weights(content, path)
+    selected = selected_epoch(config) if which == "best" else None
+    try:
+        others = () if selected is None else (path.with_name("last.pt"), path.with_name("last.previous.pt"))
+        content = run.load(path, *others, epoch=selected)
+    except ValueError:
+        if selected is None:
+            raise
+        content = run.load(path)
+        text = f"the weights of epoch {selected}, which summary.json is of, are lost: these are of epoch {run.epoch}"
+        warnings.warn(text, stacklevel=2)
     if content["text_digest"] != run.text_digest:
         warnings.warn(f"{config.prompts} has changed since {path} was trained: texts are not those", stacklevel=2)
     return run
@@ -226,48 +258,3 @@ def start_from(run: Run, place: str | Path) -> str:
         raise ValueError(f"{path} ({of}) has no weights that fit: choose a run of the same model and width")
     heading = f"started from {path} ({of}): {taken} of {taken + len(left)} tensors taken"
     return "\n  ".join([heading, *(f"not taken: {line}" for line in left)])
-
-
-def _no_run(config: Config) -> MissingInputError:
-    found = sorted(str(p.parent.relative_to(config.outputs)) for p in Path(config.outputs).glob("*/*/best.pt"))
-    return MissingInputError(
-        f"no trained run in {config.run_directory}: run notebooks/02_train.ipynb with the same parameters first. "
-        f"Runs there are: {', '.join(found) or 'none'}"
-    )
-
-
-def saved_config(config: Config) -> Config:
-    """The configuration a run was started with, places and machine as given now.
-
-    Raises:
-        MissingInputError: no such run; those there are, are listed.
-    """
-    path = config.run_directory / "config.yaml"
-    if not path.exists():
-        raise _no_run(config)
-    saved = yaml.safe_load(path.read_text())
-    given = config.settings()
-    return resolve(**(given | {name: saved[name] for name in config.result_settings() if name in saved}))
-
-
-def claim(config: Config) -> None:
-    """Write config.yaml into the run directory, or check that the run there asks for the same results.
-
-    A directory with a config.yaml alone (a start that failed) holds no run.
-
-    Raises:
-        ValueError: another configuration is there; the differences are listed.
-    """
-    path = config.run_directory / "config.yaml"
-    if path.exists():
-        there, now = Config.saved(yaml.safe_load(path.read_text())).result_settings(), config.result_settings()
-        differ = [f"{key}: {there.get(key)!r} there, {now[key]!r} now" for key in now if there.get(key) != now[key]]
-        if not differ:
-            return
-        made = ("last.pt", "last.previous.pt", "best.pt", "scores.npz", "summary.json")
-        if any((config.run_directory / name).exists() for name in made):
-            raise ValueError(
-                f"{config.run_directory} holds a run with other settings ({'; '.join(differ)}). Nothing was changed: "
-                "set the parameter tag (say tag='b') or outputs to start another run beside it, or use its settings"
-            )
-    write_atomically(path, yaml.safe_dump(config.settings(), sort_keys=False))

@@ -1,8 +1,25 @@
 """The learning rate over a run."""
 
+import dataclasses
 import math
+from typing import Any
 
 from bpilib.config import Config
+
+
+@dataclasses.dataclass
+class Progress:
+    """Where training stands; all of it is in every checkpoint.
+
+    Sums are of the running epoch: clips, then loss, cross-entropy, contrastive loss and right answers times clips.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    sums: list[float] = dataclasses.field(default_factory=lambda: [0.0] * 5)
+    seconds: float = 0.0
+    rows: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    resumed: int = 0
 
 
 def learning_rate(config: Config, epoch: int, share: float) -> float:

@@ -19,9 +19,9 @@ from distributed import Client, Event
 from bpilib.clusters import SLURM_OPTIONS, work
 from bpilib.config import NOTEBOOK, Config, nearest, resolve
 from bpilib.data.store import SkeletonStore
+from bpilib.directory import claim
 from bpilib.files import PROJECT, MissingInputError, in_project, write_atomically
 from bpilib.headless import held, starts
-from bpilib.runs import claim
 from bpilib.train import history
 
 Watch = Callable[[pd.DataFrame], None]

@@ -6,7 +6,6 @@
 import io
 import sys
 import warnings
-import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -17,9 +16,10 @@ from torch import Tensor, nn
 
 from bpilib.config import nearest
 from bpilib.draws import integers
-from bpilib.files import write_atomically
+from bpilib.files import read_npz, write_atomically
 from bpilib.packing import pack
 from bpilib.prompts import Prompts, digest_of, load_prompts
+from bpilib.torchscript import is_torchscript, read_tensors
 
 ENCODERS = ("clip", "minilm")
 SUFFIX = ".minilm.npz"  # ucla.yaml → ucla.minilm.npz beside it
@@ -212,7 +212,7 @@ def _open_clip(name: str, pretrained: str | None) -> tuple[nn.Module, Callable]:
     """(open_clip model on the CPU in float32, its tokenizer) by name and tag or file; ValueError says what to do."""
     import open_clip
 
-    tag, file, script = {}, None, False
+    tag, file = {}, None
     if not name.startswith(("hf-hub:", "local-dir:")):
         name, known = name.replace("/", "-"), open_clip.list_models()
         if name not in known:
@@ -225,10 +225,10 @@ def _open_clip(name: str, pretrained: str | None) -> tuple[nn.Module, Callable]:
                     f"clip_pretrained {pretrained!r} is neither a file nor a tag of {name}{nearest(pretrained, tags)} "
                     f"(tags: {', '.join(tags) or 'none'}): give one of them or the path of a weight file"
                 )
-            script = zipfile.is_zipfile(file) and "/constants.pkl" in " ".join(zipfile.ZipFile(file).namelist())
     try:
-        if script:  # TorchScript, as OpenAI publishes its weights
-            return open_clip.load_openai_model(str(file), "fp32", "cpu"), open_clip.get_tokenizer(name)
+        if file and is_torchscript(file):  # as OpenAI publishes its weights
+            clip = open_clip.model.build_model_from_openai_state_dict(read_tensors(file), cast_dtype=torch.float32)
+            return clip.float(), open_clip.get_tokenizer(name)
         quick = bool(tag.get("quick_gelu"))  # open_clip only warns where a tag's weights need it
         clip = open_clip.create_model(name, str(file) if file else pretrained, force_quick_gelu=quick)
         return clip, open_clip.get_tokenizer(name)
@@ -282,8 +282,8 @@ def write_embeddings(prompts_file: str | Path, values: np.ndarray | None = None)
 def read_embeddings(path: str | Path) -> dict[str, np.ndarray]:
     """Text → (384,) float16, as `write_embeddings` wrote them; ValueError where the file is missing or damaged."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            texts, values, digest = file["texts"].tolist(), file["embeddings"], file["digest"].item()
+        file = read_npz(path)
+        texts, values, digest = file["texts"].tolist(), file["embeddings"], file["digest"].item()
         if values.ndim != 2 or len(values) != len(texts) or digest != digest_of(texts) or not np.isfinite(values).all():
             raise ValueError("its embeddings are not those of its texts")
     except Exception as error:

@@ -5,6 +5,7 @@ import json
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ from typing import Any
 import pandas as pd
 
 from bpilib.config import Config
+from bpilib.data.store import SkeletonStore
+from bpilib.directory import claim
 from bpilib.launch import launch
-from bpilib.runs import claim
+from bpilib.lock import hold
 from bpilib.trainer import DrawConfusion, Trainer, Watch
 
 
@@ -31,26 +34,45 @@ def fit(config: Config, watch: Watch | None = None, draw_confusion: DrawConfusio
 
     Raises:
         MissingInputError: no prepared data.
-        ValueError: the directory holds a run with other settings; a damaged checkpoint; ...
+        ValueError: the directory holds a run with other settings, or is in use; damaged data or checkpoints; ...
         RuntimeError: with several devices, processes that die again and again, or do not meet.
         KeyboardInterrupt: after Ctrl-C, once everything is saved.
     """
-    folder = config.run_directory
+    if _done(config) is None:
+        group = f"{config.nodes} machines at {config.rendezvous}" if config.nodes > 1 else ""
+        with hold(config.run_directory, group):
+            _train(config, watch, draw_confusion)
+    elif watch:
+        watch(history(config))
+    return config.run_directory
+
+
+def _done(config: Config) -> dict[str, Any] | None:
+    """The summary of a finished run, said to be done already; None: it is not finished, or its summary is damaged."""
+    path = config.run_directory / "summary.json"
+    if not path.exists():
+        return None
     claim(config)
-    if (folder / "summary.json").exists():
-        summary = json.loads((folder / "summary.json").read_text())
-        print(f"done already: {folder}, top-1 {summary['test_top1']:.2f} % after {summary['epochs']} epochs")
-        if watch:
-            watch(history(config))
-        return folder
+    try:
+        summary = json.loads(path.read_text())
+        print(f"done already: {path.parent}, top-1 {summary['test_top1']:.2f} % after {summary['epochs']} epochs")
+    except (ValueError, KeyError, TypeError) as error:
+        warnings.warn(f"{path} is damaged ({error}): made again from the checkpoints", stacklevel=3)
+        return None
+    return summary
+
+
+def _train(config: Config, watch: Watch | None, draw_confusion: DrawConfusion | None) -> None:
+    """Train in this process, or in several that this one starts."""
+    claim(config)
+    SkeletonStore.open(config.data).verify()
     if config.devices * config.nodes > 1:
         with _interruptible() as stop:
             launch(train_share, config, draw_confusion, stop=stop, watch=watch)
-        return folder
+        return
     trainer = Trainer(config, draw_confusion)
     with contextlib.closing(trainer), _interruptible() as stop:
         trainer.run_epochs(stop, watch)
-    return folder
 
 
 def train_share(config: Config, stop: Callable[[], bool], draw_confusion: DrawConfusion | None = None) -> None:

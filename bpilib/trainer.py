@@ -22,25 +22,10 @@ from bpilib.files import write_atomically
 from bpilib.losses import Loss, skeleton_text_loss
 from bpilib.machine import autocast, compiled, seed_everything
 from bpilib.runs import Run, build, start_from
-from bpilib.schedule import learning_rate
+from bpilib.schedule import Progress, learning_rate
 
 Watch = Callable[[pd.DataFrame], None]
 DrawConfusion = Callable[[np.ndarray, list[str]], np.ndarray]
-
-
-@dataclasses.dataclass
-class Progress:
-    """Where training stands; all of it is in every checkpoint.
-
-    Sums are of the running epoch: clips, then loss, cross-entropy, contrastive loss and right answers times clips.
-    """
-
-    epoch: int = 0
-    batch: int = 0
-    sums: list[float] = dataclasses.field(default_factory=lambda: [0.0] * 5)
-    seconds: float = 0.0
-    rows: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-    resumed: int = 0
 
 
 class Trainer:
@@ -67,10 +52,10 @@ class Trainer:
             self._resume()
         elif config.start_from is not None:
             print(start_from(self.run, config.start_from))
-        at = (self.progress.epoch, self.progress.batch)
-        distributed.agree(config.result_settings() | self._inputs() | {"precision": self.precision, "checkpoint": at})
-        network = compiled(self.run.model, self.run.device) if config.compile else self.run.model
-        self.towers = distributed.distribute(distributed.Towers(network, self.run.text), config.sync_batchnorm)
+        at = {"precision": self.precision, "checkpoint": (self.progress.epoch, self.progress.batch)}
+        distributed.agree(config.result_settings() | self._inputs() | at)
+        towers = distributed.Towers(compiled(self.run.model, config.compile), self.run.text)
+        self.towers = distributed.distribute(towers, config.sync_batchnorm)
         if distributed.rank() == 0:
             self.board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.progress.epoch + 1)
 
@@ -100,9 +85,9 @@ class Trainer:
         before = progress.seconds
         while progress.batch < self.batches:
             size = config.batch_size
-            here, coming = (order[b * size : (b + 1) * size] for b in (progress.batch, progress.batch + 1))
-            self.feeder.expect(distributed.share(coming[: size * (progress.batch + 1 < self.batches)]))
-            self._step(here)
+            if len(coming := order[(progress.batch + 1) * size : self.batches * size][:size]):
+                self.feeder.expect(distributed.share(coming))
+            self._step(order[progress.batch * size : (progress.batch + 1) * size])
             progress.batch += 1
             progress.seconds = before + time.monotonic() - started
             clips, loss, _, _, right = progress.sums
@@ -246,8 +231,7 @@ class Trainer:
 
     def _resume(self) -> None:
         path = self.folder / "last.pt"
-        content = checkpoint.load(path)
-        self.run.load_weights(content, path)
+        content = self.run.load(path, need="progress")
         another = "put them back, or set the parameter tag to start another run"
         if content["text_digest"] != self.run.text_digest:
             raise ValueError(f"{path} was trained with other prompts than {self.config.prompts} holds now: {another}")
@@ -269,8 +253,11 @@ class Trainer:
     @first_alone
     def _load_best(self) -> None:
         """`score` gives these weights to the other processes."""
-        path = self.folder / "best.pt"
-        self.run.load_weights(checkpoint.load(path), path)
+        epoch = self._selected()
+        try:
+            self.run.load(*(self.folder / name for name in ("best.pt", "last.pt", "last.previous.pt")), epoch=epoch)
+        except ValueError as error:
+            raise ValueError(f"{error}. Epoch {epoch}, the selected one, is lost: train with another tag") from error
 
     @first_alone
     def _write_results(self, scores: Scores) -> None:

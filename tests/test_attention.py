@@ -18,7 +18,8 @@ from bpilib.attention import (
     trained_alike,
 )
 from bpilib.data.store import SkeletonStore
-from bpilib.runs import build, claim
+from bpilib.directory import claim
+from bpilib.runs import build
 from bpilib.skeleton import UCLA
 
 

@@ -1,6 +1,9 @@
 """One clip at a time: prepared as the test pipeline does, read from every kind of file, classified, timed."""
 
+import io
 import json
+import os
+import zipfile
 
 import numpy as np
 import pytest
@@ -117,7 +120,31 @@ def test_other_files_are_no_classifiers(tmp_path):
     for name in ("classifier.onnx", "classifier.pt2"):
         (tmp_path / name).write_bytes(b"junk")
         with pytest.raises(ValueError, match=r"is damaged or no classifier.*export it again"):
-            Classifier.load(tmp_path / name)
+            Classifier.load(tmp_path / name, trusted=True)
+
+
+def test_a_pt2_of_a_stranger_is_not_opened(tmp_path):
+    """PyTorch's reader turns to an unrestricted pickle where the restricted one fails, and evaluates expressions."""
+    program = torch.export.export(torch.nn.Linear(2, 2), (torch.ones(1, 2),))
+    torch.export.save(program, tmp_path / "whole.pt2")
+    content = io.BytesIO()
+    torch.save(Bomb(tmp_path / "executed"), content)
+    with zipfile.ZipFile(tmp_path / "whole.pt2") as whole, zipfile.ZipFile(tmp_path / "hostile.pt2", "w") as hostile:
+        for name in whole.namelist():
+            hostile.writestr(name, content.getvalue() if "sample_inputs" in name else whole.read(name))
+    with pytest.raises(ValueError, match=r"hostile\.pt2 could run code when opened: use the \.onnx"):
+        Classifier.load(tmp_path / "hostile.pt2")
+    assert not (tmp_path / "executed").exists()
+
+
+class Bomb:
+    """Executes when it is unpickled."""
+
+    def __init__(self, sign):
+        self.sign = sign
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.sign),)
 
 
 def test_times_are_medians_of_both_halves(run, monkeypatch):

@@ -3,6 +3,7 @@
 import dataclasses
 import html
 import itertools
+import json
 import re
 from pathlib import Path
 
@@ -259,6 +260,18 @@ def test_a_data_set_of_ones_own_is_known_by_its_store_or_its_raw_clips(own, tmp_
     c = resolve(**missing, raw=str(tmp_path))
     assert (c.benchmark, c.raw) == ("split", str(tmp_path))
     assert resolve(**missing, raw="x", benchmark="a").benchmark == "a"
+
+
+@pytest.mark.parametrize("name", ["../../x", "a/b", "..", "", "a\\b"])
+def test_names_of_a_store_that_lead_out_of_outputs_are_refused(name, tmp_path):
+    """Also where a prepared store says so itself."""
+    manifest = {"dataset": "mine", "counts": {"splits": {name: {}}}}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match="parameter benchmark: expected letters"):
+        resolve(dataset="mine", data=str(tmp_path), benchmark=name or None, text="none", device="cpu")
+    (tmp_path / "manifest.json").write_text(json.dumps({"dataset": name, "counts": {"splits": {"a": {}}}}))
+    with pytest.raises(ValueError, match="parameter dataset: expected letters"):
+        resolve(dataset=name, data=str(tmp_path), text="none", device="cpu")
 
 
 @pytest.mark.parametrize("name", ["NTU60", "my data", "../x", "", ".own", "a" * 65])

@@ -177,6 +177,39 @@ def test_damaged_scores_are_refused_saying_what_to_run(tmp_path, damage):
         Scores.load(path)
 
 
+@pytest.mark.parametrize("change", [{"logits": np.zeros((200, 10), np.float32)}, {"epoch": np.array(9)}])
+def test_scores_that_were_changed_differ_from_their_checksum(tmp_path, change):
+    scores().save(tmp_path / "scores.npz")
+    with np.load(tmp_path / "scores.npz") as archive:
+        arrays = dict(archive)
+    np.savez(tmp_path / "scores.npz", **(arrays | change))
+    with pytest.raises(ValueError, match="its content differs from its checksum"):
+        Scores.load(tmp_path / "scores.npz")
+
+
+def test_scores_of_another_run_are_refused(tmp_path):
+    for run in ("bpi_joint_seed0", "bpi_joint_seed1"):
+        scores().save(tmp_path / run / "scores.npz")
+    (tmp_path / "bpi_joint_seed1" / "scores.npz").replace(tmp_path / "bpi_joint_seed0" / "scores.npz")
+    with pytest.raises(ValueError, match=r"it is of the run bpi_joint_seed1\): run notebooks/03"):
+        Scores.load(tmp_path / "bpi_joint_seed0" / "scores.npz")
+
+
+def test_scores_from_before_there_were_checksums_are_read(tmp_path):
+    scores().save(tmp_path / "scores.npz")
+    with np.load(tmp_path / "scores.npz") as archive:
+        arrays = {name: value for name, value in archive.items() if name not in ("sha256", "run")}
+    np.savez(tmp_path / "scores.npz", **arrays)
+    np.testing.assert_array_equal(Scores.load(tmp_path / "scores.npz").logits, scores().logits)
+
+
+def test_scores_that_unpack_to_too_much_are_refused(tmp_path, monkeypatch):
+    scores().save(tmp_path / "scores.npz")
+    monkeypatch.setattr("bpilib.files.MOST", 1000)
+    with pytest.raises(ValueError, match="bytes once unpacked, more than the 1000 it may have"):
+        Scores.load(tmp_path / "scores.npz")
+
+
 # --- ensembles
 
 

@@ -54,7 +54,7 @@ def test_files_give_the_networks_logits_for_any_number_of_clips(made, name):
     run, paths = made
     feeder = run.feeder("test")
     want = predict(run.model, feeder, 20)
-    network = Classifier.load(paths[name])._network
+    network = Classifier.load(paths[name], trusted=True)._network
     for count in (1, 2, 20):
         x = feeder.batch(np.arange(count))[0].numpy()
         got = network(x)
@@ -82,7 +82,7 @@ def test_onnx_needs_neither_this_project_nor_torch(made, tmp_path):
 @pytest.mark.parametrize("name", ["onnx", "pt2"])
 def test_metadata_say_what_a_user_needs(made, name):
     run, paths = made
-    about = Classifier.load(paths[name]).about
+    about = Classifier.load(paths[name], trusted=True).about
     sheet = json.loads((paths[name].parent / "classifier.json").read_text())
     assert all(sheet[key] == value for key, value in about.items())
     assert about["classes"] == run.store.classes and about["joints"] == list(run.store.skeleton.joints)

@@ -11,6 +11,7 @@ import pytest
 
 from bpilib import headless
 from bpilib.headless import execute, held, starts
+from bpilib.lock import try_lock
 
 
 @pytest.fixture
@@ -109,7 +110,7 @@ def test_who_waits_for_a_held_directory_can_be_stopped(notebook, tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
     with open(folder / headless.LOG, "ab") as log:
-        assert headless._locked(log, headless.fcntl.LOCK_EX)
+        assert try_lock(log, headless.fcntl.LOCK_EX)
         asked = iter([False, False, True])
         assert execute(notebook([]), folder, {}, lambda: next(asked)) == (
             "interrupted", "while another process held the run directory",

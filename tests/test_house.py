@@ -17,11 +17,12 @@ MODULES = sorted((ROOT / "bpilib").rglob("*.py"))
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # Each module may import from the modules before it in this list, and from none after it.
 ORDER = """
-files machine skeleton draws prompts recipes config
+files lock machine skeleton draws prompts recipes masking config
 data.store data.ntu_files data.ntu_text data.ntu_bodies data.ntu data.ntu_build data.ucla data.acting data.synthetic
 data.intake data.npz data.unpickle data.pickles data.custom data data.mapping data.example
-gcn interaction model losses packing text feeders checkpoint runs distributed evaluate reference classify export
-activation attention schedule trainer launch train own language results compare report headless clusters sweep seeds
+gcn interaction model losses packing torchscript text feeders checkpoint directory runs distributed evaluate
+reference classify export activation attention schedule trainer launch train own language results compare report
+headless clusters sweep seeds
 """.split()
 # Arrays in, figures out: only notebooks import them.
 FIGURES = "style bars drawing looks heatmaps evidence plots ranking comparisons maps widgets finder board".split()

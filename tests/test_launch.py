@@ -22,9 +22,10 @@ from test_train import assert_same_run, config_of
 
 from bpilib import checkpoint
 from bpilib.config import resolve
+from bpilib.directory import claim
 from bpilib.evaluate import Scores, score
 from bpilib.launch import _check, _wait_for, launch
-from bpilib.runs import claim, open_run
+from bpilib.runs import open_run
 from bpilib.train import fit, history, train_share
 
 STEPS = 5  # an epoch of `config_of` on 1 subject

@@ -93,10 +93,11 @@ def test_where_nothing_can_be_compiled_the_network_stays_as_it_is(monkeypatch):
     def broken(module):
         raise RuntimeError("no compiler\nand more")
 
-    network, cpu = torch.nn.Linear(2, 2), torch.device("cpu")
+    network = torch.nn.Linear(2, 2)
+    assert compiled(network, wanted=False) is network
     monkeypatch.setattr(torch, "compile", broken)
     with pytest.warns(UserWarning, match=r"torch.compile does not work here, going on without \(no compiler\)"):
-        assert compiled(network, cpu) is network
+        assert compiled(network) is network
 
 
 @pytest.mark.slow
@@ -105,4 +106,4 @@ def test_a_compiled_block_gives_the_same():
     block = Block(8, 8, torch.from_numpy(UCLA.adjacency())).train()
     x = torch.randn(4, 8, 20, 12)
     ours = block(x)
-    assert torch.allclose(compiled(block, torch.device("cpu"))(x), ours, rtol=1e-4, atol=1e-5)
+    assert torch.allclose(compiled(block)(x), ours, rtol=1e-4, atol=1e-5)

@@ -7,6 +7,7 @@ import yaml
 from making import save_result
 
 from bpilib.config import BENCHMARKS
+from bpilib.evaluate import Scores
 from bpilib.results import bootstrap, find_results, groups, label, labels, load_published, summarise
 
 
@@ -90,7 +91,9 @@ def test_scores_that_do_not_fit_themselves_are_left_out(outputs, wrong):
 
 def save_ensemble(outputs, subset, name="bpi_ensemble_seed0"):
     folder = save_result(outputs, [True, True, True, False], modality="joint_motion")
+    scores = Scores.load(folder / "scores.npz")
     folder = folder.rename(folder.with_name(name))
+    scores.save(folder / "scores.npz")
     for file in ("config.yaml", "summary.json"):
         (folder / file).unlink()
     pd.DataFrame({"subset": ["joint", subset], "weights": ["1", "1, 0.79"], "origin": "published"}).to_csv(

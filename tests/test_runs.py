@@ -11,8 +11,10 @@ from making import synthetic_store, tiny_config, write_prompts
 
 from bpilib import checkpoint
 from bpilib.data import synthetic
+from bpilib.directory import claim, saved_config
+from bpilib.evaluate import evaluate
 from bpilib.files import MissingInputError
-from bpilib.runs import build, claim, open_run, saved_config, start_from
+from bpilib.runs import build, open_run, start_from
 from bpilib.skeleton import MODALITIES
 from bpilib.train import fit
 
@@ -260,10 +262,71 @@ def test_a_checkpoint_without_its_config_is_refused(place, outputs, tmp_path):
 def test_a_damaged_checkpoint_is_refused(place, outputs, tmp_path):
     mine = tiny_config(place, tmp_path, width=16)
     shutil.copytree(tiny_config(place, outputs).run_directory, mine.run_directory)
-    path = mine.run_directory / "best.pt"
-    path.write_bytes(path.read_bytes()[:-1000])
+    for name in ("best.pt", "last.pt"):
+        path = mine.run_directory / name
+        path.write_bytes(path.read_bytes()[:-1000])
     with pytest.raises(ValueError, match=r"best\.pt can't be read"):
         open_run(mine)
+
+
+def truncated(path):
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def swapped(path):
+    """The checkpoint of a run that differs in its seed alone, whole and with a right checksum."""
+    content = checkpoint.load(path)
+    path.unlink()
+    checkpoint.save(path, content | {"config": content["config"] | {"seed": 5}})
+
+
+def of_another_epoch(path):
+    content = checkpoint.load(path)
+    path.unlink()
+    checkpoint.save(path, content | {"epoch": 7})
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (truncated, "best.pt can't be read"),
+        (swapped, r"best.pt is a checkpoint of another run \(seed: 5, expected 0\)"),
+        (of_another_epoch, "best.pt holds epoch 7, expected 1"),
+    ],
+)
+def test_the_last_checkpoint_stands_in_for_a_best_one_of_its_epoch(place, outputs, tmp_path, damage, said):
+    mine = tiny_config(place, tmp_path, width=16)
+    shutil.copytree(tiny_config(place, outputs).run_directory, mine.run_directory)
+    expected = open_run(mine).model.state_dict()
+    damage(mine.run_directory / "best.pt")
+    with pytest.warns(UserWarning, match=rf"{said}.*; going on from last\.pt"):
+        found = open_run(mine).model.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in found.items())
+
+
+def test_weights_of_another_epoch_than_the_figures_are_said_and_leave_the_scores(place, outputs, tmp_path):
+    mine = tiny_config(place, tmp_path, width=16)
+    shutil.copytree(tiny_config(place, outputs).run_directory, mine.run_directory)
+    for name in ("best.pt", "last.pt"):
+        of_another_epoch(mine.run_directory / name)
+    before = (mine.run_directory / "scores.npz").read_bytes()
+    with pytest.warns(UserWarning, match=r"weights of epoch 1, .* are lost: these are of epoch 7"):
+        assert evaluate(mine).epoch == 7
+    assert (mine.run_directory / "scores.npz").read_bytes() == before
+
+
+@pytest.mark.parametrize("content", ["", "dataset: [", "- 3", "dataset: synthetic"])
+def test_a_damaged_config_says_how_to_make_it_again(place, outputs, tmp_path, content):
+    mine = tiny_config(place, tmp_path, width=16, lr=0.02, epochs=1, batch_size=50)
+    shutil.copytree(tiny_config(place, outputs).run_directory, mine.run_directory)
+    path = mine.run_directory / "config.yaml"
+    path.write_text(content)
+    for use in (open_run, claim):
+        with pytest.raises(ValueError, match=r"config\.yaml is damaged .*remove it"):
+            use(mine)
+    path.unlink()
+    claim(mine)
+    assert open_run(mine).epoch == 1
 
 
 # --- the run directory

@@ -379,3 +379,12 @@ def test_float64_and_strided_poses_are_stored_as_float32(out):
     store = write(out, [clip(0, poses=poses)], {})
     assert store.poses.dtype == np.dtype("<f4")
     np.testing.assert_array_equal(store.sample(0), poses.astype(np.float32))
+
+
+@pytest.mark.parametrize("name", ["../../x", "a/../../x", ".."])
+def test_clip_names_that_lead_out_of_a_folder_are_refused(tmp_path, name):
+    """Figures are named after clips."""
+    with StoreWriter(tmp_path / "store", "test", UCLA, ["a"]) as writer:
+        writer.add(Clip(name, np.ones((2, 1, 20, 3), np.float32), 0))
+        with pytest.raises(ValueError, match="leads out of a folder"):
+            writer.finish({"all": {"train": np.arange(1)}}, {})

@@ -12,10 +12,10 @@ from making import synthetic_store, write_prompts
 
 from bpilib import sweep
 from bpilib.clusters import connect
+from bpilib.directory import claim
 from bpilib.evaluate import Scores
 from bpilib.files import PARAMS, MissingInputError
 from bpilib.headless import starts
-from bpilib.runs import claim
 from bpilib.train import fit
 
 

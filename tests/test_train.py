@@ -1,5 +1,6 @@
 """Training: what it leaves behind, that stopping it anywhere changes nothing, what best.pt keeps, that it learns."""
 
+import hashlib
 import json
 import math
 import random
@@ -556,7 +557,8 @@ def test_changed_prompts_are_refused(stopped):
 @pytest.mark.parametrize("model", ["gap", "ctrgcn"])
 def test_a_checkpoint_of_another_model_is_refused(place, stopped, tmp_path, model):
     other = fit(config_of(place, tmp_path, model=model, prompts=stopped.prompts, epochs=1, batch_size=20))
-    shutil.copy(other / "last.pt", stopped.run_directory / "last.pt")
+    for name in ("last.pt", "last.previous.pt"):
+        shutil.copy(other / "last.pt", stopped.run_directory / name)
     before = states(stopped.run_directory)
     with pytest.raises(
         ValueError, match=rf"last\.pt is a checkpoint of another model \(model: '{model}', expected 'bpi'"
@@ -683,6 +685,33 @@ def test_a_kill_before_the_summary_leaves_a_run_that_is_finished_by_the_next_cal
     monkeypatch.setattr(Trainer, "_step", lambda self, positions: steps.append(1))
     folder = fit(config)
     assert not steps and (folder / "summary.json").exists() and (folder / "scores.npz").exists()
+
+
+def test_a_best_checkpoint_damaged_before_the_end_does_not_change_the_result(place, whole, tmp_path, monkeypatch):
+    config = config_of(place, tmp_path, model="ctrgcn")
+    monkeypatch.setattr(Trainer, "_finish", lambda self: crash())
+    with pytest.raises(RuntimeError):
+        fit(config)
+    monkeypatch.undo()
+    path = config.run_directory / "best.pt"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.warns(UserWarning, match=r"going on from last\.pt"):
+        fit(config)
+    shutil.copy(config.run_directory / "last.pt", path)
+    assert_same_run(config.run_directory, whole("ctrgcn"))
+    (config.run_directory / "summary.json").write_text("{")
+    with pytest.warns(UserWarning, match=r"summary\.json is damaged .*made again"):
+        fit(config)
+    assert_same_run(config.run_directory, whole("ctrgcn"))
+
+
+def test_damaged_clips_are_not_trained_on(place, tmp_path):
+    shutil.copytree(place / "store", tmp_path / "store")
+    with open(tmp_path / "store" / "poses.npy", "r+b") as file:
+        file.seek(4000)
+        file.write(b"\1\2\3\4")
+    with pytest.raises(ValueError, match=r"poses\.npy of .* differ from the manifest: prepare the data again"):
+        fit(config_of(place, tmp_path, data=str(tmp_path / "store"), model="ctrgcn"))
 
 
 def test_held_out_subjects_select_for_real(two, tmp_path):
@@ -815,7 +844,10 @@ def test_changed_clips_are_refused(place, stopped, tmp_path):
     changed = tmp_path / "changed"
     shutil.copytree(stopped.data, changed)
     manifest = json.loads((changed / "manifest.json").read_text())
-    manifest["sha256"]["poses.npy"] = "0" * 64
+    with open(changed / "poses.npy", "r+b") as file:
+        file.seek(4000)
+        file.write(b"\1\2\3\4")
+    manifest["sha256"]["poses.npy"] = hashlib.sha256((changed / "poses.npy").read_bytes()).hexdigest()
     (changed / "manifest.json").write_text(json.dumps(manifest))
     before = states(stopped.run_directory)
     with pytest.raises(ValueError, match="was trained with other clips than"):

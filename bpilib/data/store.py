@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bpilib.files import MissingInputError, sync, write_atomically
+from bpilib.files import MissingInputError, read_npz, sync, write_atomically
 from bpilib.skeleton import SKELETONS, Skeleton
 
 VERSION = 1
@@ -240,11 +240,12 @@ class SkeletonStore:
             raise ValueError(f"{path} is a store of version {version}, this bpilib reads version {VERSION}: {renew}")
         try:
             poses = np.load(path / "poses.npy", mmap_mode="c", allow_pickle=False)
-            with np.load(path / "index.npz", allow_pickle=False) as archive:
-                index = dict(archive)
+            index = read_npz(path / "index.npz")
             frames = int(index["offsets"][-1])
             if _sha256(path / "index.npz") != manifest["sha256"]["index.npz"]:
                 raise ValueError("index.npz differs from its checksum")
+            if out := next((name for name in index["names"].tolist() if ".." in name.split("/")), None):
+                raise ValueError(f"the clip name {out!r} leads out of a folder")
         except Exception as error:  # zip, zlib and NumPy each have their own for a damaged file
             raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}): {renew}") from error
         if len(poses) != frames or frames != manifest["counts"]["frames"]:

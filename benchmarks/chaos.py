@@ -1,0 +1,381 @@
+"""Faults on purpose, on small made-up data, and whether what comes out in the end is what it would have been.
+
+    python benchmarks/chaos.py            50 kills and the other faults: a table, and outputs/chaos.json
+    python benchmarks/chaos.py --kills 4 --sweep 0
+
+Every process is a fork of this one, so that a kill hits the work and not the imports. After a fault the same is started
+again as its user would; a loss is a result that differs from the undisturbed one in a bit (times aside), or a leftover.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import torch
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+
+from making import tiny_config, write_prompts  # noqa: E402
+
+from bpilib import checkpoint  # noqa: E402
+from bpilib.data import prepare  # noqa: E402
+from bpilib.evaluate import Scores, evaluate  # noqa: E402
+from bpilib.files import write_atomically  # noqa: E402
+from bpilib.train import fit  # noqa: E402
+from bpilib.trainer import Trainer  # noqa: E402
+
+Job = Callable[[], object]
+NOT_RESULTS = ("training_seconds", "resumed")
+SWEEP = """
+import sys
+from bpilib import clusters, sweep
+if __name__ == "__main__":
+    with clusters.connect("local", workers=2, cores=1) as client:
+        table = sweep.run(sweep.load(sys.argv[1], sys.argv[2]), client)
+    sys.exit(int((table["state"] == "failed").any()))
+"""
+
+
+class Chaos:
+    """Small data in a folder, the undisturbed results, and the rows of the table."""
+
+    def __init__(self, place: Path, seed: int):
+        self.place, self.random, self.rows = place, random.Random(seed), []
+        self.log = place / "log.txt"
+        place.chmod(0o755)
+        self.finish(self.prepare)
+        write_prompts(place)
+        self.expected = {"store": self.store()}
+        for name in ("run", "first run"):
+            outputs, seed = place / name, int(name != "run")
+            self.finish(lambda outputs=outputs, seed=seed: fit(self.config(outputs, seed)))
+            self.expected[name] = self.result(self.config(outputs, seed).run_directory)
+
+    # --- the work
+
+    def config(self, outputs: Path, seed: int = 0):
+        return tiny_config(self.place, outputs, seed=seed, checkpoint_minutes=0.0)
+
+    def prepare(self) -> None:
+        out = self.place / "store"
+        prepare("synthetic", raw=self.place / "raw", out=out, progress=False, subjects=2, episodes=1, overwrite=True)
+
+    def store(self) -> str:
+        return json.dumps(json.loads((self.place / "store" / "manifest.json").read_text())["sha256"])
+
+    def result(self, folder: Path) -> dict[str, str]:
+        """Hashes of all that a run comes to, but for how long it took."""
+        found = {}
+        for name in ("last.pt", "best.pt"):
+            content = checkpoint.load(folder / name)
+            digest = hashlib.sha256()
+            for part in ("model", "text", "optimizer")[: 3 if name == "last.pt" else 2]:
+                _feed(digest, content[part])
+            found[name] = digest.hexdigest()
+        rows = [line.rsplit(",", 3) for line in (folder / "metrics.csv").read_text().splitlines()]
+        found["metrics.csv"] = str([[cells[0], *cells[2:]] for cells in rows])  # all but clips_per_second
+        found["scores.npz"] = hashlib.sha256(Scores.load(folder / "scores.npz").logits.tobytes()).hexdigest()
+        summary = json.loads((folder / "summary.json").read_text())
+        found["summary.json"] = str({key: value for key, value in summary.items() if key not in NOT_RESULTS})
+        return found
+
+    # --- processes
+
+    def start(self, job: Job) -> int:
+        """The process id of a fork that does a job; what it says goes to `log`."""
+        if child := os.fork():
+            return child
+        with open(self.log, "w") as log:
+            for number in (1, 2):
+                os.dup2(log.fileno(), number)
+            code = 1
+            try:
+                job()
+                code = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(code)
+
+    def wait(self, child: int, seconds: float = 600) -> int | None:
+        """Its exit code; None if it is still at work after so long."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            done, status = os.waitpid(child, os.WNOHANG)
+            if done:
+                return os.waitstatus_to_exitcode(status)
+            time.sleep(0.002)
+        return None
+
+    def finish(self, job: Job) -> None:
+        if (code := self.wait(self.start(job))) != 0:
+            raise RuntimeError(f"a job that nothing disturbs ended with {code}:\n{self.log.read_text()}")
+
+    def said(self) -> str:
+        """The last line that the process said, without the places of this machine."""
+        lines = [line for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
+        warned = [line for line in lines if "UserWarning: " in line]
+        last = (warned or lines or [""])[-1].replace(f"{self.place}/", "").rpartition("UserWarning: ")[2]
+        return last[:160]
+
+    def row(self, fault: str, tries: int, losses: int, message: str) -> None:
+        self.rows.append({"fault": fault, "tries": tries, "losses": losses, "message": message})
+        print(f"| {fault} | {tries} | {losses} | {message} |", flush=True)
+
+    # --- kills
+
+    def kill(self, fault: str, count: int, job: Job, fresh: Job, differs: Callable[[], bool]) -> None:
+        """Kill a job at random moments, start it again each time, compare whenever it gets to its end."""
+        self.finish(job)
+        fresh()
+        started = time.monotonic()
+        self.finish(job)
+        seconds, kills, losses, ends = time.monotonic() - started, 0, int(differs()), 0
+        fresh()
+        while kills < count or not ends:
+            child = self.start(job)
+            limit = self.random.uniform(0, seconds) if kills < count else 600
+            code = self.wait(child, limit)
+            if code is None:
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+                kills += 1
+                ends = 0
+            else:
+                ends += 1
+                losses += code != 0 or differs()
+                fresh()
+        self.row(f"kill -9 in {fault}", kills, losses, "")
+
+    def kills(self, count: int) -> None:
+        """Two fifths in preparation, two in training, the rest in evaluation."""
+        outputs = self.place / "killed"
+        folder = self.config(outputs).run_directory
+        few = count * 3 // 10
+        left = [self.place / name for name in ("store.partial", "store.replaced")]
+        self.kill("preparation", few, self.prepare, lambda: None,
+                  lambda: self.store() != self.expected["store"] or any(path.exists() for path in left))  # fmt: skip
+        self.kill("training", count - 2 * few, lambda: fit(self.config(outputs)),
+                  lambda: shutil.rmtree(outputs, ignore_errors=True),
+                  lambda: self.result(folder) != self.expected["run"])  # fmt: skip
+        self.finish(lambda: fit(self.config(outputs)))
+        self.kill("evaluation", few, lambda: evaluate(self.config(outputs)),
+                  lambda: (folder / "scores.npz").unlink(missing_ok=True),
+                  lambda: self.result(folder) != self.expected["run"])  # fmt: skip
+
+    def sweep(self, count: int) -> None:
+        """Kill any one process of a sweep of two runs, start the sweep again."""
+        outputs, table = self.place / "swept", self.place / "sweep.yaml"
+        names = ("dataset", "data", "prompts", "epochs", "batch_size", "repeats", "width", "lr", "text", "device",
+                 "precision", "checkpoint_minutes")  # fmt: skip
+        settings = self.config(outputs).settings()
+        table.write_text(yaml.safe_dump({"defaults": {n: settings[n] for n in names}, "grid": {"seed": [0, 1]}}))
+        program = self.place / "sweep.py"
+        program.write_text(SWEEP)
+        command = [sys.executable, program, table, outputs]
+        kills = 0
+        while True:
+            with open(self.log, "w") as log:
+                process = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT, start_new_session=True)
+            if kills == count:
+                code = process.wait(timeout=900)
+                break
+            time.sleep(self.random.uniform(5, 30))
+            tree = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+            self.random.choice(tree).kill()
+            kills += 1
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+        losses = int(code != 0)
+        for seed, name in enumerate(("run", "first run")):
+            losses += self.result(self.config(outputs, seed).run_directory) != self.expected[name]
+        self.row("kill -9 of a process of a sweep, and of the sweep", kills, losses, "")
+
+    # --- other faults
+
+    def disturbed(self, fault: str, job: Job, message: str) -> None:
+        """A training that fails or is disturbed, then the same undisturbed."""
+        outputs = self.place / "disturbed"
+        folder = self.config(outputs).run_directory
+        shutil.rmtree(outputs, ignore_errors=True)
+        failed = self.wait(self.start(job))
+        said = self.said() if failed else "nothing, it went on"
+        lost = message not in self.log.read_text() or any(folder.rglob("*.part"))
+        self.finish(lambda: fit(self.config(outputs)))
+        lost = lost or self.result(folder) != self.expected["run"] or (folder / "run.lock").exists()
+        self.row(fault, 1, int(lost), said)
+
+    def faults(self) -> None:
+        config = self.config(self.place / "disturbed")
+
+        def full() -> None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+            fit(config)
+
+        def read_only() -> None:
+            if os.geteuid() == 0:
+                os.setuid(65534)  # nobody
+            else:
+                self.place.chmod(0o555)
+            fit(config)
+
+        def clock() -> None:
+            real = time.time
+            time.time = lambda: 2e9 - real()
+            fit(config)
+
+        def memory() -> None:
+            from bpilib.feeders import Feeder
+
+            batch, left = Feeder.batch, [4]
+
+            def starved(*arguments):
+                left[0] -= 1
+                if not left[0]:
+                    used = psutil.Process().memory_info().vms
+                    resource.setrlimit(resource.RLIMIT_AS, (used, used))
+                return batch(*arguments)
+
+            Feeder.batch = starved
+            fit(config)
+
+        def interrupted() -> None:
+            step, left = Trainer._step, [at]
+
+            def last(*arguments):
+                left[0] -= 1
+                if not left[0]:
+                    signal.raise_signal(signal.SIGINT)
+                step(*arguments)
+
+            Trainer._step = last
+            fit(config)
+
+        self.disturbed("disk full (a limit to the size of files)", full, "is the disk full?")
+        self.disturbed("outputs that can't be written", read_only, "set the parameter outputs")
+        self.place.chmod(0o755)
+        self.disturbed("clock that goes backwards", clock, "")
+        self.disturbed("out of memory in the feeder", memory, "emory")
+        for at in self.random.sample(range(1, 9), 3):
+            self.disturbed(f"Ctrl-C in step {at}", interrupted, "run the same again to go on")
+        self.two()
+        self.damages()
+
+    def two(self) -> None:
+        """A second training in the run directory of one at work."""
+        outputs = self.place / "two"
+        config = self.config(outputs)
+        first = self.start(lambda: fit(config))
+        while not (config.run_directory / "run.lock").exists():
+            time.sleep(0.01)
+        os.kill(first, signal.SIGSTOP)  # so that it is still at work when the second comes
+        self.wait(self.start(lambda: fit(config)))
+        said = self.said()
+        os.kill(first, signal.SIGCONT)
+        losses = "in use by process" not in said or self.wait(first) != 0
+        losses += self.result(config.run_directory) != self.expected["run"]
+        self.row("two on one run directory", 1, int(losses), said)
+
+    def damages(self) -> None:
+        """Files cut, with a bit flipped, or from another run; what reads them next."""
+        outputs = self.place / "damaged"
+        config, folder = self.config(outputs), self.config(outputs).run_directory
+        other = self.config(self.place / "first run", 1).run_directory
+        for name, file in (("a checkpoint to go on from", "last.pt"), ("the best checkpoint", "best.pt"),
+                           ("scores", "scores.npz")):  # fmt: skip
+            for damage in (truncate, flip, lambda path: shutil.copy(other / path.name, path)):
+                shutil.rmtree(outputs, ignore_errors=True)
+                self.finish(lambda: fit(config))
+                damage(folder / file)
+                if file == "last.pt":
+                    (folder / "summary.json").unlink()
+                if file == "scores.npz":
+                    self.wait(self.start(lambda: Scores.load(folder / "scores.npz")))
+                    said = self.said()
+                    self.finish(lambda: evaluate(config))
+                else:
+                    self.finish(lambda: fit(config) if file == "last.pt" else evaluate(config))  # noqa: B023
+                    said = self.said()
+                    if file == "best.pt":
+                        shutil.copy(folder / "last.pt", folder / file)
+                lost = self.result(folder) != self.expected["run"] or file not in said
+                self.row(f"{name}: {_name(damage)}", 1, int(lost), said)
+        for file in ("poses.npy", "index.npz"):
+            for damage in (truncate, flip):
+                shutil.rmtree(outputs, ignore_errors=True)
+                damage(self.place / "store" / file)
+                failed = self.wait(self.start(lambda: fit(config))) != 0
+                said = self.said()
+                self.finish(self.prepare)
+                self.finish(lambda: fit(config))
+                lost = not failed or self.result(folder) != self.expected["run"]
+                self.row(f"{file} of the store: {_name(damage)}", 1, int(lost), said)
+
+
+def _feed(digest, value) -> None:
+    if isinstance(value, dict):
+        for key, entry in value.items():
+            digest.update(str(key).encode())
+            _feed(digest, entry)
+    elif isinstance(value, torch.Tensor):
+        digest.update(value.contiguous().numpy().tobytes())
+    else:
+        digest.update(str(value).encode())
+
+
+def _name(damage: Callable) -> str:
+    return {"truncate": "cut", "flip": "a bit flipped"}.get(damage.__name__, "another run's")
+
+
+def truncate(path: Path) -> None:
+    os.truncate(path, path.stat().st_size * 2 // 3)
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+def main() -> int:
+    """Do it all; the number of losses."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--kills", type=int, default=50, help="in all, those of sweeps among them")
+    parser.add_argument("--sweep", type=int, default=5, help="kills of sweeps")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=ROOT / "outputs" / "chaos.json")
+    given = parser.parse_args()
+    torch.set_num_threads(1)  # a fork must not find threads that are not there
+    with tempfile.TemporaryDirectory(prefix="bpi_chaos_") as folder:
+        chaos = Chaos(Path(folder), given.seed)
+        print("| fault | tries | losses | what was said |\n| --- | --- | --- | --- |")
+        chaos.kills(given.kills - given.sweep)
+        chaos.faults()
+        if given.sweep:
+            chaos.sweep(given.sweep)
+    losses = sum(row["losses"] for row in chaos.rows)
+    write_atomically(given.out, json.dumps({"seed": given.seed, "losses": losses, "faults": chaos.rows}, indent=1))
+    print(f"{losses} losses; the table is in {given.out}")
+    return losses
+
+
+if __name__ == "__main__":
+    sys.exit(main() > 0)
