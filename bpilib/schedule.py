@@ -1,4 +1,4 @@
-"""The learning rate over a run."""
+"""Where a training stands, and its learning rate."""
 
 import dataclasses
 import math
