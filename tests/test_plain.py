@@ -90,7 +90,7 @@ def test_its_feeder_keeps_what_the_published_one_keeps(stores, skeleton):
     if skeleton is UCLA:
         assert x.amin((2, 3, 4)).allclose(torch.tensor(-1.0), atol=0.3) and x.abs().max() <= 1 + 1e-6
     else:  # a turn keeps distances; the shortest clip is cropped as a whole or by half, then stretched
-        poses = torch.from_numpy(store.sample(0)).double()  # (30, 2, 25, 3)
+        poses = torch.from_numpy(store.sample(0).copy()).double()  # (30, 2, 25, 3)
         source = ((torch.arange(64) + 0.5) * 30 / 64 - 0.5).clamp(0, 29)
         low = source.long()
         near = torch.lerp(poses[low], poses[(low + 1).clamp(max=29)], (source - low)[:, None, None, None].double())
