@@ -1,6 +1,5 @@
 """Single clips classified: by a run's network, or by a file that `export` wrote."""
 
-import copy
 import io
 import json
 import statistics
@@ -46,7 +45,7 @@ class Logits(nn.Module):
 
     def __init__(self, model: CTRGCNClassifier):
         super().__init__()
-        self.model = fused(model)
+        self.model = model.fuse()
         for head in ("global_head", "part_heads"):
             if hasattr(self.model, head):
                 delattr(self.model, head)
@@ -54,11 +53,6 @@ class Logits(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, 3, T, V, M) float32 to (N, K)."""
         return CTRGCNClassifier.forward(self.model, x).logits
-
-
-def fused(model: CTRGCNClassifier) -> CTRGCNClassifier:
-    """A copy for inference."""
-    return model.fuse() if hasattr(model, "fuse") else copy.deepcopy(model).eval().requires_grad_(False)
 
 
 def describe(run: Run) -> dict[str, Any]:

@@ -1,18 +1,13 @@
 """Data of one's own: class texts written, checked and embedded by what this machine has; one clip classified."""
 
-import dataclasses
 import importlib.util
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 
-from bpilib.data.intake import fit_persons
-from bpilib.data.store import Clip, StoreWriter
-from bpilib.evaluate import predict
+from bpilib.classify import Classifier
 from bpilib.files import PARAMS, write_atomically
 from bpilib.prompts import Prompts, load_prompts
 from bpilib.runs import Run
@@ -101,13 +96,6 @@ def classify(run: Run, poses: np.ndarray) -> pd.Series:
     Raises:
         ValueError: another skeleton, numbers that are not finite, no frame.
     """
-    store, only, poses = run.store, np.zeros(1, np.int64), np.asarray(poses)
-    poses = poses[:, None] if poses.ndim == 3 else poses
-    with tempfile.TemporaryDirectory() as folder:
-        with StoreWriter(Path(folder) / "clip", store.dataset, store.skeleton, store.classes, store.persons) as writer:
-            writer.add(Clip("clip", fit_persons(poses, store.persons)[0], 0))
-            one = writer.finish({run.config.benchmark: {"train": only, "test": only}}, {})
-        alone = dataclasses.replace(run, store=one, _feeders={})
-        logits = predict(run.model, alone.feeder("test"), 1)
-    shares = torch.from_numpy(logits).softmax(1)[0].numpy()
-    return pd.Series(shares, store.classes, name="probability").sort_values(ascending=False, kind="stable")
+    poses = np.asarray(poses)
+    shares = Classifier.of(run).classify(poses[:, None] if poses.ndim == 3 else poses)
+    return pd.Series(shares, run.store.classes, name="probability").sort_values(ascending=False, kind="stable")
