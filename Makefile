@@ -39,7 +39,7 @@ demo: $(READY)
 	@echo "executed notebooks: $(DEMO)/   to read: outputs/report/index.html   results and figures: outputs/synthetic_xview/   next: make lab"
 
 test: $(READY) lint
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 test-all: $(READY) lint
 	$(BIN)/python -m pytest

@@ -1,9 +1,14 @@
 """Fixtures shared by the tests: numbers of the published implementation, and small stores."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+
+# Before PyTorch is imported, and inherited by every process that a test starts: sums in another order flip ties of the
+# pooling, so that runs are compared bit for bit on one thread; and idle threads that spin slow a busy machine down.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
 import pytest

@@ -36,15 +36,6 @@ def place(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """As many as each of the two processes has: a sum in another order flips ties of the pooling, even in float64."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def pairs(place):
     """Two processes have computed all CASES, each its share; name → the configuration and the batch."""
