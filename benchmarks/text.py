@@ -2,8 +2,9 @@
 
     python benchmarks/text.py      (ten minutes on two cores; a table here, outputs/bench/text.json to keep)
 
-Plain, as published: each of a step's 4 x 32 prompts goes through the tower at 77 tokens. The tower is CLIP ViT-B/32's
-with random weights, which does the same work. Without a prepared NW-UCLA the synthetic clips are taken.
+Plain, as published: each of a step's 4 x 32 prompts goes through the tower at 77 tokens, and in whole steps the network
+works in the published order (`plain.py`). The tower is CLIP ViT-B/32's with random weights, which does the same work.
+Without a prepared NW-UCLA the synthetic clips are taken.
 On a machine with other work to do, BENCH_CPU=1 measures processor time instead; then set OMP_NUM_THREADS=1.
 """
 
@@ -17,10 +18,12 @@ from collections.abc import Callable
 import numpy as np
 import open_clip
 import torch
+from plain import PlainNetwork
 from torch import Tensor, nn
 
 from bpilib.config import resolve
 from bpilib.data import prepare
+from bpilib.distributed import Towers
 from bpilib.files import PROJECT, write_atomically
 from bpilib.prompts import load_prompts
 from bpilib.text import ClipText, TextEncoder
@@ -53,9 +56,8 @@ def medians(works: dict[str, Callable[[], object]]) -> dict[str, float]:
 def trainer_with(text: TextEncoder, network: Callable[[nn.Module], nn.Module], **settings: object) -> Trainer:
     """A trainer of BPI with this text encoder, and with the network that is made of ours."""
     trainer = Trainer(resolve(model="bpi", width=64, batch_size=BATCH, text="none", outputs=str(FOLDER), **settings))
-    trainer.run.model, trainer.run.text = network(trainer.run.model), text
-    trainer.run.model.train()
-    trainer.optimizer.param_groups[0]["params"] = list(trainer.run.model.parameters())
+    trainer.towers = Towers(network(trainer.run.model), text).train()
+    trainer.optimizer.param_groups[0]["params"] = list(trainer.towers.model.parameters())
     if text.trained:
         trainer.optimizer.add_param_group({"params": list(text.parameters())})
     return trainer
@@ -74,16 +76,8 @@ def encode(text: TextEncoder, trainer: Trainer, labels: Tensor, draws: Tensor) -
     return work
 
 
-def main(plain_network: Callable[[nn.Module], nn.Module] = lambda ours: ours) -> dict[str, dict[str, float]]:
-    """Measure, print and keep.
-
-    Args:
-        plain_network: our network to one of the same forward that works in the published order; by default the whole
-            steps differ in the text branch alone.
-
-    Returns:
-        row → ours and plain, in seconds, and plain / ours; of the frozen rows the share of a step in %.
-    """
+def main() -> None:
+    """Measure, print and keep."""
     settings = {"dataset": "ucla"}
     if not (PROJECT / "data/prepared/ucla").exists():
         prepare("synthetic", raw=PROJECT / "data/synthetic", out=PROJECT / "data/prepared/synthetic", progress=False)
@@ -93,7 +87,7 @@ def main(plain_network: Callable[[nn.Module], nn.Module] = lambda ours: ours) ->
     clip = open_clip.create_model("ViT-B-32", None), open_clip.get_tokenizer("ViT-B-32")
     ours, plain = ClipText("bpi", prompts, clip), PlainText("bpi", prompts, clip)  # one tower
     trainer = trainer_with(ours, lambda network: network, **settings, tag="text")
-    trainer_plain = trainer_with(plain, plain_network, **settings, tag="text_plain")
+    trainer_plain = trainer_with(plain, PlainNetwork, **settings, tag="text_plain")
     positions = np.random.default_rng(0).permutation(len(trainer.feeder))[:BATCH]
     labels, draws = trainer.feeder.batch(positions)[1], torch.rand(BATCH, generator=torch.Generator().manual_seed(0))
     found = medians(
@@ -126,7 +120,6 @@ def main(plain_network: Callable[[nn.Module], nn.Module] = lambda ours: ours) ->
     print(f"{'text frozen':32} {looked_up['text']:10.5f}   {share:.3f} % of a step of {looked_up['step']:.3f}")
     report = {"machine": machine, "clock": clock, "precision": trainer.precision, "medians": rows}
     write_atomically(FOLDER / "text.json", json.dumps(report, indent=1) + "\n")
-    return rows
 
 
 if __name__ == "__main__":
