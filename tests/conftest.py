@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,9 @@ import torch
 from fixed_weights import fixed_input, fixed_state
 
 from bpilib.data.store import Clip, StoreWriter
+
+# Where the tests are a background job, a shell has Ctrl-C ignored, by them and by all that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 DATA = Path(__file__).parent / "data"
 
