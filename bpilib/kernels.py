@@ -23,8 +23,7 @@ TINY = np.finfo(np.float32).tiny
 _STEP, _MIX1, _MIX2 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _27, _30, _31, _11 = np.uint64(27), np.uint64(30), np.uint64(31), np.uint64(11)
 
-_rounded = partial(compiled, fastmath={"contract"})  # a product and a sum rounded at once
-_finite = partial(compiled, fastmath={"contract", "nnan", "nsz"})  # and extremes of numbers, none of them NaN
+_finite = partial(compiled, fastmath={"contract", "nnan", "nsz"})  # products and sums rounded at once, no NaN
 
 
 @compiled
@@ -79,26 +78,26 @@ def _draw_frames(word, length, window, seen, times, chosen):
 
 @compiled
 def _rotation(x, y, z):
-    """Rz Ry Rx by rows, of angles in rad, as `feeders.rotation`."""
+    """Rz Ry Rx, three rows, of angles in rad, as `feeders.rotation`."""
     cx, cy, cz, sx, sy, sz = math.cos(x), math.cos(y), math.cos(z), math.sin(x), math.sin(y), math.sin(z)
-    first, second, third = (cy, sy * sx, -sy * cx), (0.0, cx, sx), (sy, -cy * sx, cy * cx)  # Ry Rx
-    turn = np.empty((3, 3), np.float32)
-    for i in range(3):
-        turn[0, i] = cz * first[i] + sz * second[i]
-        turn[1, i] = cz * second[i] - sz * first[i]
-        turn[2, i] = third[i]
-    return turn
+    ax, ay, az = cy, sy * sx, -sy * cx  # Ry Rx, whose second row is 0, cx, sx
+    return (
+        (np.float32(cz * ax), np.float32(cz * ay + sz * cx), np.float32(cz * az + sz * sx)),
+        (np.float32(-sz * ax), np.float32(cz * cx - sz * ay), np.float32(cz * sx - sz * az)),
+        (np.float32(sy), np.float32(-cy * sx), np.float32(cy * cx)),
+    )
 
 
 @_finite
 def _turned(points, centre, turn, x, y, z):
-    """Points (count * 3,), less the centre and turned, to their coordinates (count,) apart."""
-    cx, cy, cz = centre
-    for i in range(len(x)):
-        p, q, r = points[3 * i] - cx, points[3 * i + 1] - cy, points[3 * i + 2] - cz
-        x[i] = turn[0, 0] * p + turn[0, 1] * q + turn[0, 2] * r
-        y[i] = turn[1, 0] * p + turn[1, 1] * q + turn[1, 2] * r
-        z[i] = turn[2, 0] * p + turn[2, 1] * q + turn[2, 2] * r
+    """Points (count * 3,), less the centre and turned as columns, to their coordinates (count,) apart."""
+    (a, b, c), (d, e, f), (g, h, i) = turn
+    u, v, w = centre
+    for k in range(len(x)):
+        p, q, r = points[3 * k] - u, points[3 * k + 1] - v, points[3 * k + 2] - w
+        x[k] = a * p + b * q + c * r
+        y[k] = d * p + e * q + f * r
+        z[k] = g * p + h * q + i * r
 
 
 @_finite
@@ -109,19 +108,24 @@ def _extremes(numbers):
     return low, high
 
 
-@_rounded
-def _scaled(frame, joints, low, scale, shift, row):
-    """Numbers by person and joint (M * V,) to numbers by joint and person."""
-    persons = len(row) // joints
-    for m in range(persons):
-        for v in range(joints):
-            row[v * persons + m] = (frame[m * joints + v] - low) * scale + shift
-
-
-@_rounded
-def _between(first, second, share, mixed):
-    for i in range(len(mixed)):
-        mixed[i] = first[i] + share * (second[i] - first[i])
+@_finite
+def _write(batch, n, c, plane, frames, own, parents, low, scale, shift, bone, motion):
+    """One coordinate of one clip: frames of a plane (all its frames * M * V,), scaled, by joint and person."""
+    _, _, window, width = batch.shape
+    for t in range(window):
+        base = np.uint64(frames[t] * width)
+        if bone:
+            for j in range(width):
+                batch[n, c, t, j] = (plane[base + own[j]] - plane[base + parents[j]]) * scale
+        else:
+            for j in range(width):
+                batch[n, c, t, j] = (plane[base + own[j]] - low) * scale + shift
+    if motion:
+        for t in range(window - 1):
+            for j in range(width):
+                batch[n, c, t, j] = batch[n, c, t + 1, j] - batch[n, c, t, j]
+        for j in range(width):
+            batch[n, c, window - 1, j] = 0
 
 
 @compiled
@@ -131,45 +135,27 @@ def _place(t, length, window):
     return max((np.float32(t) + np.float32(0.5)) * step - np.float32(0.5), np.float32(0))
 
 
-@compiled
-def _stream(clip, parents, bone, motion):
-    """Joints (3, T, V * M) to another modality, in place."""
-    _, window, width = clip.shape
-    persons = width // len(parents)
-    joints = np.empty(width, np.float32)
-    for c in range(3):
-        for t in range(window if bone else 0):
-            row = clip[c, t]
-            joints[:] = row
-            for v in range(len(parents)):
-                for m in range(persons):
-                    row[v * persons + m] -= joints[parents[v] * persons + m]
-        for t in range(window if motion else 0):
-            row = clip[c, t]
-            after = clip[c, min(t + 1, window - 1)]
-            for i in range(width):
-                row[i] = after[i] - row[i]
-
-
-@compiled
-def ntu(batch, poses, starts, lengths, parents, positions, train, bone, motion, seed, epoch):
+@_finite
+def ntu(batch, poses, starts, lengths, own, parents, positions, train, bone, motion, seed, epoch):
     """Crop, interpolate to the window, rotate.
 
     Args:
         batch: (N, 3, T, V * M) float32, filled.
         poses: (all frames, M * V * 3) float32.
         starts, lengths: (n,) int64, of the clips; lengths without empty frames, of at least 1.
-        parents: (V,) int64.
+        own, parents: (V * M,) uint64, where the joint and its parent lie in a frame (M, V).
         positions: (N,) int64, 0 or more.
         train, bone, motion: what is made.
         seed, epoch: uint64.
     """
     _, _, window, width = batch.shape
-    turn, mixed = _rotation(0, 0, 0), np.empty(poses.shape[1], np.float32)
-    turned = np.empty((3, width), np.float32)
-    none = (np.float32(0), np.float32(0), np.float32(0))
+    zero, one = np.float32(0), np.float32(1)
+    mixed = np.empty((window, 3 * width), np.float32)
+    x, y, z = np.empty((3, window * width), np.float32)
+    frames = np.arange(window)
+    turn = _rotation(0.0, 0.0, 0.0)
     for n in range(len(batch)):
-        clip, position = batch[n], positions[n]
+        position = positions[n]
         start, valid = starts[position % len(starts)], lengths[position % len(starts)]
         if train:
             word = _sequence(seed, epoch, CROP, position)
@@ -177,8 +163,7 @@ def ntu(batch, poses, starts, lengths, parents, positions, train, bone, motion, 
             length = min(wanted, valid)
             start += _integer(_uniform(word, 2), valid - length + 1)
             word = _sequence(seed, epoch, ROTATE, position)
-            x, y, z = [(2 * _uniform(word, i) - 1) * NTU_MAX_ANGLE for i in (1, 2, 3)]
-            turn = _rotation(x, y, z)
+            turn = _rotation(_angle(word, 1), _angle(word, 2), _angle(word, 3))
         else:
             cut = int((1 - NTU_TEST_SHARE) * valid / 2)
             start += cut
@@ -186,44 +171,57 @@ def ntu(batch, poses, starts, lengths, parents, positions, train, bone, motion, 
         for t in range(window):
             place = _place(t, length, window)
             low = min(int(place), length - 1)
-            high = min(low + 1, length - 1)
-            _between(poses[start + low], poses[start + high], place - np.float32(low), mixed)
-            _turned(mixed, none, turn, turned[0], turned[1], turned[2])
-            for c in range(3):
-                _scaled(turned[c], len(parents), np.float32(0), np.float32(1), np.float32(0), clip[c, t])
-        _stream(clip, parents, bone, motion)
+            first, second = start + low, start + min(low + 1, length - 1)
+            share = place - np.float32(low)
+            for i in range(3 * width):
+                mixed[t, i] = poses[first, i] + share * (poses[second, i] - poses[first, i])
+        _turned(mixed.reshape(-1), (zero, zero, zero), turn, x, y, z)
+        _write(batch, n, 0, x, frames, own, parents, zero, one, zero, bone, motion)
+        _write(batch, n, 1, y, frames, own, parents, zero, one, zero, bone, motion)
+        _write(batch, n, 2, z, frames, own, parents, zero, one, zero, bone, motion)
 
 
 @compiled
-def ucla(batch, poses, starts, lengths, parents, positions, train, bone, motion, seed, epoch):
+def _angle(word, number):
+    return (2 * _uniform(word, number) - 1) * NTU_MAX_ANGLE
+
+
+@compiled
+def _degrees(word, number):
+    return _integer(_uniform(word, number), 2 * UCLA_MAX_ANGLE + 1) - UCLA_MAX_ANGLE
+
+
+@compiled
+def ucla(batch, poses, starts, lengths, own, parents, positions, train, bone, motion, seed, epoch):
     """Centre, rotate, normalise over the whole clip, draw frames; arguments as of `ntu`, lengths with all frames."""
     _, _, window, width = batch.shape
-    most = lengths.max()
+    most = 0
+    for position in positions:
+        most = max(most, lengths[position % len(starts)])
     seen, times = np.zeros(most * UCLA_COPIES, np.bool_), np.zeros(most, np.int64)
-    chosen = np.empty(window, np.int64)
-    turn, whole = _rotation(0, 0, 0), np.empty((3, most * width), np.float32)
+    frames, planes = np.empty(window, np.int64), np.empty((3, most * width), np.float32)
+    turn = _rotation(0.0, 0.0, 0.0)
     for n in range(len(batch)):
-        clip, position = batch[n], positions[n]
+        position = positions[n]
         start, length = starts[position % len(starts)], lengths[position % len(starts)]
         if train:
             word = _sequence(seed, epoch, ROTATE, position)
-            x, y = [math.radians(_integer(_uniform(word, i), 2 * UCLA_MAX_ANGLE + 1) - UCLA_MAX_ANGLE) for i in (1, 2)]
-            turn = _rotation(x, y, 0).T.copy()  # for row vectors
-            _draw_frames(_sequence(seed, epoch, FRAMES, position), length, window, seen, times, chosen)
+            (a, b, c), (d, e, f), (g, h, i) = _rotation(
+                math.radians(_degrees(word, 1)), math.radians(_degrees(word, 2)), 0.0)
+            turn = (a, d, g), (b, e, h), (c, f, i)  # for row vectors
+            _draw_frames(_sequence(seed, epoch, FRAMES, position), length, window, seen, times, frames)
         else:
             step = (length - 1) / max(window - 1, 1)
             for t in range(window):
-                chosen[t] = int(t * step)
+                frames[t] = int(t * step)
             if window > 1:
-                chosen[-1] = length - 1
+                frames[window - 1] = length - 1
         points = poses[start : start + length].reshape(-1)
-        count = length * width
-        _turned(points, (points[3], points[4], points[5]), turn, whole[0, :count], whole[1, :count], whole[2, :count])
+        x, y, z = planes[0, : length * width], planes[1, : length * width], planes[2, : length * width]
+        _turned(points, (points[3], points[4], points[5]), turn, x, y, z)
         for c in range(3):
-            low, high = _extremes(whole[c, :count])
+            plane = planes[c, : length * width]
+            low, high = _extremes(plane)
             flat = high == low
             scale = np.float32(0) if flat else np.float32(2) / max(high - low, TINY)
-            frames = whole[c, :count].reshape(length, width)
-            for t in range(window):
-                _scaled(frames[chosen[t]], len(parents), low, scale, np.float32(flat - 1), clip[c, t])
-        _stream(clip, parents, bone, motion)
+            _write(batch, n, c, plane, frames, own, parents, low, scale, np.float32(flat - 1), bone, motion)
