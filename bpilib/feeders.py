@@ -67,11 +67,13 @@ class Feeder:
         # (all frames, MVC)
         self._frames = self._place(torch.from_numpy(store.poses).flatten(1)) if shared is None else shared._frames
         home = self._frames.device
-        self._starts = torch.from_numpy(store.offsets[indices]).to(home)
-        self._lengths = torch.from_numpy(store.lengths[indices]).to(home)
-        self._valid = torch.from_numpy(store.valid_frames[indices]).to(home).clamp(min=1)
+        self._is_ntu = store.skeleton.name == "ntu"
+        lengths = np.maximum(store.valid_frames, 1) if self._is_ntu else store.lengths
+        self._starts, self._lengths = (torch.from_numpy(a[indices]).to(home) for a in (store.offsets, lengths))
         self._parents = torch.from_numpy(store.skeleton.parents).to(home)
-        self._ntu_like = store.skeleton.name == "ntu"
+        persons, joints = store.poses.shape[1:3]
+        places = np.arange(persons * joints, dtype=np.uint64).reshape(persons, joints)  # of the joints in a frame
+        self._own, self._parent = places.T.ravel(), places[:, store.skeleton.parents].T.ravel()
         ahead = home.type != self.device.type if ahead is None else ahead
         self._thread = ThreadPoolExecutor(1, "feeder") if ahead else None
         self._coming: deque[tuple[np.ndarray, Future]] = deque()
@@ -118,19 +120,17 @@ class Feeder:
 
     @property
     def _on_host(self) -> bool:
+        """Whether the poses lie on the host."""
         return self._frames.device.type == "cpu"
 
     def _compiled(self, positions: Tensor) -> Tensor:
         """Made on the host, clip by clip; (N, 3, T, V, M) on the device."""
         persons, joints = self.store.poses.shape[1:3]
-        pinned = self.device.type == "cuda"
-        x = torch.empty(len(positions), 3, self.window, joints * persons, pin_memory=pinned)
-        place = np.arange(persons * joints, dtype=np.uint64).reshape(persons, joints)  # of a joint in a frame
-        kernel, lengths = (kernels.ntu, self._valid) if self._ntu_like else (kernels.ucla, self._lengths)
-        kernel(
-            x.numpy(), self._frames.numpy(), self._starts.numpy(), lengths.numpy(), place.T.ravel(),
-            place[:, self._parents].T.ravel(), positions.numpy(), self.train, self.modality.startswith("bone"),
-            self.modality.endswith("motion"), np.uint64(self.seed % 2**64), np.uint64(self.epoch % 2**64),
+        x = torch.empty(len(positions), 3, self.window, joints * persons, pin_memory=self.device.type == "cuda")
+        (kernels.ntu if self._is_ntu else kernels.ucla)(
+            x.numpy(), self._frames.numpy(), self._starts.numpy(), self._lengths.numpy(), self._own, self._parent,
+            positions.numpy(), self.train, self.modality.startswith("bone"), self.modality.endswith("motion"),
+            np.uint64(self.seed % 2**64), np.uint64(self.epoch % 2**64),
         )  # fmt: skip
         return x.unflatten(3, (joints, persons)).to(self.device, non_blocking=True)
 
@@ -141,7 +141,7 @@ class Feeder:
         if not len(rows):
             empty = self.store.poses.shape[2:0:-1]
             return torch.zeros(0, 3, self.window, *empty, device=positions.device)
-        x = self._ntu(positions, rows) if self._ntu_like else self._ucla(positions, rows)  # (N, T, M, V, 3)
+        x = self._ntu(positions, rows) if self._is_ntu else self._ucla(positions, rows)  # (N, T, M, V, 3)
         if self.modality.startswith("bone"):
             x = x - x[..., self._parents, :]
         if self.modality.endswith("motion"):
@@ -154,7 +154,7 @@ class Feeder:
 
     def _ntu(self, positions: Tensor, rows: Tensor) -> Tensor:
         """Crop, interpolate to the window, rotate; (N, T, M, V, 3)."""
-        valid = self._valid[rows]
+        valid = self._lengths[rows]
         if self.train:
             share, place = draws.uniform(self.seed, self.epoch, positions, draws.CROP, 2).unbind(1)
             wanted = ((0.5 + 0.5 * share) * valid).floor().long().clamp(min=NTU_MIN_CROP)

@@ -5,14 +5,14 @@ from collections.abc import Callable
 from numba import njit
 
 
-def compiled(function: Callable, **options: object) -> Callable:
+def compiled(function: Callable, fastmath: bool | set[str] = False) -> Callable:
     """Compile at the first call, without the interpreter's lock, and keep the result where some folder can be written.
 
     Args:
         function: of arrays and numbers.
-        options: of numba's njit.
+        fastmath: liberties with floating point, of this function alone: unsaid, numba takes those of its first caller.
     """
     try:
-        return njit(cache=True, nogil=True, **options)(function)
+        return njit(cache=True, nogil=True, fastmath=fastmath)(function)
     except RuntimeError:  # numba found no such folder
-        return njit(nogil=True, **options)(function)
+        return njit(nogil=True, fastmath=fastmath)(function)

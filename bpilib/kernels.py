@@ -54,6 +54,16 @@ def _integer(draw, below):
 
 
 @compiled
+def _radians(word, number):
+    return (2 * _uniform(word, number) - 1) * NTU_MAX_ANGLE
+
+
+@compiled
+def _degrees(word, number):
+    return _integer(_uniform(word, number), 2 * UCLA_MAX_ANGLE + 1) - UCLA_MAX_ANGLE
+
+
+@compiled
 def _draw_frames(word, length, window, seen, times, chosen):
     """Frames of distinct draws out of UCLA_COPIES of each, sorted; `seen` and `times` are zero before and after."""
     number = drawn = 0
@@ -163,7 +173,7 @@ def ntu(batch, poses, starts, lengths, own, parents, positions, train, bone, mot
             length = min(wanted, valid)
             start += _integer(_uniform(word, 2), valid - length + 1)
             word = _sequence(seed, epoch, ROTATE, position)
-            turn = _rotation(_angle(word, 1), _angle(word, 2), _angle(word, 3))
+            turn = _rotation(_radians(word, 1), _radians(word, 2), _radians(word, 3))
         else:
             cut = int((1 - NTU_TEST_SHARE) * valid / 2)
             start += cut
@@ -182,16 +192,6 @@ def ntu(batch, poses, starts, lengths, own, parents, positions, train, bone, mot
 
 
 @compiled
-def _angle(word, number):
-    return (2 * _uniform(word, number) - 1) * NTU_MAX_ANGLE
-
-
-@compiled
-def _degrees(word, number):
-    return _integer(_uniform(word, number), 2 * UCLA_MAX_ANGLE + 1) - UCLA_MAX_ANGLE
-
-
-@compiled
 def ucla(batch, poses, starts, lengths, own, parents, positions, train, bone, motion, seed, epoch):
     """Centre, rotate, normalise over the whole clip, draw frames; arguments as of `ntu`, lengths with all frames."""
     _, _, window, width = batch.shape
@@ -206,9 +206,13 @@ def ucla(batch, poses, starts, lengths, own, parents, positions, train, bone, mo
         start, length = starts[position % len(starts)], lengths[position % len(starts)]
         if train:
             word = _sequence(seed, epoch, ROTATE, position)
-            (a, b, c), (d, e, f), (g, h, i) = _rotation(
-                math.radians(_degrees(word, 1)), math.radians(_degrees(word, 2)), 0.0)
-            turn = (a, d, g), (b, e, h), (c, f, i)  # for row vectors
+            about_x, about_y = math.radians(_degrees(word, 1)), math.radians(_degrees(word, 2))
+            first, second, third = _rotation(about_x, about_y, 0.0)
+            turn = (  # for row vectors
+                (first[0], second[0], third[0]),
+                (first[1], second[1], third[1]),
+                (first[2], second[2], third[2]),
+            )
             _draw_frames(_sequence(seed, epoch, FRAMES, position), length, window, seen, times, frames)
         else:
             step = (length - 1) / max(window - 1, 1)
