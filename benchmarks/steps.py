@@ -1,12 +1,12 @@
 """What a training step and inference cost: ours, the published order of operations (`plain.py`), and the limit.
 
-    make bench                           (a quarter of an hour on two cores; a table here, outputs/bench/steps.json to keep)
-    python benchmarks/steps.py feeder    (its rows alone, in two minutes, outputs/bench/feeder.json)
+    make bench                          (a quarter of an hour on two cores; a table, outputs/bench/steps.json to keep)
+    python benchmarks/steps.py feeder   (its rows alone, in three minutes, outputs/bench/feeder.json)
 
 Ours and plain are measured in processes of their own, in turns. Plain runs as anybody's PyTorch does. A third
 process gives it the setting of memory that bpilib takes on a CPU (`machine.keep_freed_memory`), which tells that gain
-from the others. The limit is what this machine's matrix product would need for the network's multiplications, and for the
-feeder, to copy each clip's frames and its part of the batch once.
+from the others. The limit is what this machine's matrix product would need for the network's multiplications, and
+for the feeder, what a copy in memory would need for the bytes of the clips' frames and of the batch.
 """
 
 import itertools
