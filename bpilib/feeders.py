@@ -112,7 +112,7 @@ class Feeder:
             self._coming.append((positions, self._thread.submit(self._make, positions)))
 
     def _make(self, positions: Tensor | np.ndarray | list[int]) -> tuple[Tensor, Tensor]:
-        positions = torch.as_tensor(positions, dtype=torch.int64)
+        positions = torch.as_tensor(positions, dtype=torch.int64, device="cpu")
         if len(positions) and not 0 <= int(positions.min()) <= int(positions.max()) < len(self):
             raise IndexError(f"positions outside 0...{len(self) - 1}")
         rows = (positions % len(self.indices)).to(self.device)
