@@ -169,7 +169,8 @@ def measure_feeder(plain: bool) -> dict[str, list[float]]:
             else:
                 make = Feeder(store, every, modality, train=True).batch
             work = map(make, itertools.cycle(order.reshape(-1, 32))).__next__
-            rows[f"feeder, {store.skeleton.name}, {modality}"] = [32 / t for t in seconds(work, FEEDER_SECONDS, time.thread_time)]
+            times = seconds(work, FEEDER_SECONDS, time.thread_time)
+            rows[f"feeder, {store.skeleton.name}, {modality}"] = [32 / t for t in times]
     return rows
 
 
