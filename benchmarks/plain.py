@@ -197,7 +197,7 @@ def plain_batch(store: SkeletonStore, indices: np.ndarray, modality: str = "join
     Args:
         store: of NTU's or NW-UCLA's skeleton.
         indices: (N,) clips.
-        modality: joint or bone.
+        modality: joint, bone, joint_motion or bone_motion.
 
     Returns:
         x (N, 3, T, V, M) float32 and labels (N,).
@@ -206,11 +206,15 @@ def plain_batch(store: SkeletonStore, indices: np.ndarray, modality: str = "join
     clips = []
     for index in indices:
         x = one(store.sample(int(index)))  # (T, M, V, 3)
-        if modality == "bone":
+        if modality.startswith("bone"):
             bones = np.zeros_like(x)
             for child, parent in store.skeleton.bones:
                 bones[:, :, child] = x[:, :, child] - x[:, :, parent]
             x = bones
+        if modality.endswith("motion"):
+            motion = np.zeros_like(x)
+            motion[:-1] = x[1:] - x[:-1]
+            x = motion
         clips.append(torch.from_numpy(np.ascontiguousarray(x.transpose(3, 0, 2, 1), np.float32)))
     return torch.stack(clips), torch.as_tensor([int(store.labels[index]) for index in indices])
 

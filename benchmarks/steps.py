@@ -1,12 +1,15 @@
 """What a training step and inference cost: ours, the published order of operations (`plain.py`), and the limit.
 
-    make bench      (a quarter of an hour on two cores; a table here, outputs/bench/steps.json to keep)
+    make bench                          (a quarter of an hour on two cores; a table, outputs/bench/steps.json to keep)
+    python benchmarks/steps.py feeder   (its rows alone, in three minutes, outputs/bench/feeder.json)
 
 Ours and plain are measured in processes of their own, in turns. Plain runs as anybody's PyTorch does. A third
 process gives it the setting of memory that bpilib takes on a CPU (`machine.keep_freed_memory`), which tells that gain
-from the others. The limit is what this machine's matrix product would need for the network's multiplications.
+from the others. The limit is what this machine's matrix product would need for the network's multiplications, and
+for the feeder, what a copy in memory would need for the bytes of the clips' frames and of the batch.
 """
 
+import itertools
 import json
 import os
 import platform
@@ -34,33 +37,34 @@ from bpilib.files import PROJECT, write_atomically
 from bpilib.losses import skeleton_text_loss
 from bpilib.machine import autocast, keep_freed_memory, pick_device
 from bpilib.model import build_model
-from bpilib.skeleton import NTU, UCLA, Skeleton
+from bpilib.skeleton import MODALITIES, NTU, UCLA, Skeleton
 from bpilib.trainer import Trainer
 
 FOLDER = PROJECT / "outputs" / "bench"
 BATCH = {"ucla": 32, "ntu": 16}
 ROUNDS, REPEATS = 2, 3
+FEEDER_SECONDS = 2
 Work = Callable[[], object]
 
 
-def seconds(work: Work) -> list[float]:
-    """Seconds of REPEATS calls, after one to warm up."""
+def seconds(work: Work, least: float = 0, clock: Callable[[], float] = time.perf_counter) -> list[float]:
+    """Seconds of REPEATS calls, or of as many as take `least` seconds, after one to warm up."""
     work()
     found = []
-    for _ in range(REPEATS):
-        start = time.perf_counter()
+    while len(found) < REPEATS or sum(found) < least:
+        start = clock()
         work()
-        found.append(time.perf_counter() - start)
+        found.append(clock() - start)
     return found
 
 
 def ntu_store(folder: Path) -> SkeletonStore:
-    """Made clips of NTU's shape: 64 of 40 to 160 frames, two persons."""
+    """Made clips of NTU's shape: 512 of 40 to 160 frames, two persons."""
     draw = np.random.default_rng(0)
     with StoreWriter(folder / "ntu", "ntu60", NTU, ["a", "b"]) as writer:
-        for i in range(64):
+        for i in range(512):
             writer.add(Clip(f"c{i}", draw.normal(size=(40 + i % 7 * 20, 2, 25, 3)).astype(np.float32), i % 2))
-        return writer.finish({"xsub": {"train": np.arange(64), "test": np.arange(0)}}, {"name": "made"})
+        return writer.finish({"xsub": {"train": np.arange(512), "test": np.arange(0)}}, {"name": "made"})
 
 
 def ucla_config(**changes: object):
@@ -145,11 +149,28 @@ def measure(plain: bool) -> dict[str, list[float]]:
                 if name == "training" and skeleton is UCLA:
                     rows[f"peak memory, {key} (MB)"] = [peak_memory(work)]
     rows["whole step, ucla, auto"] = [BATCH["ucla"] / t for t in seconds(step_work(plain))]
+    return rows | measure_feeder(plain)
+
+
+def feeder_stores(folder: str) -> tuple[SkeletonStore, SkeletonStore]:
+    """NW-UCLA's clips and NTU's."""
+    return SkeletonStore.open(ucla_config().data), ntu_store(Path(folder))
+
+
+def measure_feeder(plain: bool) -> dict[str, list[float]]:
+    """Row → clips/s of batches of 32 of all clips, in an order drawn, by the time of the thread alone."""
+    rows = {}
     with tempfile.TemporaryDirectory(dir=FOLDER) as folder:
-        some = np.arange(32)
-        for store in (SkeletonStore.open(ucla_config().data), ntu_store(Path(folder))):
-            batch = partial(plain_batch, store) if plain else Feeder(store, some, train=True).batch
-            rows[f"feeder, {store.skeleton.name}, training"] = [len(some) / t for t in seconds(partial(batch, some))]
+        for store, modality in itertools.product(feeder_stores(folder), MODALITIES):
+            every = np.arange(len(store))
+            order = np.random.default_rng(0).permutation(every)[: len(every) // 32 * 32]
+            if plain:
+                make = partial(plain_batch, store, modality=modality)
+            else:
+                make = Feeder(store, every, modality, train=True).batch
+            work = map(make, itertools.cycle(order.reshape(-1, 32))).__next__
+            times = seconds(work, FEEDER_SECONDS, time.thread_time)
+            rows[f"feeder, {store.skeleton.name}, {modality}"] = [32 / t for t in times]
     return rows
 
 
@@ -170,14 +191,30 @@ def limits() -> dict[str, float]:
     return rows
 
 
-def main() -> None:
-    """Measure and print."""
+def feeder_limits() -> dict[str, float]:
+    """Row → clips/s if the poses were read and the batch was written as fast as memory is copied."""
+    source = np.ones(1 << 26, np.float32)
+    target = np.ones_like(source)
+    rate = 2 * source.nbytes / statistics.median(seconds(lambda: np.copyto(target, source)))  # read and written
+    rows = {"memory copy (GB/s)": rate / 1e9}
+    with tempfile.TemporaryDirectory(dir=FOLDER) as folder:
+        for store in feeder_stores(folder):
+            frame = store.poses[0].nbytes
+            for modality in MODALITIES:
+                one = (store.lengths.mean() + store.skeleton.window) * frame  # bytes
+                rows[f"feeder, {store.skeleton.name}, {modality}"] = rate / one
+    return rows
+
+
+def main(what: str) -> None:
+    """Measure the steps or the feeder alone, and print."""
     FOLDER.mkdir(parents=True, exist_ok=True)
-    most = limits()
+    most = feeder_limits() | ({} if what == "feeder" else limits())
     found: dict[str, dict[str, list[float]]] = {"ours": {}, "plain": {}, "plain, memory kept": {}}
     for _ in range(ROUNDS):
         for kind, rows in found.items():
-            answer = subprocess.run([sys.executable, __file__, kind], check=True, capture_output=True, text=True).stdout
+            command = [sys.executable, __file__, what, kind]
+            answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
             for name, values in json.loads(answer.splitlines()[-1]).items():
                 rows.setdefault(name, []).extend(values)
     medians = {kind: {name: statistics.median(v) for name, v in rows.items()} for kind, rows in found.items()}
@@ -190,18 +227,21 @@ def main() -> None:
         limit = f"{most[name]:9,.1f}" if name in most else ""
         print(f"{name:44} {ours:9,.1f} {plain:9,.1f} {ours / plain:6.2f}x {kept:9,.1f} {ours / kept:6.2f}x {limit}")
     print("* the plain network in a process that keeps freed memory, as ours does")
-    for name in ("matrix product, fp32 (GFLOP/s)", "matrix product, bf16 (GFLOP/s)"):
+    for name in most.keys() - medians["ours"].keys():
         print(f"{name:44} {most[name]:9,.1f}")
     report = {"machine": machine, "torch": torch.__version__, "medians": medians, "limits": most}
-    write_atomically(FOLDER / "steps.json", json.dumps(report, indent=1) + "\n")
+    write_atomically(FOLDER / f"{what}.json", json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    if sys.argv[1:]:
-        if sys.argv[1] == "plain":
+    if sys.argv[2:]:
+        if sys.argv[2] == "plain":
             runs.keep_freed_memory = lambda: None
         else:
             keep_freed_memory()
-        print(json.dumps(measure(sys.argv[1] != "ours")))
+        work = measure_feeder if sys.argv[1] == "feeder" else measure
+        print(json.dumps(work(sys.argv[2] != "ours")))
+    elif sys.argv[1:] in ([], ["feeder"]):
+        main(*sys.argv[1:] or ["steps"])
     else:
-        main()
+        sys.exit(f"expected nothing or feeder, got {' '.join(sys.argv[1:])}")

@@ -1,6 +1,7 @@
 """Store to batches: the published pipelines of NW-UCLA and NTU, all samples of a batch at once.
 
-Nothing goes sample by sample through Python, and everything runs on the device that holds the poses.
+Where the poses lie on the host, a compiled kernel goes clip by clip (`bpilib.kernels`); where they lie on a GPU, its
+tensor operations go over all clips at once. Nothing goes sample by sample through Python.
 """
 
 import math
@@ -11,15 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bpilib import draws
+from bpilib import draws, kernels
 from bpilib.data.store import SkeletonStore
+from bpilib.kernels import NTU_MAX_ANGLE, NTU_MIN_CROP, NTU_TEST_SHARE, UCLA_COPIES, UCLA_MAX_ANGLE
 from bpilib.skeleton import MODALITIES
-
-NTU_MIN_CROP = 64  # frames
-NTU_TEST_SHARE = 0.95
-NTU_MAX_ANGLE = 0.3  # rad
-UCLA_COPIES = 100  # of each frame's index, of which the window is drawn
-UCLA_MAX_ANGLE = 60  # degrees
 
 
 class Feeder:
@@ -32,12 +28,12 @@ class Feeder:
             GAP and BPI make theirs in the network and are fed joint or joint_motion.
         window: T; the skeleton's own where None.
         train: random crops and rotations; otherwise the published test pipeline.
-        device: where the batches are made and live. The whole store moves there if it fits into half the free
-            memory; else frames are gathered on the host.
+        device: where the batches live. To a GPU the whole store moves if it fits into half the free memory, and the
+            batches are made there; else they are made on the host and copied.
         seed: of the draws, with `epoch` (an attribute, to be set before each epoch) and the position.
         repeats: times each clip comes in an epoch; positions run over n * repeats.
         shared: a feeder of the same store and device, whose poses are used, so that a GPU holds them once.
-        ahead: make batches that are `expect`ed in a thread; None: where frames lie on the host and batches on a GPU.
+        ahead: make batches that are `expect`ed in a thread; None: where poses lie on the host and batches on a GPU.
     """
 
     def __init__(
@@ -68,14 +64,17 @@ class Feeder:
         self.epoch = 0
         self.indices = torch.from_numpy(indices).to(self.device)
         self.labels = torch.from_numpy(store.labels).to(self.device)[self.indices]
-        self._starts = torch.from_numpy(store.offsets[:-1]).to(self.device)[self.indices]
-        self._lengths = torch.from_numpy(store.lengths).to(self.device)[self.indices]
-        self._valid = torch.from_numpy(store.valid_frames).to(self.device)[self.indices].clamp(min=1)
-        self._parents = torch.from_numpy(store.skeleton.parents).to(self.device)
-        frames = torch.from_numpy(store.poses).flatten(1) if shared is None else shared._frames  # (all frames, MVC)
-        self._frames = self._place(frames) if shared is None else frames
-        self._apart = self._frames.device.type != self.device.type
-        ahead = self._apart if ahead is None else ahead
+        # (all frames, MVC)
+        self._frames = self._place(torch.from_numpy(store.poses).flatten(1)) if shared is None else shared._frames
+        home = self._frames.device
+        self._is_ntu = store.skeleton.name == "ntu"
+        lengths = np.maximum(store.valid_frames, 1) if self._is_ntu else store.lengths
+        self._starts, self._lengths = (torch.from_numpy(a[indices]).to(home) for a in (store.offsets, lengths))
+        self._parents = torch.from_numpy(store.skeleton.parents).to(home)
+        persons, joints = store.poses.shape[1:3]
+        places = np.arange(persons * joints, dtype=np.uint64).reshape(persons, joints)  # of the joints in a frame
+        self._own, self._parent = places.T.ravel(), places[:, store.skeleton.parents].T.ravel()
+        ahead = home.type != self.device.type if ahead is None else ahead
         self._thread = ThreadPoolExecutor(1, "feeder") if ahead else None
         self._coming: deque[tuple[np.ndarray, Future]] = deque()
 
@@ -113,32 +112,49 @@ class Feeder:
             self._coming.append((positions, self._thread.submit(self._make, positions)))
 
     def _make(self, positions: Tensor | np.ndarray | list[int]) -> tuple[Tensor, Tensor]:
-        positions = torch.as_tensor(positions, dtype=torch.int64)
+        positions = torch.as_tensor(positions, dtype=torch.int64, device="cpu")
         if len(positions) and not 0 <= int(positions.min()) <= int(positions.max()) < len(self):
             raise IndexError(f"positions outside 0...{len(self) - 1}")
-        positions = positions.to(self.device)
+        rows = (positions % len(self.indices)).to(self.device)
+        return (self._compiled(positions) if self._on_host else self._batched(positions)), self.labels[rows]
+
+    @property
+    def _on_host(self) -> bool:
+        """Whether the poses lie on the host."""
+        return self._frames.device.type == "cpu"
+
+    def _compiled(self, positions: Tensor) -> Tensor:
+        """Made on the host, clip by clip; (N, 3, T, V, M) on the device."""
+        persons, joints = self.store.poses.shape[1:3]
+        x = torch.empty(len(positions), 3, self.window, joints * persons, pin_memory=self.device.type == "cuda")
+        (kernels.ntu if self._is_ntu else kernels.ucla)(
+            x.numpy(), self._frames.numpy(), self._starts.numpy(), self._lengths.numpy(), self._own, self._parent,
+            positions.numpy(), self.train, self.modality.startswith("bone"), self.modality.endswith("motion"),
+            np.uint64(self.seed % 2**64), np.uint64(self.epoch % 2**64),
+        )  # fmt: skip
+        return x.unflatten(3, (joints, persons)).to(self.device, non_blocking=True)
+
+    def _batched(self, positions: Tensor) -> Tensor:
+        """Made where the poses lie, all clips at once; (N, 3, T, V, M)."""
+        positions = positions.to(self._frames.device)
         rows = positions % len(self.indices)
-        pipeline = self._ntu if self.store.skeleton.name == "ntu" else self._ucla
         if not len(rows):
-            empty = torch.zeros(0, 3, self.window, *self.store.poses.shape[2:0:-1], device=self.device)
-            return empty, self.labels[rows]
-        x = pipeline(positions, rows)  # (N, T, M, V, 3)
+            empty = self.store.poses.shape[2:0:-1]
+            return torch.zeros(0, 3, self.window, *empty, device=positions.device)
+        x = self._ntu(positions, rows) if self._is_ntu else self._ucla(positions, rows)  # (N, T, M, V, 3)
         if self.modality.startswith("bone"):
             x = x - x[..., self._parents, :]
         if self.modality.endswith("motion"):
             x = torch.cat([x[:, 1:] - x[:, :-1], torch.zeros_like(x[:, :1])], 1)
-        return x.permute(0, 4, 1, 3, 2).contiguous(), self.labels[rows]
+        return x.permute(0, 4, 1, 3, 2).contiguous()
 
     def _gather(self, frames: Tensor) -> Tensor:
-        """(...,) frame numbers of the store to (..., M, V, 3) on the device."""
-        taken = self._frames.index_select(0, frames.flatten().to(self._frames.device))
-        if self._apart:
-            taken = taken.pin_memory().to(self.device, non_blocking=True)
-        return taken.view(*frames.shape, *self.store.poses.shape[1:])
+        """(...,) frame numbers of the store to (..., M, V, 3)."""
+        return self._frames.index_select(0, frames.flatten()).view(*frames.shape, *self.store.poses.shape[1:])
 
     def _ntu(self, positions: Tensor, rows: Tensor) -> Tensor:
         """Crop, interpolate to the window, rotate; (N, T, M, V, 3)."""
-        valid = self._valid[rows]
+        valid = self._lengths[rows]
         if self.train:
             share, place = draws.uniform(self.seed, self.epoch, positions, draws.CROP, 2).unbind(1)
             wanted = ((0.5 + 0.5 * share) * valid).floor().long().clamp(min=NTU_MIN_CROP)
@@ -148,7 +164,7 @@ class Feeder:
             start = ((1 - NTU_TEST_SHARE) * valid.double() / 2).long()
             length = valid - 2 * start
         step = (length.float() / self.window)[:, None]
-        source = ((torch.arange(self.window, device=self.device) + 0.5) * step - 0.5).clamp(min=0)  # (N, T)
+        source = ((torch.arange(self.window, device=rows.device) + 0.5) * step - 0.5).clamp(min=0)  # (N, T)
         low = torch.minimum(source.long(), length[:, None] - 1)
         high = torch.minimum(low + 1, length[:, None] - 1)
         share = (source - low)[..., None, None, None]
@@ -164,14 +180,14 @@ class Feeder:
         """Centre, rotate, normalise over the whole clip, draw frames; (N, T, M, V, 3)."""
         starts, lengths = self._starts[rows], self._lengths[rows]
         ends = lengths.cumsum(0)
-        clip = torch.repeat_interleave(torch.arange(len(rows), device=self.device), lengths)  # (all frames,)
+        clip = torch.repeat_interleave(torch.arange(len(rows), device=rows.device), lengths)  # (all frames,)
         offset = ends - lengths
-        frames = torch.arange(len(clip), device=self.device) - offset[clip] + starts[clip]
+        frames = torch.arange(len(clip), device=rows.device) - offset[clip] + starts[clip]
         x = self._gather(frames)  # (all frames, M, V, 3)
         x = x - x[offset, 0, 1][clip][:, None, None]  # joint 2 of the first frame
         if self.train:
             angles = draws.uniform(self.seed, self.epoch, positions, draws.ROTATE, 2)
-            degrees = draws.integers(angles, torch.tensor(2 * UCLA_MAX_ANGLE + 1, device=self.device)) - UCLA_MAX_ANGLE
+            degrees = draws.integers(angles, torch.tensor(2 * UCLA_MAX_ANGLE + 1, device=rows.device)) - UCLA_MAX_ANGLE
             about_x, about_y = (degrees * (math.pi / 180)).float().unbind(1)
             zero = torch.zeros_like(about_x)
             turn = rotation(torch.stack([zero, about_y, zero], 1)) @ rotation(torch.stack([about_x, zero, zero], 1))
@@ -187,7 +203,7 @@ class Feeder:
         else:
             last = (lengths - 1)[:, None]
             step = last.double() / max(self.window - 1, 1)
-            chosen = (torch.arange(self.window, device=self.device) * step).long()
+            chosen = (torch.arange(self.window, device=rows.device) * step).long()
             if self.window > 1:
                 chosen[:, -1:] = last
         return x[offset[:, None] + chosen]

@@ -16,6 +16,12 @@ EVERY_MODALITY = pytest.mark.parametrize("modality", MODALITIES)
 TRAIN = pytest.mark.parametrize("train", [True, False], ids=["train", "test"])
 
 
+@pytest.fixture(autouse=True, params=["compiled", "batched"])
+def pipeline(request, monkeypatch):
+    """Every test through the kernels of the host, and through the tensor operations of a GPU."""
+    monkeypatch.setattr(Feeder, "_on_host", request.param == "compiled")
+
+
 def feed(store, positions=None, **options):
     feeder = Feeder(store, np.arange(len(store)), **options)
     return feeder.batch(range(len(feeder)) if positions is None else positions)[0].numpy()

@@ -17,7 +17,7 @@ MODULES = sorted((ROOT / "bpilib").rglob("*.py"))
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # Each module may import from the modules before it in this list, and from none after it.
 ORDER = """
-files lock machine skeleton draws prompts recipes masking config
+files lock jit machine skeleton draws kernels prompts recipes masking config
 data.store data.ntu_files data.ntu_text data.ntu_bodies data.ntu data.ntu_build data.ucla data.acting data.synthetic
 data.intake data.npz data.unpickle data.pickles data.custom data data.mapping data.example
 gcn interaction model losses packing torchscript text feeders checkpoint directory runs distributed evaluate

@@ -8,13 +8,12 @@ number makes the file a bad one; what is never used (colour, orientation, tracki
 
 import contextlib
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
 from bpilib.data.ntu_files import BadFileError
+from bpilib.jit import compiled
 
 JOINTS = 25
 MAX_IDS = 255  # in a file; the sensor sees 6 bodies at a time
@@ -43,15 +42,7 @@ class Bodies:
     joints: np.ndarray
 
 
-def _compiled(function: Callable) -> Callable:
-    """Compile at the first call, and keep the result where some folder can be written."""
-    try:
-        return njit(cache=True, nogil=True)(function)
-    except RuntimeError:  # numba found no such folder
-        return njit(nogil=True)(function)
-
-
-@_compiled
+@compiled
 def _words(text, i):
     """Number of words from i to the end of the line, and where that is; a word under way at i counts."""
     count = 1 if text[i] > 32 else 0
@@ -61,7 +52,7 @@ def _words(text, i):
     return count, i
 
 
-@_compiled
+@compiled
 def _number(text, i):
     """The number that follows i on the line: its double, where it ends, and whether it is exact.
 
@@ -106,7 +97,7 @@ def _number(text, i):
     return (-value if negative else value), i, True
 
 
-@_compiled
+@compiled
 def _whole(text, start, end):
     """The only word of text[start:end] as a whole number, or -1."""
     while start < end and text[start] <= 32:
@@ -123,7 +114,7 @@ def _whole(text, start, end):
     return value
 
 
-@_compiled
+@compiled
 def _scan(text, size, at, ids, lines, joints, odd):
     """Walk over text[:size], filling the rows; text has a byte more, so that the last line has an end.
 
@@ -219,7 +210,7 @@ def _scan(text, size, at, ids, lines, joints, odd):
     return 0, line, start, start, frames, valid, rows, odds
 
 
-@_compiled
+@compiled
 def _is_text(text, size):
     """Whether text[:size] is printable ASCII, blanks and line ends (CR before LF alone). Text has a byte more."""
     strange = 0
