@@ -13,7 +13,7 @@ from bpilib.config import Config, nearest
 from bpilib.data.store import SkeletonStore
 from bpilib.directory import no_run, saved_config, selected_epoch
 from bpilib.feeders import Feeder
-from bpilib.files import in_project
+from bpilib.files import MissingInputError, in_project
 from bpilib.machine import keep_freed_memory, pick_device
 from bpilib.model import CTRGCNClassifier, build_model
 from bpilib.prompts import load_prompts
@@ -240,6 +240,8 @@ def start_from(run: Run, place: str | Path) -> str:
     """
     path = in_project(place)
     path = path / "best.pt" if path.suffix != ".pt" else path
+    if not checkpoint.exists(path):
+        raise MissingInputError(f"parameter start_from: no checkpoint at {path}: name the directory of a trained run")
     content = checkpoint.load(path)
     its = content["config"]
     same = its["dataset"] == run.config.dataset
@@ -257,4 +259,7 @@ def start_from(run: Run, place: str | Path) -> str:
     if not taken:
         raise ValueError(f"{path} ({of}) has no weights that fit: choose a run of the same model and width")
     heading = f"started from {path} ({of}): {taken} of {taken + len(left)} tensors taken"
+    joints = {tensor.shape[-1] for name, tensor in content["model"].items() if name.endswith("adjacency")}
+    if (here := run.store.skeleton.num_joints) not in joints:
+        heading += f"; it has {joints.pop()} joints, this run {here}: what belongs to single joints starts anew"
     return "\n  ".join([heading, *(f"not taken: {line}" for line in left)])
