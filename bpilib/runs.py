@@ -219,6 +219,8 @@ def open_run(config: Config, which: str = "best") -> Run:
         warnings.warn(text, stacklevel=2)
     if content["text_digest"] != run.text_digest:
         warnings.warn(f"{config.prompts} has changed since {path} was trained: texts are not those", stacklevel=2)
+    if content["data"] != run.store.manifest["sha256"]:
+        warnings.warn(f"{config.data} has changed since {path} was trained: clips are not those", stacklevel=2)
     return run
 
 
@@ -236,7 +238,7 @@ def start_from(run: Run, place: str | Path) -> str:
 
     Raises:
         MissingInputError: nothing there.
-        ValueError: damaged; another kind of file; nothing that fits; a run that has seen what this one must not see.
+        ValueError: damaged; another kind of file; less than half fits; a run that has seen what this one must not see.
     """
     path = in_project(place)
     path = path / "best.pt" if path.suffix != ".pt" else path
@@ -256,10 +258,14 @@ def start_from(run: Run, place: str | Path) -> str:
         more, beside = checkpoint.take_fitting(run.text, content["text"])
         taken, left = taken + more, left + beside
     of = f"{its['model']} {its['modality']} on {its['dataset']}, width {its['width']}"
-    if not taken:
-        raise ValueError(f"{path} ({of}) has no weights that fit: choose a run of the same model and width")
+    if 2 * taken < taken + len(left):
+        raise ValueError(
+            f"{path} ({of}): only {taken} of {taken + len(left)} tensors fit a {run.config.model} of width "
+            f"{run.config.width}: choose a run of the same model and width, or set width as there"
+        )
     heading = f"started from {path} ({of}): {taken} of {taken + len(left)} tensors taken"
     joints = {tensor.shape[-1] for name, tensor in content["model"].items() if name.endswith("adjacency")}
     if (here := run.store.skeleton.num_joints) not in joints:
         heading += f"; it has {joints.pop()} joints, this run {here}: what belongs to single joints starts anew"
-    return "\n  ".join([heading, *(f"not taken: {line}" for line in left)])
+    more = [f"and {len(left) - 20} more"] if len(left) > 20 else []
+    return "\n  ".join([heading, *(f"not taken: {line}" for line in left[:20]), *more])

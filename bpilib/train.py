@@ -59,6 +59,13 @@ def _done(config: Config) -> dict[str, Any] | None:
     except (ValueError, KeyError, TypeError) as error:
         warnings.warn(f"{path} is damaged ({error}): made again from the checkpoints", stacklevel=3)
         return None
+    if (Path(config.data) / "manifest.json").exists():
+        now = SkeletonStore.open(config.data).manifest["sha256"]
+        if any(summary.get("data", now)[name] != now[name] for name in ("poses.npy", "index.npz")):
+            raise ValueError(
+                f"{path.parent} was trained with other clips than {config.data} holds now: put them back, or set the "
+                "parameter tag to start another run"
+            )
     return summary
 
 

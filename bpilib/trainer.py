@@ -281,6 +281,7 @@ class Trainer:
             "processes": distributed.size(),
             "precision": self.precision,
             "torch": torch.__version__,
+            "data": self.run.store.manifest["sha256"],
         }
         if scores.heldout is not None:
             summary["heldout_top1"] = scores.heldout.top(1)

@@ -50,7 +50,7 @@ def prepare(
         out: folder of the store; it appears only when it is whole.
         benchmark: evaluation protocol of a clips.csv, or of an .npz whose name does not tell (_CS, _CV, ...); None:
             "split", or that of a data set which has but one.
-        tracker: whose joints the clips of a folder with clips.csv have (`bpilib.data.mapping`); None: NTU's or NW-UCLA's.
+        tracker: whose joints the clips of a clips.csv have (`bpilib.data.mapping`); None: NTU's or NW-UCLA's.
         overwrite: prepare again, and replace the store at `out` once the new one is whole.
         on_error: "skip" leaves a bad file out, counts it in the store's problems.csv and warns; "raise" raises.
         progress: show a bar.
@@ -85,7 +85,7 @@ def prepare(
         return _reopen(out, dataset, raw, tracker)
     settings = {"overwrite": overwrite, "on_error": on_error, "progress": progress}
     if tracker and layout not in ("folder", None):
-        raise ValueError(f"tracker: only clips of a folder with {custom.LIST} are made NTU's, got {raw}: set tracker to None")
+        raise ValueError(f"tracker: only clips of a {custom.LIST} are made NTU's, got {raw}: set tracker to None")
     if layout:
         store = _import(layout, dataset, raw, out, benchmark, tracker, settings)
         differs = ntu.differences(store) if dataset in ntu.LIMITS else ""

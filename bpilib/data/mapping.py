@@ -174,8 +174,8 @@ def to_ntu(poses: np.ndarray, tracker: str) -> np.ndarray:
         raise ValueError("no person in any frame")
     if tracker == "mediapipe" and ((there := flat[present][..., :2]) > 0).mean() > 0.9 and (there < 1).mean() > 0.9:
         raise ValueError(
-            "expected world landmarks, in metres around the hips, got x and y from 0 to 1, as of landmarks in an image: "
-            "save pose_world_landmarks, not pose_landmarks"
+            "expected world landmarks, in metres around the hips, got x and y from 0 to 1, as of landmarks in an "
+            "image: save pose_world_landmarks, not pose_landmarks"
         )
     out = np.einsum("uv,lmvc->lmuc", mapping.matrix(), flat) * mapping.signs
     torso = np.median(np.linalg.norm(out[..., UPPER, :] - out[..., BASE, :], axis=-1)[present])
