@@ -62,6 +62,12 @@ def test_every_joint_is_a_weighted_mean_and_right_mirrors_left(tracker):
     assert set(table[table.guessed != ""]["joint"]) == mapping.guessed
 
 
+def test_the_table_says_what_a_joint_is_made_of():
+    made = MAPPINGS["coco"].table().set_index("joint")["made of"]
+    assert made["base of spine"] == "mean of left hip, right hip" and made["left knee"] == "left knee"
+    assert made["left hand"] == "1.3 × left wrist − 0.3 × left elbow"
+
+
 @pytest.mark.parametrize("tracker", TRACKERS)
 def test_who_faces_the_camera_has_the_left_hand_at_smaller_x_and_the_head_up(tracker):
     poses = to_ntu(seen_by(tracker), tracker)[:, 0]

@@ -75,8 +75,11 @@ class Mapping:
         """joint (NTU's), made of (the tracker's, with weights), guessed: a row each, for a notebook."""
         rows = []
         for name in NTU.joints:
-            parts = [(f"{w:.3g} × " if w != 1 else "") + joint for joint, w in self.weights[name].items()]
-            rows.append((name, " + ".join(parts).replace("+ -", "− "), "guessed" if name in self.guessed else ""))
+            weights = self.weights[name]
+            parts = [(f"{w:.3g} × " if w != 1 else "") + joint for joint, w in weights.items()]
+            mean = len(weights) > 1 and len({*weights.values()}) == 1
+            made = f"mean of {', '.join(weights)}" if mean else " + ".join(parts).replace("+ -", "− ")
+            rows.append((name, made, "guessed" if name in self.guessed else ""))
         return pd.DataFrame(rows, columns=["joint", "made of", "guessed"])
 
 
