@@ -8,7 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
-from making import record, synthetic_store, tiny_config, write_prompts
+from making import record, tiny_config
 
 from bpilib.classify import Classifier, describe, read_clip
 from bpilib.data import ntu_build, synthetic, ucla
@@ -19,13 +19,12 @@ from bpilib.files import MissingInputError
 from bpilib.runs import build
 from bpilib.skeleton import MODALITIES, NTU
 
+SUBJECTS = 2  # of `place`
+
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("classify")
-    synthetic_store(folder, subjects=2)
-    write_prompts(folder)
-    return build(tiny_config(folder, folder / "outputs", model="gap"))
+def run(place):
+    return build(tiny_config(place, place / "outputs", model="gap"))
 
 
 def test_a_clip_is_classified_as_the_run_does_it(run):

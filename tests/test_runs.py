@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from making import synthetic_store, tiny_config, write_prompts
+from making import tiny_config, write_prompts
 
 from bpilib import checkpoint
 from bpilib.data import synthetic
@@ -19,13 +19,7 @@ from bpilib.runs import build, open_run, start_from
 from bpilib.skeleton import MODALITIES, NTU
 from bpilib.train import fit
 
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("place")
-    synthetic_store(folder, subjects=5)
-    write_prompts(folder)
-    return folder
+SUBJECTS = 5  # of `place`
 
 
 @pytest.fixture(scope="module")
