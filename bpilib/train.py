@@ -17,6 +17,7 @@ from bpilib.data.store import SkeletonStore
 from bpilib.directory import claim
 from bpilib.launch import launch
 from bpilib.lock import hold
+from bpilib.runs import same_clips
 from bpilib.trainer import DrawConfusion, Trainer, Watch
 
 
@@ -60,8 +61,7 @@ def _done(config: Config) -> dict[str, Any] | None:
         warnings.warn(f"{path} is damaged ({error}): made again from the checkpoints", stacklevel=3)
         return None
     if (Path(config.data) / "manifest.json").exists():
-        now = SkeletonStore.open(config.data).manifest["sha256"]
-        if any(summary.get("data", now)[name] != now[name] for name in ("poses.npy", "index.npz")):
+        if "data" in summary and not same_clips(SkeletonStore.open(config.data), summary["data"]):
             raise ValueError(
                 f"{path.parent} was trained with other clips than {config.data} holds now: put them back, or set the "
                 "parameter tag to start another run"

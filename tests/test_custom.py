@@ -75,6 +75,8 @@ def test_joints_of_a_tracker_become_those_of_ntu(tmp_path):
     assert second.file == "other.npy" and "got float32 (5, 1, 25, 3): set tracker to kinect_v2" in second.what
     with pytest.raises(ValueError, match=r"no usable clip .* numbers \(L, 33, 3\) .*: set tracker to kinect_v1"):
         load(folder, None, tracker="mediapipe", overwrite=True)
+    with pytest.raises(ValueError, match="tracker kinect_v1 gives NTU's joints, own has 20: set it to None"):
+        load(folder, UCLA, tracker="kinect_v1", overwrite=True)
 
 
 def test_class_names_and_numbers(tmp_path):

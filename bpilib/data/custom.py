@@ -65,6 +65,8 @@ def import_folder(
         raise MissingInputError(f"no {LIST} in {folder}: {HOW}")
     rows = list(_rows(folder / LIST))
     names = class_names(folder, ((row["label"] or "").strip() for _, row in rows), classes)
+    if tracker and skeleton not in (None, NTU):
+        raise ValueError(f"tracker {tracker} gives NTU's joints, {dataset} has {skeleton.num_joints}: set it to None")
     skeleton = NTU if tracker else skeleton or _skeleton(folder, rows)
     unnamed = {path.relative_to(folder).as_posix(): None for path in sorted(folder.rglob("*.npy"))}
     with Intake(out, dataset, skeleton, names, on_error, overwrite) as writer:
