@@ -60,12 +60,12 @@ def _done(config: Config) -> dict[str, Any] | None:
     except (ValueError, KeyError, TypeError) as error:
         warnings.warn(f"{path} is damaged ({error}): made again from the checkpoints", stacklevel=3)
         return None
-    if (Path(config.data) / "manifest.json").exists():
-        if "data" in summary and not same_clips(SkeletonStore.open(config.data), summary["data"]):
-            raise ValueError(
-                f"{path.parent} was trained with other clips than {config.data} holds now: put them back, or set the "
-                "parameter tag to start another run"
-            )
+    there = (Path(config.data) / "manifest.json").exists()
+    if there and "data" in summary and not same_clips(SkeletonStore.open(config.data), summary["data"]):
+        raise ValueError(
+            f"{path.parent} was trained with other clips than {config.data} holds now: put them back, or set the "
+            "parameter tag to start another run"
+        )
     return summary
 
 
