@@ -202,6 +202,9 @@ def read_clip(path: str | Path, about: dict[str, Any], tracker: str | None = Non
         about: of the classifier that it is for.
         tracker: whose joints a .npy has, to be made NTU's (`bpilib.data.mapping`); None: the classifier's own.
 
+    Returns:
+        (L, M, V, 3) float32, as a store has them.
+
     Raises:
         MissingInputError: not there.
         ValueError: another kind of file or another skeleton; what is wrong with it.

@@ -57,6 +57,9 @@ def prepare(
         n_jobs: processes that read NTU's files, -1: as many as cores; joblib.parallel_config chooses their backend.
         options: of `synthetic.write_raw` (seed, subjects, episodes).
 
+    Returns:
+        The store, open.
+
     Raises:
         MissingInputError: no raw data.
         ValueError: unknown data set; raw that is something else; a store at `out` that was made of other files.
