@@ -194,12 +194,16 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
     return torch.from_numpy(logits).softmax(-1).numpy()
 
 
-def read_clip(path: str | Path, about: dict[str, Any]) -> np.ndarray:
+def read_clip(path: str | Path, about: dict[str, Any], tracker: str | None = None) -> np.ndarray:
     """One raw file to poses (L, M, V, 3) float32.
 
     Args:
         path: NW-UCLA's .json, NTU's .skeleton, or a .npy (L, V, 3) or (L, M, V, 3) as a store has it, of any name.
         about: of the classifier that it is for.
+        tracker: whose joints a .npy has, to be made NTU's (`bpilib.data.mapping`); None: the classifier's own.
+
+    Returns:
+        (L, M, V, 3) float32, as a store has them.
 
     Raises:
         MissingInputError: not there.
@@ -218,7 +222,7 @@ def read_clip(path: str | Path, about: dict[str, Any]) -> np.ndarray:
         if path.suffix == ".json":
             return ucla.poses_of(json.loads(path.read_bytes())["skeletons"])
         if path.suffix == ".npy":
-            return np.array(custom.load(path, (SKELETONS[about["skeleton"]].num_joints,)), np.float32)
+            return np.array(custom.load(path, (SKELETONS[about["skeleton"]].num_joints,), tracker), np.float32)
         from bpilib.data import ntu_build  # brings the compiler along
 
         return ntu_build.poses_of(path.read_bytes(), about["dataset"])

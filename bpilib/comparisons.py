@@ -48,8 +48,7 @@ def overview(table, published, title: str = "") -> Picture:
     own = _columns(table, "name settings n top1 sd low high best_test")
     names = [f"{name}, {more[:34]}" if more else name for name, more in zip(own["name"], own["settings"])]
     streams = [text.replace("_", " ").replace(" + ", ", ") for text in published["streams"]]
-    brief = {"joint, bone, joint motion, bone motion": "4 streams", "unknown streams": "streams?"}
-    streams = [brief.get(text, text) for text in streams]
+    streams = [text.replace("joint, bone, joint motion, bone motion", "4 streams") for text in streams]
     theirs = [f"{method}, {text}" for method, text in zip(published["method"], streams)]
     figure = new_picture(13, 1.9 + 0.36 * (len(names) + len(theirs)))
     axes = figure.subplots(1, 3, sharey=True, sharex=True)
@@ -69,6 +68,9 @@ def overview(table, published, title: str = "") -> Picture:
         axes[2].scatter((low + high) / 2, at, s=60, marker="D", facecolors="white" if known else GRAY,
                         edgecolors=GRAY, linewidths=1.8, zorder=3)  # fmt: skip
         _note(axes[2], at, f"{low:.1f}" + (f"–{high:.1f}" if high > low else ""))
+    if not theirs:
+        axes[2].text(0.5, 0.5, "no published figures\nof this benchmark", transform=axes[2].transAxes, ha="center",
+                     va="center", color=GRAY)  # fmt: skip
     headings = ("Honest: epoch chosen\noff the test clips", "Test-selected: best\nepoch on the test clips", "Published")
     for ax, heading in zip(axes, headings):
         _rows(ax, names + theirs)
@@ -82,8 +84,14 @@ def overview(table, published, title: str = "") -> Picture:
 
 
 def _signed(value: float, digits: int = 1) -> str:
-    """"+2.8", with a minus sign that is as wide."""
-    return f"{value:+.{digits}f}".replace("-", "−")
+    """"+2.8", with a minus sign that is as wide; zero has no sign."""
+    text = f"{value:+.{digits}f}".replace("-", "−")
+    return text if text.strip("+−0.") else text[1:]
+
+
+def _chance(p: float) -> str:
+    """"p = 0.012", or that it is very small."""
+    return f"p = {p:.2g}" if p >= 1e-4 else "p < 0.0001"
 
 
 def _note(ax, at: float, text: str, **look):
@@ -113,7 +121,7 @@ def agreement(pair: Mapping) -> Picture:
     ax.set(yticks=[], xlim=(0, start), xlabel="test clips")
     ax.spines["left"].set_visible(False)
     gap, low, high = (_signed(pair[key]) for key in ("difference", "low", "high"))
-    ax.set_title(f"difference {gap} points (95 % interval {low} to {high}), exact McNemar p = {pair['p']:.2g}",
+    ax.set_title(f"difference {gap} points (95 % interval {low} to {high}), exact McNemar {_chance(pair['p'])}",
                  fontweight="normal")  # fmt: skip
     figure.suptitle("Where do the two runs disagree?")
     figure.legend(loc="outside lower center", ncols=4)
@@ -181,10 +189,11 @@ def pairs(table) -> Picture:
         color = A if p < 0.05 else GRAY
         _range(ax, at, low, high, color)
         ax.scatter(gap, at, s=60, color=color, edgecolors="white", zorder=3)
-        _note(ax, at, f"{_signed(gap)}   p = {p:.2g}", color=color, fontweight="bold" if p < 0.05 else "normal")
+        _note(ax, at, f"{_signed(gap)}   {_chance(p)}", color=color, fontweight="bold" if p < 0.05 else "normal")
     ax.axvline(0, color=INK, lw=1.2)
     _rows(ax, names)
-    ax.set(xlabel="difference of accuracy, percentage points (line: 95 % bootstrap interval over clips)")
+    ax.set(xlabel="difference of accuracy, percentage points (line: 95 % bootstrap interval over clips);\n"
+                  "right of zero the first run is better, left of it the second")  # fmt: skip
     count = f"{len(names)} pair{'s' * (len(names) > 1)}"
     ax.set_title(f"p: exact McNemar, corrected for {count} (Holm); grey where p ≥ 0.05", fontweight="normal")
     figure.suptitle("Which differences between runs are more than chance?")

@@ -49,7 +49,7 @@ class Config:
     overwrite: bool = _param(False, "prepare again and replace the store at data (01)", PLACE)
     export_clips: str | None = _param(None, "write the clips beside the store, too (01)", PLACE, "", ("npz", "pickle"))
     tracker: str | None = _param(
-        None, "whose joints the raw clips have; None: NTU's or NW-UCLA's own (08)", PLACE,
+        None, "whose joints the raw clips have; None: NTU's or NW-UCLA's own (03, 08)", PLACE,
         choices=("mediapipe", "kinect_v1", "kinect_v2", "coco"),
     )
     data: str | None = _param(None, "prepared store; None: data/prepared/<dataset>", PLACE)
@@ -101,7 +101,7 @@ class Config:
     checkpoint_minutes: float = _param(10.0, "save within an epoch this often", MACHINE, "minutes")
 
     weights_file: str | None = _param(None, "published weight file to evaluate instead of a trained run (03)", NOTEBOOK)
-    clip_file: str | None = _param(None, "raw clip to classify; None: the first test clip (03)", NOTEBOOK)
+    clip_file: str | None = _param(None, "raw clip to classify; None: the first test clip (03, 08)", NOTEBOOK)
     export: str | None = _param(
         None, "classifier files to write (03)", NOTEBOOK, choices=("onnx", "pt2", "published", "all")
     )

@@ -13,7 +13,7 @@ from bpilib.config import Config, nearest
 from bpilib.data.store import SkeletonStore
 from bpilib.directory import no_run, saved_config, selected_epoch
 from bpilib.feeders import Feeder
-from bpilib.files import in_project
+from bpilib.files import MissingInputError, in_project
 from bpilib.machine import keep_freed_memory, pick_device
 from bpilib.model import CTRGCNClassifier, build_model
 from bpilib.prompts import load_prompts
@@ -154,6 +154,11 @@ class Run:
         return content
 
 
+def same_clips(store: SkeletonStore, sha256: dict[str, str]) -> bool:
+    """Whether checksums, as a manifest has them, are of the store's clips, labels and splits."""
+    return all(sha256.get(name) == store.manifest["sha256"][name] for name in ("poses.npy", "index.npz"))
+
+
 def build(config: Config) -> Run:
     """Open the data, build network and text encoder on the configured device.
 
@@ -219,6 +224,8 @@ def open_run(config: Config, which: str = "best") -> Run:
         warnings.warn(text, stacklevel=2)
     if content["text_digest"] != run.text_digest:
         warnings.warn(f"{config.prompts} has changed since {path} was trained: texts are not those", stacklevel=2)
+    if not same_clips(run.store, content["data"]):
+        warnings.warn(f"{config.data} has changed since {path} was trained: clips are not those", stacklevel=2)
     return run
 
 
@@ -236,10 +243,12 @@ def start_from(run: Run, place: str | Path) -> str:
 
     Raises:
         MissingInputError: nothing there.
-        ValueError: damaged; another kind of file; nothing that fits; a run that has seen what this one must not see.
+        ValueError: damaged; another kind of file; less than half fits; a run that has seen what this one must not see.
     """
     path = in_project(place)
     path = path / "best.pt" if path.suffix != ".pt" else path
+    if not checkpoint.exists(path):
+        raise MissingInputError(f"parameter start_from: no checkpoint at {path}: name the directory of a trained run")
     content = checkpoint.load(path)
     its = content["config"]
     same = its["dataset"] == run.config.dataset
@@ -254,7 +263,14 @@ def start_from(run: Run, place: str | Path) -> str:
         more, beside = checkpoint.take_fitting(run.text, content["text"])
         taken, left = taken + more, left + beside
     of = f"{its['model']} {its['modality']} on {its['dataset']}, width {its['width']}"
-    if not taken:
-        raise ValueError(f"{path} ({of}) has no weights that fit: choose a run of the same model and width")
+    if 2 * taken < taken + len(left):
+        raise ValueError(
+            f"{path} ({of}): only {taken} of {taken + len(left)} tensors fit a {run.config.model} of width "
+            f"{run.config.width}: choose a run of the same model and width, or set width as there"
+        )
     heading = f"started from {path} ({of}): {taken} of {taken + len(left)} tensors taken"
-    return "\n  ".join([heading, *(f"not taken: {line}" for line in left)])
+    joints = {tensor.shape[-1] for name, tensor in content["model"].items() if name.endswith("adjacency")}
+    if (here := run.store.skeleton.num_joints) not in joints:
+        heading += f"; it has {joints.pop()} joints, this run {here}: what belongs to single joints starts anew"
+    more = [f"and {len(left) - 20} more"] if len(left) > 20 else []
+    return "\n  ".join([heading, *(f"not taken: {line}" for line in left[:20]), *more])

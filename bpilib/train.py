@@ -17,6 +17,7 @@ from bpilib.data.store import SkeletonStore
 from bpilib.directory import claim
 from bpilib.launch import launch
 from bpilib.lock import hold
+from bpilib.runs import same_clips
 from bpilib.trainer import DrawConfusion, Trainer, Watch
 
 
@@ -59,6 +60,12 @@ def _done(config: Config) -> dict[str, Any] | None:
     except (ValueError, KeyError, TypeError) as error:
         warnings.warn(f"{path} is damaged ({error}): made again from the checkpoints", stacklevel=3)
         return None
+    there = (Path(config.data) / "manifest.json").exists()
+    if there and "data" in summary and not same_clips(SkeletonStore.open(config.data), summary["data"]):
+        raise ValueError(
+            f"{path.parent} was trained with other clips than {config.data} holds now: put them back, or set the "
+            "parameter tag to start another run"
+        )
     return summary
 
 

@@ -21,7 +21,7 @@ from bpilib.evaluate import Scores, score
 from bpilib.files import write_atomically
 from bpilib.losses import Loss, skeleton_text_loss
 from bpilib.machine import autocast, compiled, seed_everything
-from bpilib.runs import Run, build, start_from
+from bpilib.runs import Run, build, same_clips, start_from
 from bpilib.schedule import Progress, learning_rate
 
 Watch = Callable[[pd.DataFrame], None]
@@ -235,7 +235,7 @@ class Trainer:
         another = "put them back, or set the parameter tag to start another run"
         if content["text_digest"] != self.run.text_digest:
             raise ValueError(f"{path} was trained with other prompts than {self.config.prompts} holds now: {another}")
-        if content["data"] != self.run.store.manifest["sha256"]:
+        if not same_clips(self.run.store, content["data"]):
             raise ValueError(f"{path} was trained with other clips than {self.config.data} holds now: {another}")
         self.optimizer.load_state_dict(content["optimizer"])
         self.scaler.load_state_dict(content["scaler"])
@@ -281,6 +281,7 @@ class Trainer:
             "processes": distributed.size(),
             "precision": self.precision,
             "torch": torch.__version__,
+            "data": self.run.store.manifest["sha256"],
         }
         if scores.heldout is not None:
             summary["heldout_top1"] = scores.heldout.top(1)

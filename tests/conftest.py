@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from fixed_weights import fixed_input, fixed_state
+from making import synthetic_store, write_prompts
 
 from bpilib.data.store import Clip, StoreWriter
 
@@ -66,6 +67,15 @@ def make_store(tmp_path_factory):
             return writer.finish({"all": {"train": np.arange(len(clips))}}, {})
 
     return make
+
+
+@pytest.fixture(scope="module")
+def place(request, tmp_path_factory):
+    """A module's folder with store and prompts.yaml: a synthetic store of SUBJECTS people (1 where it does not say)."""
+    folder = tmp_path_factory.mktemp("place")
+    synthetic_store(folder, subjects=getattr(request.module, "SUBJECTS", 1))
+    write_prompts(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

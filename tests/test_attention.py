@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from making import synthetic_store, tiny_config, write_prompts
+from making import tiny_config
 
 from bpilib.attention import (
     Views,
@@ -22,13 +22,7 @@ from bpilib.directory import claim
 from bpilib.runs import build
 from bpilib.skeleton import UCLA
 
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("place")
-    synthetic_store(folder, subjects=2)
-    write_prompts(folder)
-    return folder
+SUBJECTS = 2  # of `place`
 
 
 def run_of(place, **changes):

@@ -8,23 +8,23 @@ import zipfile
 import numpy as np
 import pytest
 import torch
-from making import record, synthetic_store, tiny_config, write_prompts
+from making import record, tiny_config
 
 from bpilib.classify import Classifier, describe, read_clip
-from bpilib.data import ntu_build, ucla
+from bpilib.data import ntu_build, synthetic, ucla
+from bpilib.data.mapping import to_ntu
 from bpilib.evaluate import predict
 from bpilib.feeders import Feeder
 from bpilib.files import MissingInputError
 from bpilib.runs import build
 from bpilib.skeleton import MODALITIES, NTU
 
+SUBJECTS = 2  # of `place`
+
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("classify")
-    synthetic_store(folder, subjects=2)
-    write_prompts(folder)
-    return build(tiny_config(folder, folder / "outputs", model="gap"))
+def run(place):
+    return build(tiny_config(place, place / "outputs", model="gap"))
 
 
 def test_a_clip_is_classified_as_the_run_does_it(run):
@@ -101,6 +101,15 @@ def test_bad_files_are_refused_by_name(tmp_path, name, content, message):
     with pytest.raises(ValueError, match=message) as error:
         read_clip(tmp_path / name, {"skeleton": "ucla", "dataset": "ucla"})
     assert name in str(error.value)
+
+
+def test_a_clip_of_another_tracker_is_made_ntu_s(tmp_path):
+    clip = synthetic.perform(1, 1, 0)
+    np.save(tmp_path / "a.npy", clip)
+    found = read_clip(tmp_path / "a.npy", {"skeleton": "ntu", "dataset": "mine"}, "kinect_v1")
+    assert np.array_equal(found, to_ntu(clip, "kinect_v1"))
+    with pytest.raises(ValueError, match=r"a\.npy is not a clip that can be read: .*: set tracker to kinect_v1"):
+        read_clip(tmp_path / "a.npy", {"skeleton": "ntu", "dataset": "mine"})
 
 
 def test_missing_clips_and_other_skeletons_are_refused(run, tmp_path):

@@ -55,6 +55,7 @@ def test_overview_keeps_the_three_kinds_in_their_columns():
 def test_overview_of_a_benchmark_that_nobody_published():
     figure = comparisons.overview(TABLE, PUBLISHED[:0])
     assert len(figure.axes) == 3 and not dots(figure.axes[2])
+    assert "no published figures\nof this benchmark" in texts(figure.axes[2])
 
 
 def test_agreement_is_all_clips():
@@ -74,7 +75,7 @@ def test_classes_are_drawn_in_the_order_given_with_their_intervals():
     assert [line.get_xdata().tolist() for line in right.lines[:3]] == [[5, 33], [-8, 8], [-11, 7]]
     colors = [line.get_color() for line in right.lines[:3]]
     assert colors == [comparisons.A, comparisons.GRAY, comparisons.GRAY]  # zero inside the interval: grey
-    assert {"+20  *", "+0", "−5"} <= {*texts(figure)}
+    assert {"+20  *", "0", "−5"} <= {*texts(figure)}
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["one", "other"]
 
 
@@ -89,6 +90,7 @@ def test_pairs_are_grey_unless_the_corrected_p_is_small():
     lines = figure.axes[0].lines
     assert [line.get_color() for line in lines[:2]] == [comparisons.GRAY, comparisons.A]
     assert {"+2.8   p = 0.053", "−3.7   p = 0.037"} <= {*texts(figure)}
+    assert "+2.8   p < 0.0001" in texts(comparisons.pairs(PAIRS.assign(p_holm=1e-20)))
     assert "p: exact McNemar, corrected for 2 pairs (Holm); grey where p ≥ 0.05" in texts(figure)
 
 

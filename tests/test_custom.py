@@ -6,7 +6,9 @@ import warnings
 import numpy as np
 import pytest
 
+from bpilib.data import synthetic
 from bpilib.data.custom import import_folder
+from bpilib.data.mapping import to_ntu
 from bpilib.data.store import SkeletonStore
 from bpilib.files import MissingInputError
 from bpilib.skeleton import NTU, UCLA
@@ -56,6 +58,25 @@ def test_a_folder_of_clips(tmp_path):
         np.testing.assert_array_equal(store.sample(i), expected)
     assert store.manifest["source"]["files"] == 5 and store.manifest["source"]["name"].startswith("clips.csv")
     store.verify()
+
+
+def test_joints_of_a_tracker_become_those_of_ntu(tmp_path):
+    clip = synthetic.perform(1, 1, 0)
+    clips = {"a": clip, "b": clip[:9, None].astype(np.float64), "mm": 1000 * clip, "other": poses(5, 25, 3)}
+    folder = write(tmp_path / "raw", [f"{name},wave,1,train" for name in clips], clips)
+    with pytest.warns(UserWarning, match="2 problems, 2 left out"):
+        store = load(folder, None, tracker="kinect_v1")
+    assert store.names.tolist() == ["a", "b"] and store.skeleton is NTU
+    for i, name in enumerate(store.names):
+        np.testing.assert_array_equal(store.sample(i)[:, :1], to_ntu(clips[name], "kinect_v1"))
+        assert not store.sample(i)[:, 1].any()
+    first, second = store.problems()
+    assert first.file == "mm.npy" and "expected metres" in first.what
+    assert second.file == "other.npy" and "got float32 (5, 1, 25, 3): set tracker to kinect_v2" in second.what
+    with pytest.raises(ValueError, match=r"no usable clip .* numbers \(L, 33, 3\) .*: set tracker to kinect_v1"):
+        load(folder, None, tracker="mediapipe", overwrite=True)
+    with pytest.raises(ValueError, match="tracker kinect_v1 gives NTU's joints, own has 20: set it to None"):
+        load(folder, UCLA, tracker="kinect_v1", overwrite=True)
 
 
 def test_class_names_and_numbers(tmp_path):

@@ -4,7 +4,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from making import NO_UCLA, synthetic_store, tiny_config, ucla_store, ucla_zip, write_prompts
+from making import NO_UCLA, tiny_config, ucla_store, ucla_zip
 from shares import TINY_CLIP, loss_and_gradients, save_loss_and_gradients
 from torch import nn
 
@@ -26,14 +26,12 @@ CASES = {  # name: changed settings, batch
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("place")
-    synthetic_store(folder, subjects=1)
-    write_prompts(folder)
+def place(place):
+    """With weights of a small text tower, too."""
     open_clip.factory._MODEL_CONFIGS["tiny"] = TINY_CLIP
     torch.manual_seed(5)
-    torch.save(open_clip.create_model("tiny").state_dict(), folder / "weights.pt")
-    return folder
+    torch.save(open_clip.create_model("tiny").state_dict(), place / "weights.pt")
+    return place
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from making import synthetic_store, tiny_config, write_prompts
+from making import tiny_config
 from sklearn.metrics import accuracy_score, confusion_matrix, top_k_accuracy_score
 
 from bpilib.evaluate import Scores, ensemble, evaluate, predict, score, subsets
@@ -17,6 +17,7 @@ from bpilib.runs import build, open_run
 from bpilib.skeleton import MODALITIES
 from bpilib.train import fit
 
+SUBJECTS = 2  # of `place`
 CLASSES = [f"class {i}" for i in range(10)]
 J, B, JM, BM = MODALITIES
 
@@ -346,14 +347,6 @@ def test_the_table_with_searched_weights():
 
 
 # --- runs
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("place")
-    synthetic_store(folder, subjects=2)
-    write_prompts(folder)
-    return folder
 
 
 def test_predictions_are_in_order_whatever_the_batch(place, tmp_path):

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from making import synthetic_store, tiny_config, write_prompts
+from making import tiny_config
 
 from bpilib import export as export_module
 from bpilib.classify import Classifier
@@ -15,6 +15,8 @@ from bpilib.evaluate import predict
 from bpilib.export import export_run
 from bpilib.reference import load_reference_weights
 from bpilib.runs import build
+
+SUBJECTS = 2  # of `place`
 
 
 def settle(model):
@@ -29,12 +31,9 @@ def settle(model):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(place):
     """A bpi run of bones (its operator is part of the graph), and what was exported of it."""
-    folder = tmp_path_factory.mktemp("export")
-    synthetic_store(folder, subjects=2)
-    write_prompts(folder)
-    run = build(tiny_config(folder, folder / "outputs", modality="bone"))
+    run = build(tiny_config(place, place / "outputs", modality="bone"))
     settle(run.model)
     run.epoch = 3
     return run, export_run(run)

@@ -5,7 +5,7 @@ import importlib.util
 import numpy as np
 import pytest
 import torch
-from making import synthetic_store, tiny_config, write_prompts
+from making import tiny_config
 from sklearn.neighbors import KNeighborsClassifier
 
 from bpilib import language
@@ -13,13 +13,7 @@ from bpilib.attention import Views, look
 from bpilib.prompts import load_prompts
 from bpilib.runs import build
 
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("place")
-    synthetic_store(folder, subjects=2)
-    write_prompts(folder)
-    return folder
+SUBJECTS = 2  # of `place`
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ import psutil
 import pytest
 import torch
 import yaml
-from making import NO_UCLA, synthetic_store, tiny_config, ucla_store, ucla_zip, write_prompts
+from making import NO_UCLA, tiny_config, ucla_store, ucla_zip
 from shares import train_and_fail, train_slowly
 from test_train import assert_same_run, config_of
 
@@ -30,14 +30,6 @@ from bpilib.train import fit, history, train_share
 
 STEPS = 5  # an epoch of `config_of` on 1 subject
 TESTS = Path(__file__).parent
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("place")
-    synthetic_store(folder, subjects=1)
-    write_prompts(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

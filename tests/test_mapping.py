@@ -5,8 +5,7 @@ import pytest
 
 from bpilib.config import Config
 from bpilib.data import example, synthetic
-from bpilib.data.mapping import MAPPINGS, convert_folder, to_ntu
-from bpilib.files import MissingInputError
+from bpilib.data.mapping import MAPPINGS, to_ntu
 from bpilib.skeleton import NTU, UCLA
 
 AT = {name: i for i, name in enumerate(NTU.joints)}
@@ -61,6 +60,12 @@ def test_every_joint_is_a_weighted_mean_and_right_mirrors_left(tracker):
     table = mapping.table()
     assert table["joint"].tolist() == list(NTU.joints)
     assert set(table[table.guessed != ""]["joint"]) == mapping.guessed
+
+
+def test_the_table_says_what_a_joint_is_made_of():
+    made = MAPPINGS["coco"].table().set_index("joint")["made of"]
+    assert made["base of spine"] == "mean of left hip, right hip" and made["left knee"] == "left knee"
+    assert made["left hand"] == "1.3 × left wrist − 0.3 × left elbow"
 
 
 @pytest.mark.parametrize("tracker", TRACKERS)
@@ -118,6 +123,28 @@ def test_a_clip_starts_at_the_middle_of_the_first_spine():
     assert poses[1, 1, 3] - out[1, 1, AT["head"]] == pytest.approx(shift, abs=1e-5)  # one shift for all
 
 
+@pytest.mark.parametrize(("tracker", "more"), [("mediapipe", 1), ("mediapipe", 2), ("kinect_v2", 1), ("kinect_v1", 1)])
+def test_what_follows_the_coordinates_is_not_looked_at(tracker, more):
+    clip = seen_by(tracker)
+    scored = np.concatenate([clip, np.full((*clip.shape[:2], more), np.nan)], -1)
+    assert np.array_equal(to_ntu(clip, tracker), to_ntu(scored, tracker))
+
+
+def test_landmarks_in_the_image_are_not_taken_for_metres():
+    world = seen_by("mediapipe")
+    image = world * (0.2, 0.3, 0.2) + (0.5, 0.55, 0)
+    image[:, 31:] += 0.5  # feet below the frame
+    with pytest.raises(ValueError, match=r"expected world landmarks, .* got x and y from 0 to 1, .* save pose_world"):
+        to_ntu(image, "mediapipe")
+    to_ntu(world + (1, 0, 2), "mediapipe")  # a body in the room, not around its hips
+
+
+@pytest.mark.parametrize(("unit", "torso"), [(1000, "4"), (100, "4"), (0.1, "0.04")])
+def test_other_units_than_metres_are_refused(unit, torso):
+    with pytest.raises(ValueError, match=rf"expected metres, a torso of about 0.5, got one of {torso}.*: divide milli"):
+        to_ntu(seen_by("kinect_v1") * unit, "kinect_v1")
+
+
 def test_the_score_of_a_keypoint_is_not_its_depth():
     flat = seen_by("coco")
     scored = np.concatenate([flat, np.full((*flat.shape[:2], 1), 0.9)], -1)
@@ -129,47 +156,20 @@ def test_the_score_of_a_keypoint_is_not_its_depth():
     ("poses", "tracker", "message"),
     [
         (np.ones((4, 33, 3)), "openpose", "unknown tracker 'openpose'"),
-        (np.ones((4, 33, 3)), "kinect_v2", r"joints of kinect_v2, got float64 \(4, 1, 33, 3\)"),
+        (np.ones((4, 33, 3)), "kinect_v2", r"of kinect_v2, got float64 \(4, 1, 33, 3\): set tracker to mediapipe"),
+        (np.ones((4, 32, 3)), "mediapipe", r"got float64 \(4, 1, 32, 3\): the trackers there are: mediapipe, kin"),
         (np.ones((4, 33, 2)), "mediapipe", "expected numbers"),
         (np.ones((33, 3)), "mediapipe", "expected numbers"),
         (np.full((4, 33, 3), "a"), "mediapipe", "expected numbers"),
         (np.full((4, 33, 3), np.nan), "mediapipe", "not finite"),
         (np.zeros((4, 33, 3)), "mediapipe", "no person"),
         (np.ones((4, 17, 2)), "coco", "torso without length"),
+        (np.ones((4, 25, 3)), "kinect_v2", "torso without length"),
     ],
 )
 def test_what_is_no_clip_of_the_tracker_is_refused(poses, tracker, message):
     with pytest.raises(ValueError, match=message):
         to_ntu(poses, tracker)
-
-
-def test_a_folder_is_converted_and_bad_clips_are_left_out(tmp_path):
-    raw, out = example.write_clips(tmp_path / "raw", subjects=1, episodes=1), tmp_path / "out"
-    (raw / "classes.txt").write_text("wave\nclap\nkick\nsquat\n")
-    (raw / "more").mkdir()
-    np.save(raw / "more" / "odd.npy", np.ones((3, 5, 3)))
-    (raw / "cut.npy").write_bytes(b"\x93NUMPY")
-    with pytest.warns(UserWarning, match="2 clips were left out") as warned:
-        assert convert_folder(raw, out, "mediapipe") == out
-    assert "more/odd.npy: expected numbers" in str(warned[0].message) and "cut.npy" in str(warned[0].message)
-    assert np.load(out / "wave_01_00.npy").shape[1:] == (1, 25, 3)
-    assert (out / "clips.csv").read_text() == (raw / "clips.csv").read_text()
-    assert {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()} == {
-        "clips.csv", "classes.txt", *(f"{action}_01_00.npy" for action in example.ACTIONS),
-    }  # fmt: skip
-    for path in (raw / "cut.npy", raw / "more" / "odd.npy", raw / "wave_01_00.npy"):
-        path.unlink()
-    convert_folder(raw, out, "mediapipe")
-    assert not (out / "wave_01_00.npy").exists()  # gone from the raw clips, gone here
-
-
-def test_a_folder_without_a_list_or_into_itself_is_refused(tmp_path):
-    with pytest.raises(MissingInputError, match=r"no clips.csv in .*expected clips.csv with the columns"):
-        convert_folder(tmp_path, tmp_path / "out", "coco")
-    raw = example.write_clips(tmp_path / "raw", subjects=1, episodes=1)
-    for out, tracker in ((raw, "mediapipe"), (raw / "in", "mediapipe"), (tmp_path / "out", "nobody")):
-        with pytest.raises(ValueError, match=r"expected a tracker of mediapipe, kinect_v1, .* and a folder outside"):
-            convert_folder(raw, out, tracker)
 
 
 def test_the_example_is_the_same_every_time_and_split_by_people(tmp_path):

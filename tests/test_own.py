@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 import yaml
-from making import synthetic_store, tiny_config, write_embeddings, write_prompts
+from making import tiny_config, write_embeddings
 
 from bpilib import own
 from bpilib.config import resolve
@@ -111,14 +111,6 @@ def test_texts_beside_the_store_are_those_of_its_data_set(tmp_path):
 
 
 # --- one clip
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("place")
-    synthetic_store(folder, subjects=1)
-    write_prompts(folder)
-    return folder
 
 
 @pytest.mark.parametrize("changes", [{}, {"model": "ctrgcn", "modality": "bone"}])

@@ -2,6 +2,7 @@
 
 import base64
 import html
+import itertools
 import json
 import re
 
@@ -96,6 +97,13 @@ def test_film_strip_shows_first_and_last_frame(length, panels):
     assert length == 1 or titles[-1] == f"frame {length}"
     assert "throw" in texts(figure)
     assert figure._repr_png_().startswith(b"\x89PNG")
+
+
+def test_the_titles_of_a_slim_person_s_frames_fit():
+    figure = drawing.film_strip(clip_of(UCLA, 1020) * (0.1, 1, 0.1), UCLA)
+    figure.png()  # arranges it
+    boxes = [ax.title.get_window_extent() for ax in figure.axes]
+    assert boxes[0].x0 >= 0 and all(one.x1 < other.x0 for one, other in itertools.pairwise(boxes))
 
 
 def test_film_strip_of_nobody():

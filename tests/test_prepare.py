@@ -226,7 +226,7 @@ def test_joints_that_belong_to_no_skeleton_are_refused(tmp_path):
     folder.mkdir()
     np.save(folder / "a.npy", np.ones((3, 17, 3)))
     (folder / "clips.csv").write_text("name,label,subject,split\na,wave,1,train\n")
-    with pytest.raises(ValueError, match=r"no clip of it can be read .expected \(L, 25/20, 3\) .*\(3, 17, 3\)"):
+    with pytest.raises(ValueError, match=r"can be read; a: expected \(L, 25/20, 3\) .*17, 3\): set tracker to coco"):
         prepare("mine", folder, tmp_path / "store")
     annotation = {"frame_dir": "a", "label": 1 << 40, "total_frames": 3, "keypoint": np.ones((1, 3, 17, 3), np.float32)}
     content = {"split": {"train": ["a"]}, "annotations": [annotation]}
@@ -237,3 +237,27 @@ def test_joints_that_belong_to_no_skeleton_are_refused(tmp_path):
     np.savez(tmp_path / "a.npz", x_train=x, y_train=y, x_test=x, y_test=y)
     with pytest.raises(ValueError, match=r"expected \(n, T, M·V·3\) with 150 \(ntu\) or 60 \(ucla\) columns, got 51"):
         prepare("mine", tmp_path / "a.npz", tmp_path / "store")
+
+
+def test_changed_clips_and_another_tracker_are_noticed(tmp_path):
+    folder, clip = tmp_path / "clips", synthetic.perform(1, 1, 0)
+    folder.mkdir()
+    (folder / "clips.csv").write_text("name,label,subject,split\na,wave,1,train\n")
+    np.save(folder / "a.npy", clip)
+
+    def store(**options):
+        return prepare("mine", folder, tmp_path / "store", progress=False, **options)
+
+    before = store(tracker="kinect_v1").sample(0)
+    np.testing.assert_array_equal(store(tracker="kinect_v1").sample(0), before)  # the same again
+    with pytest.raises(ValueError, match=r"was made of other files .*'kinect_v1'.* pass overwrite=True"):
+        store()
+    np.save(folder / "a.npy", clip * (1, -1, 1))  # as many bytes
+    with pytest.raises(ValueError, match=r"was made of other files .* pass overwrite=True"):
+        store(tracker="kinect_v1")
+    assert not np.array_equal(store(tracker="kinect_v1", overwrite=True).sample(0), before)
+
+
+def test_only_a_folder_has_another_tracker_s_joints(tmp_path):
+    with pytest.raises(ValueError, match=r"only clips of a clips\.csv .*a\.pkl: set tracker to None"):
+        prepare("mine", tmp_path / "a.pkl", tmp_path / "store", tracker="coco")

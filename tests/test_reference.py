@@ -7,7 +7,7 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 import torch
-from making import synthetic_store, tiny_config
+from making import tiny_config
 
 from bpilib import checkpoint
 from bpilib.evaluate import evaluate, predict
@@ -198,55 +198,51 @@ def test_a_missing_file_is_a_file_not_found_error(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """A store, and a file as the published code saves it."""
-    folder = tmp_path_factory.mktemp("place")
-    synthetic_store(folder, subjects=1)
+def saved(place):
+    """A network, whose file runs-65.pt as the published code saves it lies in `place`."""
+    (place / "prompts.yaml").unlink()  # no texts are needed
     torch.manual_seed(3)
     model = build_model("bpi", UCLA, 10, width=8)
-    torch.save({"module." + key: tensor for key, tensor in reference_state_dict(model).items()}, folder / "runs-65.pt")
-    return folder, model
+    torch.save({"module." + key: tensor for key, tensor in reference_state_dict(model).items()}, place / "runs-65.pt")
+    return model
 
 
-def test_a_published_file_becomes_a_run_that_is_evaluated_like_a_trained_one(place, tmp_path):
-    folder, model = place
-    asked = tiny_config(folder, tmp_path)
-    config = import_weights(asked, folder / "runs-65.pt")
+def test_a_published_file_becomes_a_run_that_is_evaluated_like_a_trained_one(place, saved, tmp_path):
+    asked = tiny_config(place, tmp_path)
+    config = import_weights(asked, place / "runs-65.pt")
     assert config.run_directory == tmp_path / "synthetic_xview" / "bpi_joint_seed0_published"
     assert {path.name for path in config.run_directory.iterdir()} == {"config.yaml", "best.pt"}
     run = open_run(asked.changed(tag="published"))  # as 03, 04 and 05 find it
     assert run.text is None and run.epoch == 0 and run.config.text == "none"
-    assert same(run.model, model.state_dict())
+    assert same(run.model, saved.state_dict())
     scores = evaluate(config)
     assert (config.run_directory / "scores.npz").exists()
-    np.testing.assert_allclose(scores.logits, predict(model, run.feeder("test"), 10), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(scores.logits, predict(saved, run.feeder("test"), 10), rtol=1e-4, atol=1e-4)
 
 
-def test_the_same_file_again_changes_nothing_and_another_is_refused(place, tmp_path):
-    folder, model = place
-    config = import_weights(tiny_config(folder, tmp_path, tag="theirs"), folder / "runs-65.pt")
+def test_the_same_file_again_changes_nothing_and_another_is_refused(place, saved, tmp_path):
+    config = import_weights(tiny_config(place, tmp_path, tag="theirs"), place / "runs-65.pt")
     before = (config.run_directory / "best.pt").stat().st_mtime_ns
-    assert import_weights(tiny_config(folder, tmp_path, tag="theirs"), folder / "runs-65.pt") == config
+    assert import_weights(tiny_config(place, tmp_path, tag="theirs"), place / "runs-65.pt") == config
     assert (config.run_directory / "best.pt").stat().st_mtime_ns == before
     with torch.no_grad():
-        model.classifier.bias += 1
-    torch.save(reference_state_dict(model), tmp_path / "other.pt")
+        saved.classifier.bias += 1
+    torch.save(reference_state_dict(saved), tmp_path / "other.pt")
     with torch.no_grad():
-        model.classifier.bias -= 1
+        saved.classifier.bias -= 1
     with pytest.raises(ValueError, match=r"holds the weights of runs-65\.pt, not of .*other\.pt: set the par"):
-        import_weights(tiny_config(folder, tmp_path, tag="theirs"), tmp_path / "other.pt")
+        import_weights(tiny_config(place, tmp_path, tag="theirs"), tmp_path / "other.pt")
     assert (config.run_directory / "best.pt").stat().st_mtime_ns == before
 
 
-def test_a_trained_run_is_not_overwritten_and_a_bad_file_leaves_nothing(place, tmp_path):
-    folder, _ = place
-    config = tiny_config(folder, tmp_path, model="ctrgcn")
+def test_a_trained_run_is_not_overwritten_and_a_bad_file_leaves_nothing(place, saved, tmp_path):
+    config = tiny_config(place, tmp_path, model="ctrgcn")
     trained = build(config.changed(tag="mine"))
     checkpoint.save(trained.config.run_directory / "best.pt", trained.content())
     with pytest.raises(ValueError, match=r"holds a trained run, not of .*runs-65\.pt: set the parameter tag"):
-        import_weights(config.changed(tag="mine"), folder / "runs-65.pt")
+        import_weights(config.changed(tag="mine"), place / "runs-65.pt")
     with pytest.raises(ValueError, match="not in this model: cross_part"):
-        import_weights(config, folder / "runs-65.pt")
+        import_weights(config, place / "runs-65.pt")
     with pytest.raises(MissingInputError, match=r"no weight file at .*set weights_file"):
-        import_weights(config, folder / "none.pt")
+        import_weights(config, place / "none.pt")
     assert not config.changed(tag="published").run_directory.exists()

@@ -1,5 +1,6 @@
 """What a run is made of: its clips, its feeder, its directory, and what is refused."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from making import synthetic_store, tiny_config, write_prompts
+from making import tiny_config, write_prompts
 
 from bpilib import checkpoint
 from bpilib.data import synthetic
@@ -15,16 +16,10 @@ from bpilib.directory import claim, saved_config
 from bpilib.evaluate import evaluate
 from bpilib.files import MissingInputError
 from bpilib.runs import build, open_run, start_from
-from bpilib.skeleton import MODALITIES
+from bpilib.skeleton import MODALITIES, NTU
 from bpilib.train import fit
 
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("place")
-    synthetic_store(folder, subjects=5)
-    write_prompts(folder)
-    return folder
+SUBJECTS = 5  # of `place`
 
 
 @pytest.fixture(scope="module")
@@ -414,6 +409,20 @@ def test_texts_that_changed_since_training_are_said(place, outputs, tmp_path):
         open_run(config.changed(prompts=str(prompts)))
 
 
+def test_clips_that_have_changed_are_named(place, outputs, tmp_path):
+    config = tiny_config(place, outputs, model="ctrgcn", epochs=1, batch_size=50)
+    data = shutil.copytree(place / "store", tmp_path / "store")
+    manifest = json.loads((data / "manifest.json").read_text())
+    manifest["sha256"]["poses.npy"] = "0" * 64
+    (data / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.warns(UserWarning, match=f"{data} has changed since .*: clips are not those"):
+        open_run(config.changed(data=str(data)))
+    with pytest.raises(ValueError, match=f"was trained with other clips than {data} holds now: put them back, or set"):
+        fit(config.changed(data=str(data)))
+    shutil.rmtree(data)
+    assert fit(config.changed(data=str(data))) == config.run_directory  # clips that are gone do no harm
+
+
 # --- weights of another run to start from
 
 
@@ -442,15 +451,25 @@ def test_of_another_data_set_all_but_the_classifier_is_taken(place, outputs, tmp
 
 
 def test_from_another_width_there_is_nothing_to_start_with(place, outputs, tmp_path):
-    run = build(tiny_config(place, tmp_path, model="ctrgcn"))
-    path = tmp_path / "strange.pt"
-    content = checkpoint.load(outputs / "synthetic_xview" / "ctrgcn_joint_seed0" / "best.pt")
-    content["model"] = {"strange": torch.zeros(1)}
-    checkpoint.save(path, content)
-    with pytest.raises(ValueError, match="has no weights that fit: choose a run of the same model and width"):
-        start_from(run, path)
-    with pytest.raises(MissingInputError, match=r"no checkpoint at .*nowhere"):
+    run = build(tiny_config(place, tmp_path, model="ctrgcn", width=16))
+    source = outputs / "synthetic_xview" / "ctrgcn_joint_seed0"
+    with pytest.raises(ValueError, match=r"width 8\): only \d+ of \d+ tensors fit a ctrgcn of width 16: choose a run"):
+        start_from(run, source)
+    with pytest.raises(MissingInputError, match=r"start_from: no checkpoint at .*nowhere.*: name the directory"):
         start_from(run, tmp_path / "nowhere")
+
+
+def test_from_another_skeleton_all_but_what_belongs_to_joints_is_taken(outputs, tmp_path, make_store):
+    store = make_store(NTU, np.random.default_rng(0).standard_normal((2, 9, 2, 25, 3)))
+    run = build(tiny_config(tmp_path, tmp_path, model="ctrgcn", dataset="test", benchmark="all", data=store.path))
+    said = start_from(run, outputs / "synthetic_xview" / "ctrgcn_joint_seed0").splitlines()
+    assert "it has 20 joints, this run 25: what belongs to single joints starts anew" in said[0]
+    lost = [line.split()[2] for line in said[1:]]
+    assert sum(name.startswith("backbone.data_bn.") for name in lost) == 4
+    assert sum(name.endswith(".adjacency") for name in lost) == 10
+    assert [name for name in lost if "data_bn" not in name and "adjacency" not in name] == [
+        "classifier.weight", "classifier.bias",
+    ]  # fmt: skip
 
 
 def test_training_starts_from_there_once_and_resumes_by_itself(place, outputs, tmp_path, capsys):

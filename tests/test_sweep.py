@@ -8,7 +8,6 @@ import nbformat
 import numpy as np
 import pytest
 import yaml
-from making import synthetic_store, write_prompts
 
 from bpilib import sweep
 from bpilib.clusters import connect
@@ -18,14 +17,7 @@ from bpilib.files import PARAMS, MissingInputError
 from bpilib.headless import starts
 from bpilib.train import fit
 
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """A folder with a store and prompts."""
-    folder = tmp_path_factory.mktemp("sweep")
-    synthetic_store(folder)
-    write_prompts(folder)
-    return folder
+SUBJECTS = 3  # of `place`
 
 
 def write(folder, content):

@@ -36,14 +36,6 @@ PROMISED = {"config.yaml", "last.pt", "best.pt", "metrics.csv", "scores.npz", "s
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("place")
-    synthetic_store(folder, subjects=1)
-    write_prompts(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def two(tmp_path_factory):
     """As `place`, of two subjects."""
     folder = tmp_path_factory.mktemp("two")

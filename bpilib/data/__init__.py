@@ -32,6 +32,7 @@ def prepare(
     out: str | Path | None = None,
     *,
     benchmark: str | None = None,
+    tracker: str | None = None,
     overwrite: bool = False,
     on_error: str = "skip",
     progress: bool = True,
@@ -49,11 +50,15 @@ def prepare(
         out: folder of the store; it appears only when it is whole.
         benchmark: evaluation protocol of a clips.csv, or of an .npz whose name does not tell (_CS, _CV, ...); None:
             "split", or that of a data set which has but one.
+        tracker: whose joints the clips of a clips.csv have (`bpilib.data.mapping`); None: NTU's or NW-UCLA's.
         overwrite: prepare again, and replace the store at `out` once the new one is whole.
         on_error: "skip" leaves a bad file out, counts it in the store's problems.csv and warns; "raise" raises.
         progress: show a bar.
         n_jobs: processes that read NTU's files, -1: as many as cores; joblib.parallel_config chooses their backend.
         options: of `synthetic.write_raw` (seed, subjects, episodes).
+
+    Returns:
+        The store, open.
 
     Raises:
         MissingInputError: no raw data.
@@ -62,7 +67,8 @@ def prepare(
     places, layout = _places(raw), _layout(raw)
     if dataset not in BENCHMARKS and not layout and all(place.exists() for place in places):  # gone ones may be known
         raise ValueError(
-            f"unknown data set {dataset!r}: expected {', '.join(BENCHMARKS)}; or, for one of your own, raw: {LAYOUTS}"
+            f"unknown data set {dataset!r}: expected {', '.join(BENCHMARKS)}; or, for one of your own, raw: {LAYOUTS}, "
+            f"got {raw}"
         )
     if on_error not in ("skip", "raise"):
         raise ValueError(f"on_error: expected 'skip' or 'raise', got {on_error!r}")
@@ -79,10 +85,12 @@ def prepare(
         how = ntu_files.HOW if dataset in ntu.LIMITS else ucla.HOW
         raise ValueError(f"raw: name the folder or zip of the raw files; {how}")
     if (out / "manifest.json").is_file() and not overwrite:
-        return _reopen(out, dataset, raw)
+        return _reopen(out, dataset, raw, tracker)
     settings = {"overwrite": overwrite, "on_error": on_error, "progress": progress}
+    if tracker and layout not in ("folder", None):
+        raise ValueError(f"tracker: only clips of a {custom.LIST} are made NTU's, got {raw}: set tracker to None")
     if layout:
-        store = _import(layout, dataset, raw, out, benchmark, settings)
+        store = _import(layout, dataset, raw, out, benchmark, tracker, settings)
         differs = ntu.differences(store) if dataset in ntu.LIMITS else ""
     elif dataset in ntu.LIMITS:
         from bpilib.data import ntu_build  # brings the compiler along, which nobody else needs
@@ -137,7 +145,7 @@ def _layout(raw: Raw | None) -> str | None:
 
 
 def _import(
-    layout: str, dataset: str, raw: Raw, out: Path, benchmark: str | None, settings: dict[str, Any]
+    layout: str, dataset: str, raw: Raw, out: Path, benchmark: str | None, tracker: str | None, settings: dict[str, Any]
 ) -> SkeletonStore:
     """Prepared clips to a store: of a published data set with its skeleton and classes, or of one's own."""
     skeleton, classes = None, None
@@ -151,6 +159,7 @@ def _import(
     if benchmark is None and len(every := BENCHMARKS.get(dataset, ("split",))) == 1:
         (benchmark,) = every
     if layout == "folder":
+        settings = {"tracker": tracker, **settings}
         return custom.import_folder(first, out, dataset, skeleton, classes, benchmark or "split", **settings)
     files: dict[str, Path] = {}
     for path in (first, *more):
@@ -163,12 +172,12 @@ def _import(
     return import_npz(files, out, dataset, classes, skeleton, **settings)
 
 
-def _source(dataset: str, raw: Raw) -> dict[str, object]:
+def _source(dataset: str, raw: Raw, tracker: str | None = None) -> dict[str, object]:
     """What a store is made of, so far as it can be told at once: names and sizes."""
     layout = _layout(raw)
     first, *_ = _places(raw)
     if layout == "folder":
-        return custom.folder_source(first)
+        return custom.folder_source(first, tracker)
     if layout:
         return source_of(*_places(raw))
     if dataset in ntu.LIMITS:
@@ -179,7 +188,7 @@ def _source(dataset: str, raw: Raw) -> dict[str, object]:
     return {"name": first.name, "files": len(files), "bytes": sum(path.stat().st_size for path in files)}
 
 
-def _reopen(out: Path, dataset: str, raw: Raw) -> SkeletonStore:
+def _reopen(out: Path, dataset: str, raw: Raw, tracker: str | None) -> SkeletonStore:
     """The store that is there already, if it is the one that would be made."""
     store = SkeletonStore.open(out)
     again = "choose another folder, or pass overwrite=True to replace it"
@@ -187,7 +196,7 @@ def _reopen(out: Path, dataset: str, raw: Raw) -> SkeletonStore:
         raise ValueError(f"{out} holds the data set {store.dataset}, not {dataset}: {again}")
     source = store.manifest["source"]
     try:
-        now = _source(dataset, raw)
+        now = _source(dataset, raw, tracker)
     except MissingInputError:  # the raw files are gone, which is fine
         return store
     if any(now[key] != source.get(key) for key in now if key != "name"):

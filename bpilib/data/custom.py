@@ -1,7 +1,7 @@
 """Clips of one's own, a folder of `.npy` files and a list, to a store.
 
     clips.csv       name,label,subject,split (camera and setup too, if known), a row for each clip
-    <name>.npy      (L, V, 3) or (L, M, V, 3) numbers, joints in the order of `bpilib.skeleton`
+    <name>.npy      (L, V, 3) or (L, M, V, 3) numbers, joints in the order of `bpilib.skeleton`, or of a tracker's
     classes.txt     optional: class names, one a line, in label order
 
 A label is a class name or its number from 0; a split is train, test or empty; a subject is a whole number, or empty.
@@ -16,9 +16,10 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from bpilib.data.intake import CLASSES, MAX_BYTES, Intake, class_names, fit_persons, skeleton_of, source_of
+from bpilib.data.mapping import to_ntu, trackers_of
 from bpilib.data.store import Clip, SkeletonStore
 from bpilib.files import MissingInputError
-from bpilib.skeleton import SKELETONS, Skeleton
+from bpilib.skeleton import NTU, SKELETONS, Skeleton
 
 LIST = "clips.csv"
 JOINTS = tuple(skeleton.num_joints for skeleton in SKELETONS.values())
@@ -33,6 +34,7 @@ def import_folder(
     classes: Iterable[str] | None = None,
     benchmark: str = "split",
     *,
+    tracker: str | None = None,
     on_error: str = "skip",
     overwrite: bool = False,
     progress: bool = True,
@@ -49,6 +51,7 @@ def import_folder(
         classes: class names in label order; else those of classes.txt; else the labels of clips.csv, sorted, or
             "class 0" and so on where all of them are numbers.
         benchmark: name of the one evaluation protocol, the column split.
+        tracker: whose joints the clips have, to be made NTU's (`bpilib.data.mapping`); None: those of `skeleton`.
         on_error: "skip" leaves a bad clip out, lists it in problems.csv and warns; "raise" raises.
         overwrite: replace a store at `out` once the new one is whole.
         progress: show a bar.
@@ -62,7 +65,9 @@ def import_folder(
         raise MissingInputError(f"no {LIST} in {folder}: {HOW}")
     rows = list(_rows(folder / LIST))
     names = class_names(folder, ((row["label"] or "").strip() for _, row in rows), classes)
-    skeleton = skeleton or _skeleton(folder, rows)
+    if tracker and skeleton not in (None, NTU):
+        raise ValueError(f"tracker {tracker} gives NTU's joints, {dataset} has {skeleton.num_joints}: set it to None")
+    skeleton = NTU if tracker else skeleton or _skeleton(folder, rows)
     unnamed = {path.relative_to(folder).as_posix(): None for path in sorted(folder.rglob("*.npy"))}
     with Intake(out, dataset, skeleton, names, on_error, overwrite) as writer:
         parts: dict[str, list[int]] = {"train": [], "test": []}
@@ -83,7 +88,7 @@ def import_folder(
                 numbers = {key: _number(key, row.get(key, "")) for key in ("subject", "camera", "setup")}
                 label = _label(row["label"].strip(), names)
                 place = (f"{name}.npy", 0)
-                poses, dropped = fit_persons(load(path, (skeleton.num_joints,)), skeleton.persons)
+                poses, dropped = fit_persons(load(path, (skeleton.num_joints,), tracker), skeleton.persons)
                 index = writer.take(Clip(name, poses, label, **numbers))
             except (ValueError, OSError) as error:
                 writer.refuse(place[0], error, place[1])
@@ -93,18 +98,21 @@ def import_folder(
                 parts[part].append(index)
         for name in unnamed:
             writer.refuse(name, f"not named in {LIST}")
-        return writer.finish({benchmark: parts}, folder_source(folder))
+        return writer.finish({benchmark: parts}, folder_source(folder, tracker))
 
 
-def folder_source(folder: Path) -> dict[str, object]:
-    """What a store of a folder is made of: names and sizes of all files, and what the lists say.
+def folder_source(folder: Path, tracker: str | None = None) -> dict[str, object]:
+    """What a store of a folder is made of: names, sizes and content of all files, and whose joints they have.
 
     Raises:
         MissingInputError: no clips.csv.
     """
     lists = [path for path in (folder / LIST, folder / CLASSES) if path.name == LIST or path.is_file()]
-    source = source_of(*lists, *sorted(path for path in folder.rglob("*.npy") if path.is_file()))
-    return source | {"lists": hashlib.sha256(b"\0".join(path.read_bytes() for path in lists)).hexdigest()}
+    files = [*lists, *sorted(path for path in folder.rglob("*.npy") if path.is_file())]
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
+    return source_of(*files) | {"sha256": digest.hexdigest(), "tracker": tracker}
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
@@ -123,14 +131,14 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
 
 def _skeleton(folder: Path, rows: list[tuple[int, dict[str, str]]]) -> Skeleton:
     """That of the first clip that can be read."""
-    wrong: object = "it names none"
+    wrong = f"it names none: {HOW}"
     for _, row in rows:
         try:
             path = _path(folder, (row["name"] or "").removesuffix(".npy"))
             return skeleton_of(load(path, JOINTS).shape[2], path)
         except (ValueError, OSError) as error:
-            wrong = error
-    raise ValueError(f"{folder / LIST}: no clip of it can be read ({wrong}): {HOW}")
+            wrong = f"{row['name']}: {error}"
+    raise ValueError(f"{folder / LIST}: no clip of it can be read; {wrong}")
 
 
 def _path(folder: Path, name: str) -> Path:
@@ -155,8 +163,8 @@ def _label(text: str, classes: list[str]) -> int:
     raise ValueError(f"label: expected the name of one of the {len(classes)} classes or its number, got {text[:50]!r}")
 
 
-def load(path: Path, joints: tuple[int, ...]) -> np.ndarray:
-    """A `.npy` to (L, M, V, 3), V one of `joints`; ValueError says what is wrong."""
+def load(path: Path, joints: tuple[int, ...], tracker: str | None = None) -> np.ndarray:
+    """A `.npy` to (L, M, V, 3), V one of `joints`, or a tracker's joints to NTU's; ValueError says what is wrong."""
     if not path.is_file():
         raise ValueError("no such file")
     if path.stat().st_size > MAX_BYTES:
@@ -167,7 +175,10 @@ def load(path: Path, joints: tuple[int, ...]) -> np.ndarray:
         raise ValueError(f"not a .npy file of numbers ({error})") from error
     if not isinstance(poses, np.ndarray) or poses.dtype.kind not in "fiu":
         raise ValueError(f"expected a .npy file of numbers, got {getattr(poses, 'dtype', 'an npz')}")
+    if tracker:
+        return to_ntu(poses, tracker)
     if poses.ndim not in (3, 4) or poses.shape[-1] != 3 or poses.shape[-2] not in joints or 0 in poses.shape:
-        v = "/".join(map(str, joints))
-        raise ValueError(f"expected (L, {v}, 3) or (L, M, {v}, 3) with L of at least 1, got {poses.shape}")
+        v, other = "/".join(map(str, joints)), poses.ndim in (3, 4) and poses.shape[-2] not in joints
+        what = f"expected (L, {v}, 3) or (L, M, {v}, 3) with L of at least 1, got {poses.shape}"
+        raise ValueError(what + (f": {trackers_of(poses.shape[-2])}" if other else ""))
     return poses[:, None] if poses.ndim == 3 else poses

@@ -11,7 +11,7 @@ import numpy as np
 
 from bpilib.data import synthetic
 from bpilib.data.custom import LIST
-from bpilib.data.mapping import MAPPINGS, save_clip
+from bpilib.data.mapping import MAPPINGS
 from bpilib.files import write_atomically
 from bpilib.skeleton import UCLA
 
@@ -60,7 +60,9 @@ def write_clips(folder: str | Path, subjects: int = 6, episodes: int = 4) -> Pat
             for episode in range(episodes):
                 name = f"{action}_{subject:02d}_{episode:02d}"
                 clip = synthetic.perform(synthetic.CLASSES.index(action) + 1, subject, episode)
-                write_atomically(folder / f"{name}.npy", lambda part, clip=clip: save_clip(part, as_mediapipe(clip)))
+                content = io.BytesIO()
+                np.save(content, as_mediapipe(clip))
+                write_atomically(folder / f"{name}.npy", content.getvalue())
                 rows.append((name, action, str(subject), "test" if subject in TEST_SUBJECTS else "train"))
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)

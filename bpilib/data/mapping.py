@@ -5,24 +5,20 @@
     kinect_v2    25 joints of the second (NTU's own), metres, camera axes
     coco         17 keypoints in an image: pixels, x to the right, y down, no depth, so that z is 0 throughout
 
+What follows the coordinates in the last axis (visibility, presence, a score, Kinect's tracking state) is not looked at.
 Kinect's camera axes: x to the camera's left (the right hand of a person who faces it has the larger x), y up, z away.
 Left is the person's own left everywhere, in an image that is not mirrored.
 """
 
-import shutil
-import warnings
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from bpilib.data.custom import HOW, LIST
-from bpilib.data.intake import CLASSES
-from bpilib.files import MissingInputError, write_atomically
 from bpilib.skeleton import NTU, UCLA
 
 TORSO = 0.5  # metres from the base of the spine to the upper spine, where a tracker knows no metres
+TORSOS = (0.15, 1.2)  # what it may be, in metres, from a small child to a bad fit
 SPINE, BASE, UPPER = (NTU.joints.index(name) for name in ("middle of spine", "base of spine", "upper spine"))
 Weights = dict[str, float]
 
@@ -79,8 +75,11 @@ class Mapping:
         """joint (NTU's), made of (the tracker's, with weights), guessed: a row each, for a notebook."""
         rows = []
         for name in NTU.joints:
-            parts = [(f"{w:.3g} × " if w != 1 else "") + joint for joint, w in self.weights[name].items()]
-            rows.append((name, " + ".join(parts).replace("+ -", "− "), "guessed" if name in self.guessed else ""))
+            weights = self.weights[name]
+            parts = [(f"{w:.3g} × " if w != 1 else "") + joint for joint, w in weights.items()]
+            mean = len(weights) > 1 and len({*weights.values()}) == 1
+            made = f"mean of {', '.join(weights)}" if mean else " + ".join(parts).replace("+ -", "− ")
+            rows.append((name, made, "guessed" if name in self.guessed else ""))
         return pd.DataFrame(rows, columns=["joint", "made of", "guessed"])
 
 
@@ -147,87 +146,56 @@ def to_ntu(poses: np.ndarray, tracker: str) -> np.ndarray:
     """A clip of another tracker as NTU's are stored: metres, Kinect's axes, first middle of a spine at the origin.
 
     Args:
-        poses: (L, V, C) or (L, M, V, C) of numbers, V and axes as the tracker has them. C is 3; of coco, x, y and maybe
-            a score, which is not looked at. A person who is not there has zeros.
+        poses: (L, V, C) or (L, M, V, C) of numbers, V and axes as the tracker has them. C is 3 to 5: x, y, z and what
+            else there may be; of coco 2 or 3: x, y and maybe a score. A person who is not there has zeros.
         tracker: "mediapipe", "kinect_v1", "kinect_v2" or "coco".
 
     Returns:
         (L, M, 25, 3) float32.
 
     Raises:
-        ValueError: unknown tracker, other joints, numbers that are not finite, no person at all.
+        ValueError: unknown tracker, other joints, numbers that are not finite, no person at all, no metres.
     """
     if tracker not in MAPPINGS:
         raise ValueError(f"unknown tracker {tracker!r}: expected one of {', '.join(MAPPINGS)}")
     mapping, poses = MAPPINGS[tracker], np.asarray(poses)
-    joints, channels = len(mapping.joints), (3,) if mapping.signs[2] else (2, 3)
+    joints, dims = len(mapping.joints), 3 if mapping.signs[2] else 2
+    channels = range(3, 6) if dims == 3 else (2, 3)
     if poses.ndim == 3:
         poses = poses[:, None]
     if poses.ndim != 4 or poses.shape[2] != joints or poses.shape[3] not in channels or poses.dtype.kind not in "fiu":
+        other = poses.ndim == 4 and poses.shape[2] != joints
         raise ValueError(
-            f"expected numbers (L, {joints}, 3) or (L, M, {joints}, 3), the joints of {tracker}, got {poses.dtype} "
-            f"{poses.shape}: choose the tracker that made the clips ({', '.join(MAPPINGS)})"
+            f"expected numbers (L, {joints}, {dims}) or (L, M, {joints}, {dims}), the joints of {tracker}, got "
+            f"{poses.dtype} {poses.shape}" + (f": {trackers_of(poses.shape[2])}" if other else "")
         )
-    if not np.isfinite(poses).all():
+    flat = np.pad(poses[..., :dims], ((0, 0), (0, 0), (0, 0), (0, 3 - dims))).astype(float)
+    if not np.isfinite(flat).all():
         raise ValueError("coordinates that are not finite: leave frames without a person out, or fill them with zeros")
-    flat = poses[..., :3] if mapping.signs[2] else np.pad(poses[..., :2], ((0, 0), (0, 0), (0, 0), (0, 1)))
     present = flat.any((2, 3))  # (L, M)
     if not present.any():
         raise ValueError("no person in any frame")
-    out = np.einsum("uv,lmvc->lmuc", mapping.matrix(), flat.astype(float)) * mapping.signs
+    if tracker == "mediapipe" and ((there := flat[present][..., :2]) > 0).mean() > 0.9 and (there < 1).mean() > 0.9:
+        raise ValueError(
+            "expected world landmarks, in metres around the hips, got x and y from 0 to 1, as of landmarks in an "
+            "image: save pose_world_landmarks, not pose_landmarks"
+        )
+    out = np.einsum("uv,lmvc->lmuc", mapping.matrix(), flat) * mapping.signs
+    torso = np.median(np.linalg.norm(out[..., UPPER, :] - out[..., BASE, :], axis=-1)[present])
+    if not torso:
+        raise ValueError("a torso without length: hips and shoulders coincide")
     if not mapping.metres:
-        torso = np.median(np.linalg.norm(out[..., UPPER, :] - out[..., BASE, :], axis=-1)[present])
-        if not torso:
-            raise ValueError("a torso without length: hips and shoulders coincide")
         out *= TORSO / torso
+    elif not TORSOS[0] < torso < TORSOS[1]:
+        raise ValueError(
+            f"expected metres, a torso of about {TORSO}, got one of {torso:.3g}: divide millimetres by 1000, "
+            "centimetres by 100"
+        )
     frame, person = np.argwhere(present)[0]
     return np.where(present[..., None, None], out - out[frame, person, SPINE], 0).astype(np.float32)
 
 
-def convert_folder(folder: str | Path, out: str | Path, tracker: str) -> Path:
-    """A folder of clips (as `bpilib.data.custom` reads it) with another tracker's joints, as one with NTU's.
-
-    Clips that can't be converted are left out and warned of.
-
-    Args:
-        folder: clips.csv, its .npy clips (also in folders below), maybe classes.txt.
-        out: folder for the same with NTU's joints; clips that are no longer in `folder` are removed from it.
-        tracker: as of `to_ntu`.
-
-    Returns:
-        `out`.
-
-    Raises:
-        MissingInputError: no clips.csv.
-        ValueError: unknown tracker, or the two folders are the same.
-    """
-    folder, out = Path(folder), Path(out)
-    if not (folder / LIST).is_file():
-        raise MissingInputError(f"no {LIST} in {folder}: {HOW}")
-    if tracker not in MAPPINGS or folder.resolve() in (out.resolve(), *out.resolve().parents):
-        trackers = ", ".join(MAPPINGS)
-        raise ValueError(f"expected a tracker of {trackers} and a folder outside {folder}, got {tracker} and {out}")
-    problems, names = [], {path.relative_to(folder) for path in folder.rglob("*.npy")}
-    for stale in out.rglob("*.npy"):
-        if stale.relative_to(out) not in names:
-            stale.unlink()
-    for name in sorted(names):
-        try:
-            poses = to_ntu(np.load(folder / name, allow_pickle=False), tracker)
-        except (ValueError, OSError, EOFError) as error:
-            (out / name).unlink(missing_ok=True)
-            problems.append(f"  {name}: {error}")
-            continue
-        write_atomically(out / name, lambda part, poses=poses: save_clip(part, poses))
-    for name in (LIST, CLASSES):
-        if (folder / name).is_file():
-            write_atomically(out / name, lambda part, name=name: shutil.copyfile(folder / name, part))
-    if problems:
-        warnings.warn(f"{len(problems)} clips were left out:\n" + "\n".join(problems[:10]), stacklevel=2)
-    return out
-
-
-def save_clip(path: Path, poses: np.ndarray) -> None:
-    """Write a .npy to exactly this path; np.save by name would add .npy to it."""
-    with path.open("wb") as file:
-        np.save(file, poses)
+def trackers_of(joints: int) -> str:
+    """What to do with clips of so many joints that are not what was expected, to end an error message with."""
+    fitting = [mapping.name for mapping in MAPPINGS.values() if len(mapping.joints) == joints]
+    return f"set tracker to {' or '.join(fitting)}" if fitting else f"the trackers there are: {', '.join(MAPPINGS)}"
