@@ -2,6 +2,7 @@
 
 import base64
 import html
+import itertools
 import json
 import re
 
@@ -96,6 +97,16 @@ def test_film_strip_shows_first_and_last_frame(length, panels):
     assert length == 1 or titles[-1] == f"frame {length}"
     assert "throw" in texts(figure)
     assert figure._repr_png_().startswith(b"\x89PNG")
+
+
+def test_titles_of_a_narrow_film_strip_fit():
+    clip = clip_of(UCLA, 134)
+    clip[..., 0] *= 0.01
+    figure = drawing.film_strip(clip, UCLA, frames=8)
+    figure.png()
+    boxes = [ax.title.get_window_extent() for ax in figure.axes]
+    assert boxes[0].x0 >= 0 and boxes[-1].x1 <= figure.bbox.x1
+    assert all(one.x1 < other.x0 for one, other in itertools.pairwise(boxes))
 
 
 def test_film_strip_of_nobody():
@@ -330,6 +341,9 @@ def test_confused_pairs_name_true_then_predicted():
     assert [p.get_width() for p in ax.patches] == [75, 20]
     assert "3 of 4 clips" in texts(figure)
     assert "No clip" in plots.confused_pairs(np.eye(3), CLASSES).axes[0].get_title()
+    ax = plots.confused_pairs([[81, 19, 0], [6, 94, 0], [0, 0, 1]], CLASSES).axes[0]
+    ax.figure.png()
+    assert all(float(t.get_text().rstrip("%")) == at for t, at in zip(ax.get_xticklabels(), ax.get_xticks()))
 
 
 def test_similarity_marks_the_nearest_prompt():

@@ -85,7 +85,8 @@ class Lab:
 
     def open(self, browser, name: str, width: int = 1280, height: int = 1000) -> "Opened":
         """A notebook in a page of its own, its kernel ready."""
-        page = browser.new_page(viewport={"width": width, "height": height})
+        still = "reduce"  # players wait for their button
+        page = browser.new_page(viewport={"width": width, "height": height}, reduced_motion=still)
         opened = Opened(page)
         page.goto(f"{self.address}/lab/tree/{name}?token={TOKEN}&reset", timeout=120_000)
         page.wait_for_function(READY, timeout=120_000)
