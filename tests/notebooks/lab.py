@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import secrets
 import shutil
 import socket
 import subprocess
@@ -13,9 +14,11 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking")
-TOKEN = "test"
+BROWSERS = ("chromium", "google-chrome")
+FLAGS = (
+    "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-quic", "--disable-background-networking",
+)  # fmt: skip
+PATIENCE = 300_000  # ms, for what takes seconds on a machine with nothing else to do
 NOTEBOOK = "jupyterapp.shell.currentWidget"
 READY = f"{NOTEBOOK}?.sessionContext?.session?.kernel?.status === 'idle' && {NOTEBOOK}.context.isReady"
 # What reaches beyond the right edge of the notebook, and can't be scrolled into sight.
@@ -41,35 +44,35 @@ def serve(folder: Path) -> Iterator["Lab"]:
     own = {"CONFIG_DIR", "DATA_DIR", "RUNTIME_DIR"}
     env = os.environ | {f"JUPYTER_{name}": str(folder / name.lower()) for name in own}
     env |= {f"JUPYTERLAB_{name}_DIR": str(folder / name.lower()) for name in ("SETTINGS", "WORKSPACES")}
-    env |= {"IPYTHONDIR": str(folder / "ipython")}
+    env |= {"IPYTHONDIR": str(folder / "ipython"), "JUPYTER_TOKEN": secrets.token_hex(16)}
     root = folder / "notebooks"
     root.mkdir()
     command = [
         sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=localhost", f"--port={port}",
-        "--ServerApp.port_retries=0", f"--IdentityProvider.token={TOKEN}", "--LabApp.expose_app_in_browser=True", root,
+        "--ServerApp.port_retries=0", "--LabApp.expose_app_in_browser=True", root,
     ]  # fmt: skip
     log = folder / "server.log"
     with log.open("w") as out, subprocess.Popen(command, env=env, stdout=out, stderr=out) as server:
         try:
-            lab = Lab(f"http://localhost:{port}", folder)
+            lab = Lab(f"http://localhost:{port}", env["JUPYTER_TOKEN"], folder)
             lab.wait(server, log)
             yield lab
         finally:
             server.terminate()  # and the kernels with it
-            server.wait(30)
 
 
 class Lab:
     """A running server; `open` shows a notebook of its root folder in a page."""
 
-    def __init__(self, address: str, folder: Path):
-        self.address, self.root, self._settings = address, folder / "notebooks", folder / "settings"
+    def __init__(self, address: str, token: str, folder: Path):
+        self._address, self._token = address, token
+        self.root, self._settings = folder / "notebooks", folder / "settings"
 
     def wait(self, server: subprocess.Popen, log: Path) -> None:
         """Until the server answers."""
-        for _ in range(600):
+        for _ in range(PATIENCE // 100):
             with contextlib.suppress(OSError):
-                return urllib.request.urlopen(f"{self.address}/api?token={TOKEN}").close()
+                return urllib.request.urlopen(f"{self._address}/api?token={self._token}").close()
             if server.poll() is not None:
                 break
             time.sleep(0.1)
@@ -88,8 +91,8 @@ class Lab:
         still = "reduce"  # players wait for their button
         page = browser.new_page(viewport={"width": width, "height": height}, reduced_motion=still)
         opened = Opened(page)
-        page.goto(f"{self.address}/lab/tree/{name}?token={TOKEN}&reset", timeout=120_000)
-        page.wait_for_function(READY, timeout=120_000)
+        page.goto(f"{self._address}/lab/tree/{name}?token={self._token}&reset", timeout=PATIENCE)
+        page.wait_for_function(READY, timeout=PATIENCE)
         return opened
 
 
@@ -106,9 +109,14 @@ class Opened:
         then = "finally(() => { window.ended = true })"
         self.page.evaluate(f"() => {{ window.ended = false; jupyterapp.commands.execute('{command}').{then} }}")
 
-    def wait(self, seconds: float = 300) -> None:
+    def wait(self) -> None:
         """Until the command has ended: all cells are executed, or one has failed."""
-        self.page.wait_for_function("window.ended", timeout=1000 * seconds, polling=200)
+        self.page.wait_for_function("window.ended", timeout=2 * PATIENCE, polling=200)
+
+    def close(self) -> None:
+        """End the kernel and close the page."""
+        self.page.evaluate(f"() => {NOTEBOOK}.sessionContext.shutdown()")
+        self.page.close()
 
     def outputs(self) -> list[dict]:
         """All outputs, in nbformat."""

@@ -12,7 +12,7 @@ from pathlib import Path
 import papermill
 import pytest
 from executed import NOTEBOOKS, SMALL, small_sweep
-from lab import BEYOND, FLAGS, chromium, plain, serve
+from lab import BEYOND, FLAGS, PATIENCE, chromium, plain, serve
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright here: pip install -e '.[test]'")
 pytestmark = [
@@ -55,7 +55,7 @@ def opened(lab, browser):
 
     yield open_notebook
     for each in pages:
-        each.page.close()
+        each.close()
 
 
 def check(notebook):
@@ -92,7 +92,7 @@ def test_04_answers_to_every_control(lab, opened, record_property):
     for name, move in moves.items():
         before, start = page.evaluate(STATE), time.monotonic()
         move()
-        page.wait_for_function(CHANGED, arg=before, timeout=60_000)
+        page.wait_for_function(CHANGED, arg=before, timeout=PATIENCE)
         record_property(f"seconds after {name}", round(time.monotonic() - start, 3))
     assert "kick" in page.evaluate(STATE)
     check(notebook)
@@ -137,7 +137,7 @@ def parameters_of(name, there, theme):
 def test_every_notebook_runs_and_fits(name, theme, width, lab, opened):
     notebook = opened(name, theme, width, **parameters_of(name, lab[1], theme))
     notebook.start()
-    notebook.wait(600)
+    notebook.wait()
     beyond = []
     for number in notebook.walk():
         beyond += notebook.page.evaluate(BEYOND)
