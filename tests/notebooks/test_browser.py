@@ -19,8 +19,8 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(chromium() is None, reason="no chromium here: apt-get install chromium"),
 ]
+# What the widgets show; whether it has become something else than before.
 STATE = "() => [...document.querySelectorAll('.widget-image, .widget-html-content')].map(e => e.src || e.innerHTML) + 0"
-
 CHANGED = f"before => {{ const now = ({STATE})(); return now !== before && !now.includes('takes a while') }}"
 
 
@@ -124,6 +124,7 @@ def parameters_of(name, there, theme):
     folder = Path(there["outputs"]).parent / theme
     own = {"raw": str(folder / "clips"), "data": str(folder / "store"), "outputs": str(folder / "outputs")}
     return {
+        "01_prepare_data": there | {"raw": str(Path(there["data"]).with_name("raw"))},
         "02_train": there | SMALL | {"tag": theme},
         "06_sweep": {"sweep": str(small_sweep(there, folder)), "workers": 2, "cores": 1, "outputs": own["outputs"]},
         "07_compare": {"outputs": there["outputs"]},
