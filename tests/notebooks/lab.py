@@ -21,12 +21,11 @@ FLAGS = (
 PATIENCE = 300_000  # ms, for what takes seconds on a machine with nothing else to do
 NOTEBOOK = "jupyterapp.shell.currentWidget"
 READY = f"{NOTEBOOK}?.sessionContext?.session?.kernel?.status === 'idle' && {NOTEBOOK}.context.isReady"
-# What reaches beyond the right edge of the notebook, and can't be scrolled into sight.
+# Figures and controls that reach beyond the right edge of the notebook (tables and lines of text can be scrolled).
 BEYOND = """() => {
     const edge = document.querySelector('.jp-WindowedPanel-outer').getBoundingClientRect().right + 1
-    const scrolled = e => e.parentElement.closest('.jp-RenderedHTMLCommon, .jp-OutputArea-output pre') !== null
-    return [...document.querySelectorAll('.jp-OutputArea-output *')]
-        .filter(e => e.getBoundingClientRect().right > edge && !scrolled(e)).map(e => e.outerHTML.slice(0, 200))
+    return [...document.querySelectorAll('.jp-OutputArea-output :is(img, iframe, button, select, input)')]
+        .filter(e => e.getBoundingClientRect().right > edge).map(e => e.outerHTML.slice(0, 200))
 }"""
 
 
