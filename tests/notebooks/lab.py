@@ -110,7 +110,7 @@ class Opened:
 
     def wait(self) -> None:
         """Until the command has ended: all cells are executed, or one has failed."""
-        self.page.wait_for_function("window.ended", timeout=2 * PATIENCE, polling=200)
+        self.page.wait_for_function("window.ended", timeout=4 * PATIENCE, polling=200)
 
     def close(self) -> None:
         """End the kernel and close the page."""
