@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 from IPython.display import HTML, display
-from matplotlib.ticker import PercentFormatter
 
 from .files import write_atomically
 from .plots import RIGHT, WRONG
@@ -154,7 +153,7 @@ def seed_spread(runs, summary) -> Picture:
         ax.tick_params(axis="y", length=0)
         ax.tick_params(axis="x", labelbottom=True)
         ax.set_title(f"{dataset} {benchmark}", loc="left")
-        ax.xaxis.set_major_formatter(PercentFormatter(decimals=0))
+        ax.xaxis.set_major_formatter("{x:g}%")
         ax.grid(axis="x", color="#E3E6EA")
         ax.set_axisbelow(True)
     axes[-1].set_xlabel("top-1 on test: pale dots the seeds, dark their mean ± standard deviation; orange: ensembles")

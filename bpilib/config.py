@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pandas.io.formats.style import Styler
 
 from bpilib.files import PARAMS, in_project
 from bpilib.machine import pick_device
@@ -148,7 +149,7 @@ class Config:
 
     def _repr_html_(self) -> str:
         """Shown as a table where a notebook cell ends with the configuration."""
-        return self.table().map(str).style.format(escape="html").set_properties(**{"text-align": "left"}).to_html()
+        return f'<div style="max-height:30em;overflow:auto">{words(self.table().map(str)).to_html()}</div>'
 
     def table(self, *groups: str) -> pd.DataFrame:
         """Name, value, unit and meaning of every parameter, for the notebooks."""
@@ -159,6 +160,13 @@ class Config:
             if f.metadata["changes"] in groups
         ]
         return pd.DataFrame(rows, columns=["parameter", "value", "unit", "meaning"]).set_index("parameter")
+
+
+def words(table: pd.DataFrame) -> Styler:
+    """A table for a notebook that is read as text: all begins at the left; rows have a head if the index has a name."""
+    left = [{"selector": "th, td", "props": "text-align:left"}]
+    style = table.rename_axis(index=None, columns=table.index.name).style.format(escape="html").set_table_styles(left)
+    return style.hide(axis="index") if table.index.name is None else style
 
 
 _FIELDS = {f.name: f for f in dataclasses.fields(Config)}

@@ -111,7 +111,7 @@ def film_strip(clip, skeleton: Skeleton, frames: int = 8, title: str = "", azimu
     boxes = np.array(boxes) if np.isfinite(boxes).any() else np.array([[-0.5, 0.5, 0, 1]] * len(shown))
     half = max(0.2, np.nanmax(boxes[:, 1] - boxes[:, 0]) / 2 * 1.12)
     low, high = np.nanmin(boxes[:, 2]) - 0.06, np.nanmax(boxes[:, 3]) + 0.06
-    width = min(13.0, max(5.0, 1.2 * len(shown), 3.0 * len(shown) * 2 * half / (high - low)))  # 1.2: a frame's title
+    width = min(13.0, max(5.0, 1.25 * len(shown), 3.0 * len(shown) * 2 * half / (high - low)))  # 1.25: for its title
     figure = new_picture(width, 0.95 + min(3.2, width / len(shown) * (high - low) / (2 * half)))
     for ax, frame, box in zip(np.atleast_1d(figure.subplots(1, len(shown))), shown, boxes):
         draw_skeleton(ax, clip[frame], skeleton, azimuth, lw=3)

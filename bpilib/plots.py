@@ -237,7 +237,7 @@ def confused_pairs(matrix, classes: Sequence[str], top: int = 10) -> Picture:
     ax.bar_label(bars, [f"{matrix[a, b]:g} of {total[a]:g} clips" for a, b in pairs], padding=4, fontsize=10)
     _class_axis(ax, [f"{classes[a]} → {classes[b]}" for a, b in pairs])
     ax.set(xlabel="share of the true class taken for the other", title="Most confused: true class → predicted class")
-    ax.xaxis.set_major_formatter(_PERCENT)
+    ax.xaxis.set_major_formatter("{x:g}%")
     ax.margins(x=0.18)
     if not pairs:
         ax.axis("off")

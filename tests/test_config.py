@@ -8,10 +8,11 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
-from bpilib.config import BENCHMARKS, Config, from_notebook, parameter_table, resolve
+from bpilib.config import BENCHMARKS, Config, from_notebook, parameter_table, resolve, words
 from bpilib.data.store import Clip, StoreWriter
 from bpilib.files import PARAMS, PROJECT
 from bpilib.model import build_model
@@ -343,6 +344,15 @@ def test_a_notebook_shows_the_whole_table():
     for f in dataclasses.fields(Config):
         assert f">{f.name}</th>" in shown and f.metadata["meaning"] in shown
     assert ">shown</td>" in shown and "<td>...</td>" not in shown  # no row left out
+
+
+def test_a_table_of_words_begins_at_the_left_and_names_its_rows_if_they_have_names():
+    table = pd.DataFrame({"why": ["<br>", "late"]}, pd.Index(["one", "two"], name="run"))
+    shown = words(table).to_html()
+    assert "text-align: left" in shown and ">&lt;br&gt;</td>" in shown
+    assert shown.count("<tr>") == 3 and ">run</th>" in shown and ">two</th>" in shown
+    shown = words(table.reset_index(drop=True)).to_html()
+    assert shown.count("<tr>") == 3 and ">1</th>" not in shown
 
 
 # --- ensembles

@@ -338,6 +338,9 @@ def test_confused_pairs_name_true_then_predicted():
     assert [p.get_width() for p in ax.patches] == [75, 20]
     assert "3 of 4 clips" in texts(figure)
     assert "No clip" in plots.confused_pairs(np.eye(3), CLASSES).axes[0].get_title()
+    ax = plots.confused_pairs([[81, 19, 0], [6, 94, 0], [0, 0, 1]], CLASSES).axes[0]
+    ax.figure.png()
+    assert all(float(t.get_text().rstrip("%")) == at for t, at in zip(ax.get_xticklabels(), ax.get_xticks()))
 
 
 def test_similarity_marks_the_nearest_prompt():

@@ -14,31 +14,11 @@ import papermill
 import pytest
 import torch
 import yaml
+from executed import NOTEBOOKS, ROOT, SMALL, run, small_sweep
 
 from bpilib.model import build_model
 from bpilib.reference import reference_state_dict
 from bpilib.skeleton import UCLA
-
-ROOT = Path(__file__).resolve().parents[2]
-NOTEBOOKS = ROOT / "notebooks"
-SMALL = {"epochs": 2, "repeats": 1, "width": 8, "batch_size": 32, "select": "heldout"}
-
-
-@pytest.fixture(scope="module")
-def places(tmp_path_factory):
-    """Folders for data and outputs, and the parameters that lead there."""
-    folder = tmp_path_factory.mktemp("work")
-    return folder, {"data": str(folder / "store"), "outputs": str(folder / "outputs")}
-
-
-def run(name: str, folder: Path, **parameters) -> nbformat.NotebookNode:
-    out = folder / f"{name}_{len(list(folder.glob('*.ipynb')))}.ipynb"
-    papermill.execute_notebook(
-        NOTEBOOKS / f"{name}.ipynb", out, parameters=parameters, progress_bar=False, cwd=str(folder)
-    )
-    notebook = nbformat.read(out, 4)
-    assert all(o.output_type != "error" for cell in notebook.cells for o in cell.get("outputs", []))
-    return notebook
 
 
 def printed(notebook: nbformat.NotebookNode) -> str:
@@ -51,18 +31,6 @@ def pictures(notebook: nbformat.NotebookNode) -> int:
 
 def html(notebook: nbformat.NotebookNode) -> str:
     return "".join(o.get("data", {}).get("text/html", "") for c in notebook.cells for o in c.get("outputs", []))
-
-
-@pytest.fixture(scope="module")
-def prepared(places):
-    folder, there = places
-    return run("01_prepare_data", folder, dataset="synthetic", raw=str(folder / "raw"), **there)
-
-
-@pytest.fixture(scope="module")
-def trained(places, prepared):
-    folder, there = places
-    return [run("02_train", folder, modality=m, **there, **SMALL) for m in ("joint", "bone")]
 
 
 def test_01_shows_the_data_and_plays_without_a_kernel(places, prepared):
@@ -161,10 +129,7 @@ def test_05_adds_up_what_there_is(places, trained):
 
 def test_06_runs_a_table_and_sums_it_up(places, prepared):
     folder, there = places
-    common = {"dataset": "synthetic", "data": there["data"], "text": "minilm", "tag": "sweep", "device": "cpu"}
-    common |= {"epochs": 1, "repeats": 1, "width": 8}
-    (folder / "table.yaml").write_text(json.dumps({"defaults": common, "grid": {"modality": ["joint", "bone"]}}))
-    given = {"sweep": str(folder / "table.yaml"), "outputs": there["outputs"], "workers": 2, "cores": 1}
+    given = {"sweep": str(small_sweep(there, folder)), "outputs": there["outputs"], "workers": 2, "cores": 1}
     notebook = run("06_sweep", folder, **given)
     assert "2 of 2 runs finished, 0 failed" in printed(notebook)
     tables = [o for c in notebook.cells for o in c.get("outputs", []) if "<b>2 runs</b>" in str(o.get("data", ""))]
