@@ -201,9 +201,9 @@ def test_two_machines_are_one_run(place, whole, tmp_path):
         ({"devices": 2, "sync_batchnorm": True}, r"parameter sync_batchnorm: .* on GPUs alone"),
     ],
 )
-def test_what_this_machine_can_not_do_is_refused(tmp_path, changes, message):
+def test_what_this_machine_can_not_do_is_refused(place, tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
-        fit(resolve(dataset="synthetic", outputs=tmp_path, device="cpu", **changes))
+        fit(config_of(place, tmp_path, **changes))
 
 
 def test_outputs_that_machines_do_not_share_are_refused(tmp_path, monkeypatch):
