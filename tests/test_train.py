@@ -493,9 +493,9 @@ step, done = Trainer._step, [0]
 def starved(self, positions):
     done[0] += 1
     if done[0] == 8:
+        positions = positions.repeat(10**6)
         used = psutil.Process().memory_info().vms
         resource.setrlimit(resource.RLIMIT_AS, (used, used))
-        positions = positions.repeat(10**6)
     step(self, positions)
 
 Trainer._step = starved
