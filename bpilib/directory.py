@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from bpilib.config import Config, resolve
-from bpilib.files import MissingInputError, write_atomically
+from bpilib.files import MissingInputError, parse_yaml, write_atomically
 
 
 def selected_epoch(config: Config) -> int | None:
@@ -43,7 +43,7 @@ def saved_config(config: Config) -> Config:
 def _settings(path: Path) -> dict[str, Any]:
     """What a config.yaml holds."""
     try:
-        saved = yaml.safe_load(path.read_text())
+        saved = parse_yaml(path.read_bytes())
         if not {"dataset", "model", "seed"} <= saved.keys():
             raise ValueError("settings are missing")
     except (yaml.YAMLError, ValueError, AttributeError) as error:

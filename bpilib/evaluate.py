@@ -17,7 +17,7 @@ from bpilib.config import MODALITIES, Config
 from bpilib.directory import selected_epoch
 from bpilib.feeders import Feeder
 from bpilib.files import MissingInputError, read_npz, write_atomically
-from bpilib.machine import full_float32
+from bpilib.machine import full_float32, out_of_memory
 from bpilib.model import CTRGCNClassifier
 from bpilib.recipes import ensemble_weights
 from bpilib.runs import Run, open_run
@@ -132,11 +132,14 @@ def predict(model: CTRGCNClassifier, feeder: Feeder, batch_size: int) -> np.ndar
 
     Raises:
         ValueError: logits that are not finite.
+        MemoryError: out of memory; says how much was wanted and what to change.
     """
     fused = model.fuse()
     logits = torch.zeros(len(feeder), model.num_classes)
-    for part in torch.arange(len(feeder)).split(batch_size)[distributed.rank() :: distributed.size()]:
-        logits[part] = fused(feeder.batch(part)[0]).logits.float().cpu()
+    change = "lower test_batch_size, which changes no result, free memory, or set another device"
+    with out_of_memory(f"evaluation on {feeder.device} with test_batch_size={batch_size}", change):
+        for part in torch.arange(len(feeder)).split(batch_size)[distributed.rank() :: distributed.size()]:
+            logits[part] = fused(feeder.batch(part)[0]).logits.float().cpu()
     distributed.add_up(logits)
     if not torch.isfinite(logits).all():
         raise ValueError("the network's logits are not finite: training diverged; lower lr or use precision='fp32'")

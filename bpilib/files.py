@@ -4,12 +4,15 @@ import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import yaml
 
 PROJECT = Path(__file__).resolve().parents[1]
 PARAMS = PROJECT / "params"
 MOST = 1 << 30  # bytes of an .npz once unpacked; the largest of ours have 50 MB
+MOST_ENTRIES = 1_000_000  # of a YAML once its aliases are followed
 
 
 class MissingInputError(FileNotFoundError, ValueError):
@@ -55,6 +58,34 @@ def read_npz(path: str | Path) -> dict[str, np.ndarray]:
         raise ValueError(f"{size} bytes once unpacked, more than the {MOST} it may have")
     with np.load(path, allow_pickle=False) as archive:
         return dict(archive)
+
+
+def parse_yaml(text: str | bytes) -> Any:
+    """A YAML document as plain values; no tag makes an object, and no aliases make a bomb.
+
+    Raises:
+        yaml.YAMLError: it is no YAML, or too deep, or more than a million entries once its aliases are followed.
+    """
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        if node is not None and _entries(node, {}) >= MOST_ENTRIES:
+            raise yaml.YAMLError(f"more than {MOST_ENTRIES:,} entries once its aliases are followed")
+        return None if node is None else loader.construct_document(node)
+    except RecursionError:
+        raise yaml.YAMLError("nested too deeply") from None
+    finally:
+        loader.dispose()
+
+
+def _entries(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many there are in a node; counted once where it stands often. One that holds itself has too many."""
+    if id(node) not in known:
+        known[id(node)] = MOST_ENTRIES
+        below = node.value if isinstance(node, yaml.CollectionNode) else []
+        parts = (part for entry in below for part in (entry if isinstance(entry, tuple) else (entry,)))
+        known[id(node)] = 1 + sum(_entries(part, known) for part in parts)
+    return known[id(node)]
 
 
 def sync(path: Path) -> None:

@@ -21,8 +21,9 @@ import papermill
 import psutil
 from papermill.exceptions import PapermillExecutionError
 
-from bpilib.files import PROJECT, sync
+from bpilib.files import PROJECT, write_atomically
 from bpilib.lock import try_lock
+from bpilib.masking import masked_notebook
 
 LOG = "run.log"
 PAUSE = 0.5  # seconds between two looks at what may have changed
@@ -134,8 +135,8 @@ def _main(notebook: str, kept: str, parameters: str) -> None:
         sys.exit(str(error).rstrip())
     finally:
         if beside.exists():
-            sync(beside)
-            beside.replace(kept)
+            write_atomically(kept, json.dumps(masked_notebook(json.loads(beside.read_text())), indent=1) + "\n")
+            beside.unlink()
 
 
 if __name__ == "__main__":

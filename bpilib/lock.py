@@ -27,26 +27,29 @@ def try_lock(file: IO, kind: int) -> bool:
 
 
 @contextlib.contextmanager
-def hold(folder: str | Path, group: str = "") -> Iterator[None]:
+def hold(folder: str | Path, group: str = "", data: str = "") -> Iterator[None]:
     """Be the only one who works in a directory, or one of a group; its run.lock says who it is and goes at the end.
 
     Args:
         folder: made where missing.
         group: the same for the processes that work in it together; "" for one alone.
+        data: the parameter that names it, where it holds data and no run: the lock is then <folder>.lock beside it.
 
     Raises:
         ValueError: another one is at work; says which process, where and since when. Nothing was touched then.
         OSError: the folder can't be written.
     """
-    path = Path(folder) / LOCK
+    folder = Path(folder)
+    path = folder.with_name(f"{folder.name}.lock") if data else folder / LOCK
+    other = f"{data} to work in another place" if data else "tag to start another run beside it"
     end = time.monotonic() + PATIENCE
-    while (file := _take(path, group)) is None:
+    while (file := _take(path, group, data or "outputs")) is None:
         if time.monotonic() > end:
             with contextlib.suppress(FileNotFoundError):
                 who = path.read_text(errors="replace").partition("\n")[0]
                 raise ValueError(
                     f"{folder} is in use by {who or 'another process'}: wait for it, or end it there, or set the "
-                    "parameter tag to start another run beside it. Nothing was changed"
+                    f"parameter {other}. Nothing was changed"
                 )
         time.sleep(0.1)
     try:
@@ -55,11 +58,12 @@ def hold(folder: str | Path, group: str = "") -> Iterator[None]:
         with contextlib.suppress(OSError):
             if try_lock(file, fcntl.LOCK_EX):  # the last of its group
                 path.unlink()
-                path.parent.rmdir()  # if nothing came of it
+                if not data:
+                    folder.rmdir()  # if nothing came of it
         file.close()
 
 
-def _take(path: Path, group: str) -> IO | None:
+def _take(path: Path, group: str, parameter: str) -> IO | None:
     """The locked file, or None if another holds it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -67,7 +71,7 @@ def _take(path: Path, group: str) -> IO | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        how = "set the parameter outputs to a folder that can be written"
+        how = f"set the parameter {parameter} to a folder that can be written"
         raise OSError(error.errno, f"can't write in {path.parent} ({error.strerror}): {how}") from error
     try:
         if try_lock(file, fcntl.LOCK_EX):
@@ -88,7 +92,7 @@ def _take(path: Path, group: str) -> IO | None:
         if error.errno not in _NO_LOCKS:
             file.close()
             raise
-        warnings.warn(f"{path.parent} has no locks ({error.strerror}): see to it yourself that nothing else trains "
+        warnings.warn(f"{path.parent} has no locks ({error.strerror}): see to it yourself that nothing else works "
                       "in it at the same time", stacklevel=4)  # fmt: skip
         return file
     file.close()

@@ -3,6 +3,8 @@
 import contextlib
 import ctypes
 import random
+import re
+import traceback
 import warnings
 from collections.abc import Iterator
 
@@ -40,6 +42,29 @@ def keep_freed_memory() -> None:
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(mmap_threshold, 1 << 30)
         libc.mallopt(trim_threshold, (1 << 31) - 1)
+
+
+_NO_MEMORY = re.compile("can't allocate memory|out of memory|ALLOC_FAILED|bad_alloc")
+
+
+@contextlib.contextmanager
+def out_of_memory(what: str, change: str) -> Iterator[None]:
+    """Where memory runs out, on a GPU or not, raise a MemoryError that says how much was wanted and what to change.
+
+    Args:
+        what: was to be done, with the sizes that count.
+        change: what to do about it.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # what PyTorch raises on a CPU has no kind of its own
+        known = isinstance(error, MemoryError | torch.OutOfMemoryError) or _NO_MEMORY.search(str(error))
+        if not known or str(error).startswith("out of memory in "):  # said already, by what is within
+            raise
+        traceback.clear_frames(error.__traceback__)  # the tensors there would live as long as the error does
+        said = (str(error).strip().splitlines() or ["no memory"])[0].rpartition("DefaultCPUAllocator: ")[2][:300]
+        said = re.sub(r"\b(\d{6,}) bytes", lambda match: f"{int(match[1]) / 1e6:,.0f} MB", said)
+        raise MemoryError(f"out of memory in {what} ({said}): {change}") from error
 
 
 def autocast(precision: str, device: torch.device) -> tuple[contextlib.AbstractContextManager, str]:

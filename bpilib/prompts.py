@@ -11,6 +11,8 @@ from pathlib import Path
 
 import yaml
 
+from bpilib.files import parse_yaml
+
 PARTS = ("head", "hand", "arm", "hip", "leg", "foot")
 # the descriptions each prompt joins after the class name, in the published order
 PART_PROMPTS = {
@@ -110,7 +112,7 @@ def load_prompts(path: str | Path, classes: Iterable[str] | None = None) -> Prom
     """
     path = Path(path)
     try:
-        content = yaml.safe_load(_read(path))
+        content = parse_yaml(_read(path))
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: expected YAML, but it can't be read: {error}") from error
     _keys(content, ("dataset", "classes", "prompts"), str(path))

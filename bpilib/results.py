@@ -17,7 +17,7 @@ from scipy import stats
 
 from bpilib.config import Config
 from bpilib.evaluate import Scores
-from bpilib.files import PARAMS
+from bpilib.files import PARAMS, parse_yaml
 
 ENSEMBLE = re.compile(r"(?P<model>[a-z]+)_ensemble_seed(?P<seed>\d+)(?:_(?P<tag>.+))?")  # as 05 names its folders
 NAMING = ("dataset", "benchmark", "model", "modality", "seed", "tag")  # what a run directory is called by
@@ -79,7 +79,7 @@ def find_results(outputs: str | Path) -> tuple[list[Result], pd.DataFrame]:
 
 
 def _read_run(folder: Path, name: str, _: dict[str, Result]) -> Result:
-    saved = yaml.safe_load((folder / "config.yaml").read_text())
+    saved = parse_yaml((folder / "config.yaml").read_bytes())
     known = Config(**{key: saved[key] for key in Config.__dataclass_fields__ if key in saved})
     if not (folder / "summary.json").exists():
         rows = (folder / "metrics.csv").read_text().count("\n") - 1 if (folder / "metrics.csv").exists() else 0

@@ -20,12 +20,13 @@ from bpilib.clusters import SLURM_OPTIONS, work
 from bpilib.config import NOTEBOOK, Config, nearest, resolve
 from bpilib.data.store import SkeletonStore
 from bpilib.directory import claim
-from bpilib.files import PROJECT, MissingInputError, in_project, write_atomically
+from bpilib.files import PROJECT, MissingInputError, in_project, parse_yaml, write_atomically
 from bpilib.headless import held, starts
 from bpilib.train import history
 
 Watch = Callable[[pd.DataFrame], None]
 TRAIN = PROJECT / "notebooks" / "02_train.ipynb"
+MOST = 10_000  # runs of a grid
 NAMES = ("dataset", "benchmark", "model", "modality", "tag", "seed")
 _FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 
@@ -69,7 +70,7 @@ def load(path: str | Path, outputs: str | Path = "outputs", here: bool = True) -
     if not path.is_file():
         raise MissingInputError(f"no table of runs at {path}: set the parameter sweep, e.g. to params/sweep.yaml")
     try:
-        content = yaml.safe_load(path.read_text())
+        content = parse_yaml(path.read_bytes())
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not YAML: {error}") from error
     shapes = {"name": str, "defaults": dict, "grid": dict | list, "runs": list, "slurm": dict}
@@ -124,11 +125,16 @@ def _expanded(content: dict[str, Any], path: Path) -> list[dict[str, Any]]:
         for name, values in grid.items():
             if not isinstance(values, list) or not values:
                 raise ValueError(f"{path}: grid: expected a list of values for {name}, got {values!r}")
+        if (runs := math.prod(map(len, grid.values()))) > MOST:
+            raise ValueError(f"{path}: grid: {runs:,} runs, more than the {MOST:,} that one table may have")
         singles += [dict(zip(grid, values)) for values in itertools.product(*grid.values())]
     for run in content.get("runs") or []:
         if not isinstance(run, dict):
             raise ValueError(f"{path}: runs: expected a mapping of parameters, got {run!r}")
         singles.append(run)
+    for name in itertools.chain(content.get("defaults") or {}, *singles):
+        if not isinstance(name, str):
+            raise ValueError(f"{path}: expected names of parameters, got {name!r}")
     return [(content.get("defaults") or {}) | run for run in singles]
 
 

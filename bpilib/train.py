@@ -17,6 +17,7 @@ from bpilib.data.store import SkeletonStore
 from bpilib.directory import claim
 from bpilib.launch import launch
 from bpilib.lock import hold
+from bpilib.machine import out_of_memory, pick_device
 from bpilib.runs import same_clips
 from bpilib.trainer import DrawConfusion, Trainer, Watch
 
@@ -36,6 +37,7 @@ def fit(config: Config, watch: Watch | None = None, draw_confusion: DrawConfusio
     Raises:
         MissingInputError: no prepared data.
         ValueError: the directory holds a run with other settings, or is in use; damaged data or checkpoints; ...
+        MemoryError: out of memory; says how much was wanted and what to change.
         RuntimeError: with several devices, processes that die again and again, or do not meet.
         KeyboardInterrupt: after Ctrl-C, once everything is saved.
     """
@@ -77,15 +79,26 @@ def _train(config: Config, watch: Watch | None, draw_confusion: DrawConfusion | 
         with _interruptible() as stop:
             launch(train_share, config, draw_confusion, stop=stop, watch=watch)
         return
-    trainer = Trainer(config, draw_confusion)
-    with contextlib.closing(trainer), _interruptible() as stop:
-        trainer.run_epochs(stop, watch)
+    with _memory(config):
+        trainer = Trainer(config, draw_confusion)
+        with contextlib.closing(trainer), _interruptible() as stop:
+            trainer.run_epochs(stop, watch)
 
 
 def train_share(config: Config, stop: Callable[[], bool], draw_confusion: DrawConfusion | None = None) -> None:
     """What one of several processes does for a run; see `bpilib.launch.launch`."""
-    with contextlib.closing(Trainer(config, draw_confusion)) as trainer:
+    with _memory(config), contextlib.closing(Trainer(config, draw_confusion)) as trainer:
         trainer.run_epochs(stop, None)
+
+
+def _memory(config: Config) -> contextlib.AbstractContextManager:
+    """Where memory runs out in training, say what took it."""
+    names = ("batch_size", "width", "text", "precision", "devices")
+    return out_of_memory(
+        f"training on {pick_device(config.device)} with {', '.join(f'{n}={getattr(config, n)}' for n in names)}",
+        "no checkpoint is lost. The same run goes on with more free memory, precision='bf16' or another device; a "
+        "smaller batch_size or width makes another run (set the parameter tag)",
+    )
 
 
 def history(config: Config) -> pd.DataFrame:

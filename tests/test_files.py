@@ -1,12 +1,14 @@
 """Files are whole or not there; relative paths lie in the project."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from bpilib import files
-from bpilib.files import PROJECT, MissingInputError, in_project, write_atomically
+from bpilib.files import PROJECT, MissingInputError, in_project, parse_yaml, write_atomically
 
 
 def contents(folder):
@@ -93,3 +95,29 @@ def test_relative_paths_lie_in_the_project_from_any_working_directory(tmp_path, 
 def test_a_missing_input_can_be_caught_as_either_kind():
     assert issubclass(MissingInputError, FileNotFoundError) and issubclass(MissingInputError, ValueError)
     assert str(MissingInputError("run 01 first")) == "run 01 first"
+
+
+def test_yaml_is_plain_values():
+    text = "a: &shared {b: [1, 2.5, null, yes]}\nc: *shared\nd: {<<: *shared, e: ä}\n"
+    assert parse_yaml(text) == parse_yaml(text.encode()) == yaml.safe_load(text)
+    assert parse_yaml("") is None and parse_yaml("3") == 3
+
+
+LAUGHS = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 9))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (LAUGHS, "more than 1,000,000 entries once its aliases are followed"),
+        ("a: &a [*a]", "more than 1,000,000 entries"),
+        ("[" * 5000, "nested too deeply|while parsing"),
+        ("!!python/object/apply:os.system ['exit 1']", "could not determine a constructor"),
+        (b"\xff\x00", "unacceptable character"),
+        ("a: [", "while parsing"),
+    ],
+)
+def test_hostile_yaml_is_refused(text, message):
+    with pytest.raises(yaml.YAMLError) as error:
+        parse_yaml(text)
+    assert re.search(message, str(error.value))

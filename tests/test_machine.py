@@ -2,13 +2,22 @@
 
 import resource
 import sys
+import weakref
 
 import pytest
 import torch
 
 from bpilib.config import resolve
 from bpilib.gcn import Block
-from bpilib.machine import autocast, compiled, full_float32, keep_freed_memory, pick_device, seed_everything
+from bpilib.machine import (
+    autocast,
+    compiled,
+    full_float32,
+    keep_freed_memory,
+    out_of_memory,
+    pick_device,
+    seed_everything,
+)
 from bpilib.model import build_model
 from bpilib.skeleton import UCLA
 
@@ -107,3 +116,53 @@ def test_a_compiled_block_gives_the_same():
     x = torch.randn(4, 8, 20, 12)
     ours = block(x)
     assert torch.allclose(compiled(block)(x), ours, rtol=1e-4, atol=1e-5)
+
+
+GPU = (
+    "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.14 GiB of which 1.12 GiB is free."
+    "\nSee documentation"
+)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (torch.OutOfMemoryError(GPU), r"\(CUDA out of memory. Tried to allocate 2.00 GiB. .* 1.12 GiB is free.\)"),
+        (RuntimeError("CUDA error: out of memory"), r"\(CUDA error: out of memory\)"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when"), r"\(.* CUBLAS_STATUS_ALLOC_FAILED when\)"),
+        (MemoryError("std::bad_alloc"), r"\(std::bad_alloc\)"),
+        (MemoryError(), r"\(no memory\)"),
+    ],
+)
+def test_out_of_memory_says_how_much_and_what_to_change(error, said):
+    with pytest.raises(MemoryError, match=f"out of memory in a test {said}: use less") as found:  # noqa: SIM117
+        with out_of_memory("a test", "use less"):
+            raise error
+    assert found.value.__cause__ is error and "documentation" not in str(found.value)
+
+
+def test_what_the_cpu_could_not_give_is_said_in_megabytes():
+    with pytest.raises(MemoryError, match="allocate 4,000,000,000 MB"):  # noqa: SIM117
+        with out_of_memory("a test", "use less"):
+            torch.empty(10**15)
+
+
+def test_out_of_memory_is_said_once_and_other_errors_pass():
+    with pytest.raises(MemoryError, match=r"^out of memory in evaluation \(no memory\): lower it$"):  # noqa: SIM117
+        with out_of_memory("training", "change it"), out_of_memory("evaluation", "lower it"):
+            raise MemoryError
+    with pytest.raises(RuntimeError, match=r"^mat1 and mat2 differ$"), out_of_memory("training", "change it"):
+        raise RuntimeError("mat1 and mat2 differ")
+
+
+def test_the_tensors_of_a_failed_step_are_set_free():
+    kept = []
+
+    def step():
+        tensor = torch.ones(3)
+        kept.append(weakref.ref(tensor))
+        raise MemoryError
+
+    with pytest.raises(MemoryError) as error, out_of_memory("a test", "use less"):
+        step()
+    assert error.value.__cause__.__traceback__ and kept[0]() is None

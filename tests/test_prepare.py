@@ -1,7 +1,13 @@
 """prepare with clips that somebody has prepared: which layout it is, whose classes, what is opened again or refused."""
 
+import os
 import pickle
+import re
 import shutil
+import signal
+import subprocess
+import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -9,6 +15,7 @@ import numpy as np
 import pytest
 from making import synthetic_store, write_prompts
 
+from bpilib import lock
 from bpilib.config import resolve
 from bpilib.data import SkeletonStore, prepare, synthetic
 from bpilib.data.npz import export_npz
@@ -261,3 +268,105 @@ def test_changed_clips_and_another_tracker_are_noticed(tmp_path):
 def test_only_a_folder_has_another_tracker_s_joints(tmp_path):
     with pytest.raises(ValueError, match=r"only clips of a clips\.csv .*a\.pkl: set tracker to None"):
         prepare("mine", tmp_path / "a.pkl", tmp_path / "store", tracker="coco")
+
+
+# --- two preparations of one store at the same time
+
+PREPARE = """
+import sys
+from bpilib.data import prepare
+raw, out = sys.argv[1:]
+prepare("synthetic", raw=raw, out=out, progress=False, subjects=2, episodes=1, overwrite=True)
+"""
+
+
+@pytest.fixture
+def other(acted, tmp_path):
+    """other(raw): a process that prepares `acted` again in tmp_path/store."""
+    started = []
+
+    def start(raw=None):
+        command = [sys.executable, "-c", PREPARE, raw or acted.path.with_name("raw"), tmp_path / "store"]
+        started.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+
+
+def again(acted, tmp_path, **options):
+    return prepare("synthetic", raw=acted.path.with_name("raw"), out=tmp_path / "store", progress=False, subjects=2,
+                   episodes=1, **options)  # fmt: skip
+
+
+def stopped_in_the_middle(process, folder):
+    """Stop it once it has written some of the store, so that it stays where it is."""
+    while not (folder / "store.partial").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.001)
+    process.send_signal(signal.SIGSTOP)
+    assert (folder / "store.lock").exists() and not (folder / "store").exists()
+
+
+def test_who_comes_second_is_told_who_is_at_work_and_touches_nothing(acted, other, tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "PATIENCE", 0.2)
+    process = other()
+    stopped_in_the_middle(process, tmp_path)
+    said = rf"store is in use by process {process.pid} on {re.escape(os.uname().nodename)} since 20.*parameter data"
+    for overwrite in (False, True):
+        with pytest.raises(ValueError, match=said):
+            again(acted, tmp_path, overwrite=overwrite)
+    process.send_signal(signal.SIGCONT)
+    assert process.wait() == 0
+    same(again(acted, tmp_path), acted, "names")
+    assert os.listdir(tmp_path) == ["store"]
+
+
+def test_who_comes_second_a_moment_before_the_end_takes_the_store_of_the_first(acted, other, tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "PATIENCE", 60.0)
+    process = other()
+    stopped_in_the_middle(process, tmp_path)
+    real = time.sleep
+    monkeypatch.setattr(lock.time, "sleep", lambda s: (real(s), process.send_signal(signal.SIGCONT)))
+    store = again(acted, tmp_path)
+    made = store.path.stat().st_ino
+    assert process.wait() == 0 and (tmp_path / "store").stat().st_ino == made
+    same(store, acted, "names")
+
+
+def test_a_killed_preparation_does_not_keep_others_out(acted, other, tmp_path):
+    for _ in range(2):
+        process = other()
+        stopped_in_the_middle(process, tmp_path)
+        process.kill()
+        process.wait()
+    assert (tmp_path / "store.lock").exists()
+    same(again(acted, tmp_path), acted, "names")
+    assert os.listdir(tmp_path) == ["store"]
+
+
+def test_several_at_once_leave_one_whole_store(acted, other, tmp_path):
+    """All of them write the raw files, too; those that did not get the lock say so."""
+    for process in [other(tmp_path / "raw") for _ in range(3)]:
+        _, errors = process.communicate()
+        assert process.returncode == 0 or "is in use by process" in errors
+    same(SkeletonStore.open(tmp_path / "store"), acted, "names")
+    assert sorted(os.listdir(tmp_path)) == ["raw", "store"]
+
+
+def test_raw_files_that_another_process_is_writing(acted, tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "PATIENCE", 0.2)
+    said = r"raw is in use by .*parameter raw to"
+    with lock.hold(tmp_path / "raw", data="raw"), pytest.raises(ValueError, match=said):
+        prepare("synthetic", raw=tmp_path / "raw", out=tmp_path / "store", subjects=2, episodes=1)
+    with lock.hold(acted.path.with_name("raw"), data="raw"):  # complete, so that nothing is written
+        same(again(acted, tmp_path), acted)
+
+
+def test_an_open_store_needs_no_folder_that_can_be_written(acted, tmp_path, monkeypatch):
+    again(acted, tmp_path)
+    monkeypatch.setattr("bpilib.data.hold", None)
+    same(again(acted, tmp_path), acted)

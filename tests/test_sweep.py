@@ -22,7 +22,8 @@ SUBJECTS = 3  # of `place`
 
 def write(folder, content):
     path = folder / "table.yaml"
-    path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+    content = content if isinstance(content, str | bytes) else yaml.safe_dump(content)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return path
 
 
@@ -71,6 +72,10 @@ def test_a_table_is_every_combination_and_every_single_run_over_the_defaults(tmp
         ({"runs": [{"clips": 3}]}, "parameter clips is not one of training"),
         ({"runs": [{}], "name": "../up"}, "name: expected letters"),
         ({"runs": [{}], "slurm": {"que": "gpu"}}, "slurm: unknown key 'que', did you mean 'queue'"),
+        ({"runs": [{"seed": 1, 3: 4}]}, "expected names of parameters, got 3"),
+        ({"grid": {"seed": [0], 5: [1]}}, "expected names of parameters, got 5"),
+        ({"grid": {name: list(range(300)) for name in ("seed", "k", "epochs")}}, "27,000,000 runs, more than"),
+        (b"\xff\xfe\x00runs", "is not YAML"),
         ("- seed", "expected a mapping with name, defaults"),
         ("runs: [", "is not YAML"),
         ("runs: [!!python/object/apply:os.system ['exit 1']]", "is not YAML"),

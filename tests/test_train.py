@@ -471,6 +471,59 @@ def test_killed_in_the_middle_of_an_epoch_and_started_again(place, whole, tmp_pa
     assert resumed(config.run_directory) == 1
 
 
+STARVED = """
+import resource, sys
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+import psutil
+from making import tiny_config
+from bpilib.train import fit
+from bpilib.trainer import Trainer
+
+step, done = Trainer._step, [0]
+
+def starved(self, positions):
+    done[0] += 1
+    if done[0] == 8:
+        positions = positions.repeat(10**6)
+        used = psutil.Process().memory_info().vms
+        resource.setrlimit(resource.RLIMIT_AS, (used, used))
+    step(self, positions)
+
+Trainer._step = starved
+fit(tiny_config(Path({place!r}), Path({outputs!r}), batch_size=4, epochs=2, checkpoint_minutes=0.0))
+"""
+
+
+def test_out_of_memory_says_what_to_change_and_the_run_goes_on(place, whole, tmp_path):
+    """In a process that may take no more, by a batch that is too large for the feeder."""
+    code = STARVED.format(tests=str(Path(__file__).parent), place=str(place), outputs=str(tmp_path))
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=1500)
+    said = process.stderr.splitlines()[-1]
+    assert process.returncode == 1, process.stderr
+    assert said.startswith("MemoryError: out of memory in training on cpu with batch_size=4, width=8")
+    assert "no checkpoint is lost. The same run goes on with more free memory, precision='bf16'" in said
+    assert "/feeders.py" in process.stderr
+    config = config_of(place, tmp_path)
+    assert checkpoint.load(config.run_directory / "last.pt")["progress"]["batch"] == 2
+    assert not list(tmp_path.rglob("*.part")) and not (config.run_directory / "run.lock").exists()
+    assert_same_run(fit(config), whole("bpi"))
+
+
+def test_out_of_memory_in_evaluation_names_the_batch_of_evaluation(place, tmp_path, monkeypatch):
+    config = config_of(place, tmp_path, model="ctrgcn", epochs=1, test_batch_size=3)
+
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("bpilib.model.CTRGCNClassifier.fuse", lambda *_: full)
+        said = r"in evaluation on cpu with test_batch_size=3 \(CUDA .* allocate 2.00 GiB.\): lower test_batch_size"
+        with pytest.raises(MemoryError, match=said):
+            fit(config)
+    assert fit(config.changed(test_batch_size=1)) == config.run_directory
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_killed_at_any_time_again_and_again(place, whole, tmp_path, model):

@@ -1,5 +1,6 @@
 """Raw files, or clips that somebody has prepared already, to one store per data set."""
 
+import contextlib
 import re
 import warnings
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from bpilib.data.npz import import_npz
 from bpilib.data.pickles import import_pickle
 from bpilib.data.store import Problem, SkeletonStore, StoreWriter
 from bpilib.files import MissingInputError
+from bpilib.lock import hold
 from bpilib.recipes import BENCHMARKS
 from bpilib.skeleton import NTU, UCLA
 
@@ -62,7 +64,8 @@ def prepare(
 
     Raises:
         MissingInputError: no raw data.
-        ValueError: unknown data set; raw that is something else; a store at `out` that was made of other files.
+        ValueError: unknown data set; raw that is something else; a store at `out` that was made of other files, or that
+            another process is making (says which, where and since when).
     """
     places, layout = _places(raw), _layout(raw)
     if dataset not in BENCHMARKS and not layout and all(place.exists() for place in places):  # gone ones may be known
@@ -79,34 +82,45 @@ def prepare(
     if out is None:
         raise ValueError("out: name the folder of the store, e.g. data/prepared/" + dataset)
     out = Path(out)
-    if dataset == "synthetic" and not layout:
-        raw = synthetic.write_raw(places[0] if places else out.with_name(out.name + "_raw"), **options)
+    acted = dataset == "synthetic" and not layout
+    if acted:
+        raw = places[0] if places else out.with_name(out.name + "_raw")
     if raw is None:
         how = ntu_files.HOW if dataset in ntu.LIMITS else ucla.HOW
         raise ValueError(f"raw: name the folder or zip of the raw files; {how}")
-    if (out / "manifest.json").is_file() and not overwrite:
-        return _reopen(out, dataset, raw, tracker)
     settings = {"overwrite": overwrite, "on_error": on_error, "progress": progress}
-    if tracker and layout not in ("folder", None):
-        raise ValueError(f"tracker: only clips of a {custom.LIST} are made NTU's, got {raw}: set tracker to None")
-    if layout:
-        store = _import(layout, dataset, raw, out, benchmark, tracker, settings)
-        differs = ntu.differences(store) if dataset in ntu.LIMITS else ""
-    elif dataset in ntu.LIMITS:
-        from bpilib.data import ntu_build  # brings the compiler along, which nobody else needs
+    with contextlib.ExitStack() as stack:
+        if overwrite or not _there(out):
+            stack.enter_context(hold(out, data="data"))
+        if acted:
+            synthetic.write_raw(raw, **options)
+        if not overwrite and _there(out):  # from before, or made by another process while this one waited
+            return _reopen(out, dataset, raw, tracker)
+        if tracker and layout not in ("folder", None):
+            raise ValueError(f"tracker: only clips of a {custom.LIST} are made NTU's, got {raw}: set tracker to None")
+        if layout:
+            store = _import(layout, dataset, raw, out, benchmark, tracker, settings)
+            differs = ntu.differences(store) if dataset in ntu.LIMITS else ""
+        elif dataset in ntu.LIMITS:
+            from bpilib.data import ntu_build  # brings the compiler along, which nobody else needs
 
-        store, differs = ntu_build.build(dataset, raw, out, n_jobs=n_jobs, **settings)
-        warn_of_problems(store)
-    elif dataset in BENCHMARKS:
-        store, differs = _build_ucla(dataset, _places(raw)[0], out, **settings), ""
-        warn_of_problems(store)
-    else:
-        raise MissingInputError(f"no raw data at {raw}: expected {LAYOUTS}")
+            store, differs = ntu_build.build(dataset, raw, out, n_jobs=n_jobs, **settings)
+            warn_of_problems(store)
+        elif dataset in BENCHMARKS:
+            store, differs = _build_ucla(dataset, _places(raw)[0], out, **settings), ""
+            warn_of_problems(store)
+        else:
+            raise MissingInputError(f"no raw data at {raw}: expected {LAYOUTS}")
     if dataset == "ucla" and len(store) != ucla.CLIPS:
         differs = f"{len(store)} clips, but ucla has {ucla.CLIPS}: accuracies will not compare with published ones"
     if differs:
         warnings.warn(differs, stacklevel=2)
     return store
+
+
+def _there(out: Path) -> bool:
+    """Whether there is a store."""
+    return (out / "manifest.json").is_file()
 
 
 def _build_ucla(dataset: str, raw: Path, out: Path, overwrite: bool, on_error: str, progress: bool) -> SkeletonStore:

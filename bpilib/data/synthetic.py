@@ -3,6 +3,7 @@
 The people and their performances are made in `acting`; here are the cameras, their faults, and the files.
 """
 
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from numpy.random import Generator
 
 from bpilib.data.acting import CLASSES, MIRROR, NECK, Person, Pose, act, bump, check, idle, person, solve, turn
 from bpilib.files import write_atomically
+from bpilib.lock import hold
 
 FPS = 15
 CYCLES = (0.6, 0.6, 2.2, 2.2, 1.5, 1.6, 2.0, 2.0, 1.1, 1.1)  # seconds, one repetition of each class at tempo 1
@@ -147,7 +149,8 @@ def write_raw(
         The folder.
 
     Raises:
-        ValueError: an argument out of range; a folder made with other arguments or holding other files.
+        ValueError: an argument out of range; a folder made with other arguments or holding other files, or that another
+            process is writing.
     """
     check("seed", seed, 0), check("subjects", subjects, 1, 99), check("episodes", episodes, 1, 100)
     folder = Path(folder)
@@ -158,20 +161,22 @@ def write_raw(
               "episodes": episodes, "classes": list(CLASSES)}  # fmt: skip
     note = folder / "synthetic.json"
     _check_folder(folder, note, wanted, {f"{name}.json" for name in names.values()})
-    for left in folder.glob(".*.part"):  # by a kill in the middle of a write
-        left.unlink()
-    if not note.exists():
-        write_atomically(note, json.dumps(wanted, indent=1))
-    for done, (label, subject, episode) in enumerate(clips):
-        missing = [v for v in VIEWS if not (folder / f"{names[label, subject, episode, v]}.json").exists()]
-        clip = perform(label, subject, episode, seed) if missing else None
-        for v in missing:
-            name = names[label, subject, episode, v]
-            seen = observe(clip, v, np.random.default_rng((3, seed, label, subject, episode, v)))
-            record = {"file_name": name, "skeletons": np.round(seen, 5).tolist(), "label": label}
-            write_atomically(folder / f"{name}.json", json.dumps(record))
-        if progress:
-            progress(len(VIEWS) * (done + 1), len(names))
+    complete = note.exists() and all((folder / f"{name}.json").exists() for name in names.values())
+    with contextlib.nullcontext() if complete else hold(folder, data="raw"):
+        for left in folder.glob(".*.part"):  # by a kill in the middle of a write
+            left.unlink()
+        if not note.exists():
+            write_atomically(note, json.dumps(wanted, indent=1))
+        for done, (label, subject, episode) in enumerate(clips):
+            missing = [v for v in VIEWS if not (folder / f"{names[label, subject, episode, v]}.json").exists()]
+            clip = perform(label, subject, episode, seed) if missing else None
+            for v in missing:
+                name = names[label, subject, episode, v]
+                seen = observe(clip, v, np.random.default_rng((3, seed, label, subject, episode, v)))
+                record = {"file_name": name, "skeletons": np.round(seen, 5).tolist(), "label": label}
+                write_atomically(folder / f"{name}.json", json.dumps(record))
+            if progress:
+                progress(len(VIEWS) * (done + 1), len(names))
     return folder
 
 
