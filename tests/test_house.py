@@ -21,7 +21,7 @@ files lock machine skeleton draws prompts recipes masking config
 data.store data.ntu_files data.ntu_text data.ntu_bodies data.ntu data.ntu_build data.ucla data.acting data.synthetic
 data.intake data.npz data.unpickle data.pickles data.custom data data.mapping data.example
 gcn interaction model losses packing torchscript text feeders checkpoint directory runs distributed evaluate
-reference classify export activation attention schedule trainer launch train own language results compare report
+reference classify export activation attention schedule journal trainer launch train own language results compare report
 headless clusters sweep seeds
 """.split()
 # Arrays in, figures out: only notebooks import them.
