@@ -18,6 +18,12 @@ from bpilib.evaluate import Scores
 from bpilib.runs import Run
 
 DrawConfusion = Callable[[np.ndarray, list[str]], np.ndarray]
+# Section of TensorBoard → columns of metrics.csv in it; others have one of their own, or the one they name.
+SECTIONS = {
+    "accuracy": ("train_top1", "heldout_top1", "heldout_top5", "test_top1", "test_top5"),
+    "loss": ("train_loss", "cross_entropy", "contrastive"),
+    "machine": ("clips_per_second",),
+}
 EMBEDDED = 500  # clips in the projector, at most
 COLUMNS = ("label", "class", "kind", "predicted", "clip")  # what the projector says of each point
 
@@ -42,12 +48,13 @@ class Journal:
 
         Args:
             epoch: from 1.
-            values: name → number; NaN is left out. Names with a common "part/" share a section.
+            values: name → number; NaN is left out.
             scores: of the test clips.
         """
+        section = {name: f"{section}/{name}" for section, names in SECTIONS.items() for name in names}
         for name, value in values.items():
             if not math.isnan(value):
-                self._writer.add_scalar(name, value, epoch)
+                self._writer.add_scalar(section.get(name, name), value, epoch)
         if scores is not None:
             matrix = scores.confusion()
             if self.draw_confusion:

@@ -54,11 +54,12 @@ def test_curves_have_a_point_an_epoch_and_nan_has_none(tmp_path):
     book = Journal(tmp_path, 0)
     scores = scores_of([0, 0, 1], np.eye(3)[[0, 1, 1]])
     for epoch in (1, 2):
-        book.epoch(epoch, {"loss": 1 / epoch, "machine/memory_gb": 2.0, "contrastive": math.nan}, scores)
+        values = {"train_loss": 1 / epoch, "lr": 0.1, "machine/memory_gb": 2.0, "contrastive": math.nan}
+        book.epoch(epoch, values, scores)
     book.close()
     found = events(tmp_path)
-    assert set(found.Tags()["scalars"]) == {"loss", "machine/memory_gb"}
-    assert [(point.step, point.value) for point in found.Scalars("loss")] == [(1, 1.0), (2, 0.5)]
+    assert set(found.Tags()["scalars"]) == {"loss/train_loss", "lr", "machine/memory_gb"}
+    assert [(point.step, point.value) for point in found.Scalars("loss/train_loss")] == [(1, 1.0), (2, 0.5)]
     (first, _) = found.Images("confusion")
     assert (first.step, first.width, first.height) == (1, 48, 48)
 
@@ -76,9 +77,9 @@ def test_events_after_the_last_checkpoint_are_dropped(tmp_path):
     for last, value in ((0, 1.0), (1, 2.0)):
         book = Journal(tmp_path, last)
         for epoch in range(last + 1, 4):
-            book.epoch(epoch, {"loss": value}, None)
+            book.epoch(epoch, {"lr": value}, None)
         book.close()
-    assert [(point.step, point.value) for point in events(tmp_path).Scalars("loss")] == [(1, 1.0), (2, 2.0), (3, 2.0)]
+    assert [(point.step, point.value) for point in events(tmp_path).Scalars("lr")] == [(1, 1.0), (2, 2.0), (3, 2.0)]
 
 
 def test_precision_and_recall_are_those_of_scikit_learn(tmp_path, run_of):

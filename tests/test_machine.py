@@ -67,7 +67,7 @@ def test_what_is_used_is_measured():
     before = usage(torch.device("cpu"))
     assert list(before) == ["memory_gb"]
     held = np.ones(300_000_000, np.uint8)
-    assert usage(torch.device("cpu"))["memory_gb"] - before["memory_gb"] == pytest.approx(0.3, abs=0.02)
+    assert usage(torch.device("cpu"))["memory_gb"] - before["memory_gb"] == pytest.approx(0.3, abs=0.1)
     assert in_words({"memory_gb": 1.24}) == "memory 1.2 GB" and held.all()
 
 

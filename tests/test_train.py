@@ -769,11 +769,12 @@ def test_held_out_subjects_select_for_real(two, tmp_path):
 def test_tensorboard_has_curves_rate_and_confusion(whole, model):
     found, rows = events(whole(model)), pd.read_csv(whole(model) / "metrics.csv")
     tags = found.Tags()
-    for tag in ("train_loss", "lr", "train_top1", "test_top1", "test_top5"):
-        points = found.Scalars(tag)
+    sections = {"train_loss": "loss/", "lr": "", "train_top1": "accuracy/", "test_top1": "accuracy/"}
+    for tag, section in (sections | {"test_top5": "accuracy/", "clips_per_second": "machine/"}).items():
+        points = found.Scalars(section + tag)
         assert [point.step for point in points] == [1, 2]
         np.testing.assert_allclose([point.value for point in points], rows[tag], rtol=1e-6)
-    assert ("contrastive" in tags["scalars"]) == (model == "bpi")
+    assert ("loss/contrastive" in tags["scalars"]) == (model == "bpi")
     scales = {tag for tag in tags["scalars"] if tag.startswith("logit_scale/")}
     assert scales == (
         {f"logit_scale/{name}" for name in ("global", "torso", "arm", "leg")} if model == "bpi" else set()
@@ -803,7 +804,7 @@ def test_tensorboard_keeps_every_epoch_when_a_run_goes_on(place, tmp_path, scrip
     with pytest.raises(RuntimeError):
         fit(config, watch=lambda rows: crash())
     fit(config)
-    assert [point.step for point in events(config.run_directory).Scalars("test_top1")] == [1, 2, 3]
+    assert [point.step for point in events(config.run_directory).Scalars("accuracy/test_top1")] == [1, 2, 3]
 
 
 # --- learning
