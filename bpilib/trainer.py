@@ -93,7 +93,7 @@ class Trainer:
             if now - looked > LOOK:
                 self.usage, looked = usage(self.run.device), now
             clips, loss, _, _, right = progress.sums
-            sofar = f"loss {loss / clips:.3f}, top-1 {100 * right / clips:.1f} %, {in_words(self.usage)}"
+            sofar = f"loss {loss / clips:.3f}, accuracy {100 * right / clips:.1f} %, {in_words(self.usage)}"
             bar.set_postfix_str(f"epoch {progress.epoch + 1} of {config.epochs}: {sofar}", refresh=False)
             bar.update(size)
             due = now - saved > 60 * config.checkpoint_minutes

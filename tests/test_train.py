@@ -256,7 +256,7 @@ def test_the_bar_says_epoch_loss_accuracy_and_memory_and_starts_where_the_run_is
     assert len(bar.said) == EPOCHS * STEPS - done
     for n, said in enumerate(bar.said, done):
         epoch = n // STEPS + 1
-        assert re.fullmatch(rf"epoch {epoch} of 2: loss \d\.\d{{3}}, top-1 \d+\.\d %, memory \d\.\d GB", said)
+        assert re.fullmatch(rf"epoch {epoch} of 2: loss \d\.\d{{3}}, accuracy \d+\.\d %, memory \d\.\d GB", said)
 
 
 def test_the_same_seed_gives_the_same_run_and_another_seed_another(place, whole, tmp_path):
