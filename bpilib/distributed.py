@@ -23,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from bpilib.files import write_atomically
 from bpilib.model import Output
 
-_BAR = "{l_bar}{bar}| {n_fmt} of {total_fmt} clips, {elapsed} gone, {remaining} left, {rate_fmt}{postfix}"
+_BAR = "{l_bar}{bar}| {n_fmt} of {total_fmt} clips, {elapsed} gone, {remaining} left, {rate_noinv_fmt}{postfix}"
 FOLDER = "BPI_LAUNCH_FOLDER"  # environment variable of a worker: where it and its launching process leave word
 
 
