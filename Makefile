@@ -34,7 +34,7 @@ demo: $(READY)
 	$(RUN) notebooks/04_attention.ipynb $(DEMO)/04_attention.ipynb -f params/demo.yaml
 	$(RUN) notebooks/05_ensemble.ipynb $(DEMO)/05_ensemble.ipynb -f params/demo.yaml
 	$(RUN) notebooks/06_sweep.ipynb $(DEMO)/06_sweep.ipynb -p sweep params/sweep_demo.yaml -p workers 2 -p cores 1
-	$(RUN) notebooks/07_compare.ipynb $(DEMO)/07_compare.ipynb -f params/demo.yaml
+	$(RUN) notebooks/07_compare.ipynb $(DEMO)/07_compare.ipynb -p dataset synthetic
 	$(RUN) notebooks/08_your_data.ipynb $(DEMO)/08_your_data.ipynb -p tag demo -p text minilm
 	$(RUN) notebooks/09_text.ipynb $(DEMO)/09_text.ipynb -f params/demo.yaml
 	$(BIN)/python -m bpilib.report outputs
