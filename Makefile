@@ -10,6 +10,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO := outputs/demo
+SHORT := -p epochs 6 -p text minilm
 RUN := $(BIN)/papermill --no-progress-bar
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
@@ -27,16 +28,18 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	mkdir -p $(DEMO)
 	$(RUN) notebooks/01_prepare_data.ipynb $(DEMO)/01_prepare_data.ipynb -p dataset synthetic
-	$(RUN) notebooks/02_train.ipynb $(DEMO)/02_train_joint.ipynb -f params/demo.yaml
-	$(RUN) notebooks/02_train.ipynb $(DEMO)/02_train_bone.ipynb -f params/demo.yaml -p modality bone
+	$(RUN) notebooks/02_train.ipynb $(DEMO)/02_train_joint.ipynb -f params/demo.yaml $(SHORT)
+	$(RUN) notebooks/02_train.ipynb $(DEMO)/02_train_bone.ipynb -f params/demo.yaml $(SHORT) -p modality bone
 	$(RUN) notebooks/03_evaluate.ipynb $(DEMO)/03_evaluate.ipynb -f params/demo.yaml
 	$(RUN) notebooks/04_attention.ipynb $(DEMO)/04_attention.ipynb -f params/demo.yaml
 	$(RUN) notebooks/05_ensemble.ipynb $(DEMO)/05_ensemble.ipynb -f params/demo.yaml
-	$(RUN) notebooks/07_compare.ipynb $(DEMO)/07_compare.ipynb -f params/demo.yaml
+	$(RUN) notebooks/06_sweep.ipynb $(DEMO)/06_sweep.ipynb -p sweep params/sweep_demo.yaml -p workers 2 -p cores 1
+	$(RUN) notebooks/07_compare.ipynb $(DEMO)/07_compare.ipynb -p dataset synthetic
+	$(RUN) notebooks/08_your_data.ipynb $(DEMO)/08_your_data.ipynb -p tag demo -p text minilm
 	$(RUN) notebooks/09_text.ipynb $(DEMO)/09_text.ipynb -f params/demo.yaml
 	$(BIN)/python -m bpilib.report outputs
 	@echo
-	@echo "executed notebooks: $(DEMO)/   to read: outputs/report/index.html   results and figures: outputs/synthetic_xview/   next: make lab"
+	@echo "to read: outputs/report/index.html   notebooks: $(DEMO)/   runs and figures: outputs/*/   next: make lab"
 
 test: $(READY) lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"

@@ -101,6 +101,7 @@ class Config:
     max_restarts: int = _param(3, "times that a dead process starts all anew from the last checkpoint (02)", MACHINE)
     checkpoint_minutes: float = _param(10.0, "save within an epoch this often", MACHINE, "minutes")
 
+    tensorboard: bool = _param(False, "show TensorBoard in the notebook (02)", NOTEBOOK)
     weights_file: str | None = _param(None, "published weight file to evaluate instead of a trained run (03)", NOTEBOOK)
     clip_file: str | None = _param(None, "raw clip to classify; None: the first test clip (03, 08)", NOTEBOOK)
     export: str | None = _param(

@@ -23,6 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from bpilib.files import write_atomically
 from bpilib.model import Output
 
+_BAR = "{l_bar}{bar}| {n_fmt} of {total_fmt} clips, {elapsed} gone, {remaining} left, {rate_noinv_fmt}{postfix}"
 FOLDER = "BPI_LAUNCH_FOLDER"  # environment variable of a worker: where it and its launching process leave word
 
 
@@ -194,6 +195,7 @@ class _Relay(tqdm.tqdm):
 def progress_bar(total: int, desc: str, initial: int = 0) -> tqdm.tqdm:
     """A bar of clips; in a worker, one that its launching process shows."""
     options = {"total": total, "desc": desc, "initial": initial, "unit": " clips", "smoothing": 0.05}
+    options["bar_format"] = _BAR
     if size() == 1:
         return tqdm.auto.tqdm(**options)
     return _Relay(**options, mininterval=1, disable=os.environ["LOCAL_RANK"] != "0")

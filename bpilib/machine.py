@@ -1,4 +1,4 @@
-"""What depends on the machine: device, memory, precision, seeds."""
+"""What depends on the machine: device, memory and what is used of it, precision, seeds."""
 
 import contextlib
 import ctypes
@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 
 import numpy as np
+import psutil
 import torch
 
 
@@ -65,6 +66,31 @@ def out_of_memory(what: str, change: str) -> Iterator[None]:
         said = (str(error).strip().splitlines() or ["no memory"])[0].rpartition("DefaultCPUAllocator: ")[2][:300]
         said = re.sub(r"\b(\d{6,}) bytes", lambda match: f"{int(match[1]) / 1e6:,.0f} MB", said)
         raise MemoryError(f"out of memory in {what} ({said}): {change}") from error
+
+
+def usage(device: torch.device) -> dict[str, float]:
+    """What this process and its GPU use now.
+
+    Returns:
+        memory_gb of the process; on a GPU also gpu_memory_gb, of all its processes, gpu_memory_whole_gb, and
+        gpu_busy_percent where PyTorch can tell (it asks the package nvidia-ml-py).
+    """
+    found = {"memory_gb": psutil.Process().memory_info().rss / 1e9}
+    if device.type == "cuda":
+        free, whole = torch.cuda.mem_get_info(device)
+        found |= {"gpu_memory_gb": (whole - free) / 1e9, "gpu_memory_whole_gb": whole / 1e9}
+        with contextlib.suppress(Exception):  # no package, no driver, a GPU that does not say: each has its own
+            found["gpu_busy_percent"] = float(torch.cuda.utilization(device))
+    return found
+
+
+def in_words(used: dict[str, float]) -> str:
+    """`usage` in a line, such as "memory 1.2 GB, GPU 87 %, 6.1 of 24.0 GB"."""
+    said = f"memory {used['memory_gb']:.1f} GB"
+    if "gpu_memory_gb" in used:
+        busy = f" {used['gpu_busy_percent']:.0f} %," if "gpu_busy_percent" in used else ""
+        said += f", GPU{busy} {used['gpu_memory_gb']:.1f} of {used['gpu_memory_whole_gb']:.1f} GB"
+    return said
 
 
 def autocast(precision: str, device: torch.device) -> tuple[contextlib.AbstractContextManager, str]:

@@ -127,7 +127,7 @@ def training_curves(history: Mapping[str, Sequence], figure: Picture | None = No
     shares = (("train_top1", "training", INK, "-"), ("heldout_top1", "held out", "#882255", "--"))
     shares += (("test_top1", "test", RIGHT, "-"),)
     panels = (("Training loss", "loss", losses), ("Accuracy", "top-1", shares))
-    panels += (("Learning rate", "learning rate", (("lr", "", INK, "-"),)),)
+    panels += (("Learning rate", "learning rate", (("lr", "last", INK, "-"),)),)
     panels = [(t, y, [c for c in curves if c[0] in history]) for t, y, curves in panels]
     panels = [p for p in panels if p[2]]
     figure = figure or new_picture(13, 4.4)
@@ -141,7 +141,7 @@ def training_curves(history: Mapping[str, Sequence], figure: Picture | None = No
             last = f"{values[there][-1]:.1f}%" if ylabel == "top-1" else f"{values[there][-1]:.3g}"
             mark = "o" if there.sum() < 25 else ""
             ax.plot(
-                epoch[there], values[there], dash, color=color, lw=2, marker=mark, ms=4, label=f"{name} {last}".strip()
+                epoch[there], values[there], dash, color=color, lw=2, marker=mark, ms=4, label=f"{name} {last}"
             )
         ax.set(title=title, xlabel="epoch", ylabel=ylabel, xlim=(0, max(2, epoch.max(initial=1)) * 1.04))
         ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))

@@ -15,11 +15,12 @@ import pandas as pd
 from bpilib.config import Config
 from bpilib.data.store import SkeletonStore
 from bpilib.directory import claim
+from bpilib.journal import DrawConfusion
 from bpilib.launch import launch
 from bpilib.lock import hold
 from bpilib.machine import out_of_memory, pick_device
 from bpilib.runs import same_clips
-from bpilib.trainer import DrawConfusion, Trainer, Watch
+from bpilib.trainer import Trainer, Watch
 
 
 def fit(config: Config, watch: Watch | None = None, draw_confusion: DrawConfusion | None = None) -> Path:

@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from bpilib import checkpoint, distributed, draws
@@ -19,21 +18,21 @@ from bpilib.config import Config
 from bpilib.distributed import first_alone
 from bpilib.evaluate import Scores, score
 from bpilib.files import write_atomically
+from bpilib.journal import DrawConfusion, Journal
 from bpilib.losses import Loss, skeleton_text_loss
-from bpilib.machine import autocast, compiled, seed_everything
+from bpilib.machine import autocast, compiled, in_words, seed_everything, usage
 from bpilib.runs import Run, build, same_clips, start_from
 from bpilib.schedule import Progress, learning_rate
 
 Watch = Callable[[pd.DataFrame], None]
-DrawConfusion = Callable[[np.ndarray, list[str]], np.ndarray]
+LOOK = 2  # seconds between two looks at memory and GPU
 
 
 class Trainer:
     """The state of one training; `fit` drives it. Each process of a run has one, and the first one writes the files."""
 
     def __init__(self, config: Config, draw_confusion: DrawConfusion | None = None):
-        self.config, self.draw_confusion = config, draw_confusion
-        self.folder = config.run_directory
+        self.config, self.folder = config, config.run_directory
         seed_everything(config.seed)
         self.run: Run = build(config)
         self.feeder = self.run.feeder("train", train=True)
@@ -46,7 +45,7 @@ class Trainer:
         )  # fmt: skip
         self.autocast, self.precision = autocast(config.precision, self.run.device)
         self.scaler = torch.amp.GradScaler(self.run.device.type, enabled=self.precision == "fp16")
-        self.progress = Progress()
+        self.progress, self.usage = Progress(), usage(self.run.device)
         self.batches = max(1, len(self.feeder) // config.batch_size)  # as published, an incomplete last one is dropped
         if checkpoint.exists(self.folder / "last.pt"):
             self._resume()
@@ -57,18 +56,18 @@ class Trainer:
         towers = distributed.Towers(compiled(self.run.model, config.compile), self.run.text)
         self.towers = distributed.distribute(towers, config.sync_batchnorm)
         if distributed.rank() == 0:
-            self.board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.progress.epoch + 1)
+            self.journal = Journal(self.folder, self.progress.epoch, draw_confusion)
 
     @first_alone
     def close(self) -> None:
-        """Flush TensorBoard."""
-        self.board.close()
+        """Close what is written for TensorBoard."""
+        self.journal.close()
 
     def run_epochs(self, stop: Callable[[], bool], watch: Watch | None) -> None:
         """Train to the last epoch; save after each, now and then within, and on interrupt."""
-        clips = self.batches * self.config.batch_size
-        with distributed.progress_bar(self.config.epochs * clips, self.folder.name) as bar:
-            bar.update((self.progress.epoch * self.batches + self.progress.batch) * self.config.batch_size)
+        size = self.config.batch_size
+        done = (self.progress.epoch * self.batches + self.progress.batch) * size
+        with distributed.progress_bar(self.config.epochs * self.batches * size, self.folder.name, done) as bar:
             while self.progress.epoch < self.config.epochs:
                 self._train_epoch(bar, stop)
                 self._finish_epoch()
@@ -82,19 +81,22 @@ class Trainer:
         order = np.random.default_rng((config.seed, progress.epoch)).permutation(len(self.feeder))
         self.run.model.train()
         saved = started = time.monotonic()
-        before = progress.seconds
+        before, looked = progress.seconds, -math.inf
         while progress.batch < self.batches:
             size = config.batch_size
             if len(coming := order[(progress.batch + 1) * size : self.batches * size][:size]):
                 self.feeder.expect(distributed.share(coming))
             self._step(order[progress.batch * size : (progress.batch + 1) * size])
             progress.batch += 1
-            progress.seconds = before + time.monotonic() - started
+            now = time.monotonic()
+            progress.seconds = before + now - started
+            if now - looked > LOOK:
+                self.usage, looked = usage(self.run.device), now
             clips, loss, _, _, right = progress.sums
-            bar.set_postfix(epoch=progress.epoch + 1, loss=f"{loss / clips:.3f}", top1=f"{100 * right / clips:.1f}%",
-                            refresh=False)  # fmt: skip
+            sofar = f"loss {loss / clips:.3f}, accuracy {100 * right / clips:.1f} %, {in_words(self.usage)}"
+            bar.set_postfix_str(f"epoch {progress.epoch + 1} of {config.epochs}: {sofar}", refresh=False)
             bar.update(size)
-            due = time.monotonic() - saved > 60 * config.checkpoint_minutes
+            due = now - saved > 60 * config.checkpoint_minutes
             stopped = stop()
             if stopped or (due and progress.batch < self.batches):
                 self._save()
@@ -187,21 +189,12 @@ class Trainer:
 
     @first_alone
     def _log(self, row: dict[str, Any], scores: Scores | None) -> None:
-        for name, value in row.items():
-            if name != "epoch" and not math.isnan(value):
-                self.board.add_scalar(name, value, row["epoch"])
+        values = {name: value for name, value in row.items() if name != "epoch"}
         if self.run.text is not None:
-            for name, scale in zip(("global", *self.run.model.parts), self.run.model.logit_scale.tolist()):
-                self.board.add_scalar(f"logit_scale/{name}", scale, row["epoch"])
-        if scores is not None:
-            matrix = scores.confusion()
-            if self.draw_confusion:
-                image = self.draw_confusion(matrix, scores.classes)
-            else:
-                share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-                image = np.kron(np.uint8(255 * share), np.ones((16, 16), np.uint8))[:, :, None]
-            self.board.add_image("confusion", image, row["epoch"], dataformats="HWC")
-        self.board.flush()
+            scales = self.run.model.logit_scale.tolist()
+            values |= {f"logit_scale/{name}": s for name, s in zip(("global", *self.run.model.parts), scales)}
+        values |= {f"machine/{name}": value for name, value in self.usage.items()}
+        self.journal.epoch(row["epoch"], values, scores)
 
     def _weights(self) -> dict[str, Any]:
         """What every checkpoint holds; weights that diverged are never saved over good ones."""
@@ -263,6 +256,7 @@ class Trainer:
     def _write_results(self, scores: Scores) -> None:
         config, rows = self.config, self.progress.rows
         scores.save(self.folder / "scores.npz")
+        self.journal.finish(self.run, scores)
         test_epoch, test_best = self._best("test_top1")
         clips = self.batches * min(config.batch_size, len(self.feeder))
         summary = {

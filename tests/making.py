@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from bpilib.config import Config, resolve
 from bpilib.data import SkeletonStore, prepare, synthetic, ucla
@@ -99,6 +100,11 @@ def tiny_config(folder: Path, outputs: Path, **changes: object) -> Config:
         "precision": "fp32",
     }  # fmt: skip
     return resolve(**(settings | changes))
+
+
+def events(folder: Path) -> EventAccumulator:
+    """All that a run has written for TensorBoard."""
+    return EventAccumulator(str(folder / "tensorboard"), dict.fromkeys(("scalars", "images", "tensors"), 0)).Reload()
 
 
 def save_result(outputs: Path, right: list[bool], best_test: float = 50.0, names: list[str] | None = None,

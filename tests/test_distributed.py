@@ -127,8 +127,15 @@ def test_one_process_alone_needs_nobody():
     distributed.agree({"anything": 1})
     towers = distributed.Towers(module, None)
     assert distributed.distribute(towers, sync_batchnorm=True) is towers and type(towers.model) is nn.BatchNorm1d
-    with distributed.progress_bar(2, "bar") as bar:
-        bar.update(2)
+
+
+def test_the_bar_says_clips_time_left_and_speed_of_the_new_ones():
+    with distributed.progress_bar(100, "run", 40) as bar:
+        bar.set_postfix_str("epoch 2 of 3", refresh=False)
+        bar.update(20)
+        said = bar.format_meter(**(bar.format_dict | {"elapsed": 10, "rate": None}))
+    assert said.startswith("run:  60%|")
+    assert said.endswith("| 60 of 100 clips, 00:10 gone, 00:20 left,  2.00 clips/s, epoch 2 of 3")
 
 
 def test_the_first_process_alone_writes(monkeypatch):

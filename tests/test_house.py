@@ -9,8 +9,10 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
-from bpilib.config import parameter_table
+from bpilib.config import parameter_table, resolve
+from bpilib.sweep import load
 
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = sorted((ROOT / "bpilib").rglob("*.py"))
@@ -21,7 +23,7 @@ files lock jit machine skeleton draws kernels prompts recipes masking config
 data.store data.ntu_files data.ntu_text data.ntu_bodies data.ntu data.ntu_build data.ucla data.acting data.synthetic
 data.intake data.npz data.unpickle data.pickles data.mapping data.custom data data.example
 gcn interaction model losses packing torchscript text feeders checkpoint directory runs distributed evaluate
-reference classify export activation attention schedule trainer launch train own language results compare report
+reference classify export activation attention schedule journal trainer launch train own language results compare report
 headless clusters sweep seeds
 """.split()
 # Arrays in, figures out: only notebooks import them.
@@ -122,6 +124,21 @@ def test_every_notebook_links_to_all_the_others():
         first = "".join(json.loads(path.read_text())["cells"][0]["source"])
         linked = set(re.findall(r"\]\((\w+)\.ipynb\)", first))
         assert {other.stem for other in NOTEBOOKS} - {path.stem} <= linked
+
+
+def test_the_demo_runs_every_notebook_and_sweeps_what_it_has_trained():
+    makefile = (ROOT / "Makefile").read_text()
+    recipe = re.search(r"^demo:.*\n((?:\t.*\n)+)", makefile, re.M)[1]
+    run = re.findall(r"\$\(RUN\) notebooks/(\w+)\.ipynb \$\(DEMO\)/(\w+)\.ipynb", recipe)
+    assert sorted({name for name, _ in run}) == [path.stem for path in NOTEBOOKS]
+    assert all(out.startswith(name) for name, out in run) and len({out for _, out in run}) == len(run)
+    short = dict(re.findall(r"-p (\w+) (\w+)", re.search(r"^SHORT := (.*)$", makefile, re.M)[1]))
+    given = yaml.safe_load((ROOT / "params/demo.yaml").read_text())
+    given |= {name: yaml.safe_load(value) for name, value in short.items()}
+    swept = {config.run_directory: config.result_settings() for config in load("params/sweep_demo.yaml").configs}
+    for modality in ("joint", "bone"):  # equal settings: 06 skips them
+        trained = resolve(**given, modality=modality)
+        assert swept[trained.run_directory] == trained.result_settings()
 
 
 def test_readme_parameter_table_is_current():

@@ -4,6 +4,7 @@ import resource
 import sys
 import weakref
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,10 +14,12 @@ from bpilib.machine import (
     autocast,
     compiled,
     full_float32,
+    in_words,
     keep_freed_memory,
     out_of_memory,
     pick_device,
     seed_everything,
+    usage,
 )
 from bpilib.model import build_model
 from bpilib.skeleton import UCLA
@@ -60,6 +63,32 @@ def test_precisions():
     assert autocast("auto", cpu)[1] in ("fp32", "bf16")
     with pytest.raises(ValueError, match="precision: fp16 is for GPUs"):
         autocast("fp16", cpu)
+
+
+def test_what_is_used_is_measured():
+    before = usage(torch.device("cpu"))
+    assert list(before) == ["memory_gb"]
+    held = np.ones(300_000_000, np.uint8)
+    assert usage(torch.device("cpu"))["memory_gb"] - before["memory_gb"] == pytest.approx(0.3, abs=0.1)
+    assert in_words({"memory_gb": 1.24}) == "memory 1.2 GB" and held.all()
+
+
+@pytest.mark.parametrize("says", [True, False])
+def test_a_gpu_says_its_memory_and_how_busy_it_is_where_it_can(monkeypatch, says):
+    def utilization(device):
+        assert device == torch.device("cuda:1")
+        if not says:
+            raise ModuleNotFoundError("nvidia-ml-py does not seem to be installed")
+        return 87
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (17.9e9, 24e9))
+    monkeypatch.setattr(torch.cuda, "utilization", utilization)
+    used = usage(torch.device("cuda:1"))
+    assert used.pop("memory_gb") > 0
+    busy = {"gpu_busy_percent": 87.0} if says else {}
+    assert used == pytest.approx({"gpu_memory_gb": 6.1, "gpu_memory_whole_gb": 24.0} | busy)
+    words = "memory 1.0 GB, GPU 87 %, 6.1 of 24.0 GB" if says else "memory 1.0 GB, GPU 6.1 of 24.0 GB"
+    assert in_words({"memory_gb": 1.0} | used) == words
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts the page faults of Linux")

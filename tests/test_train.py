@@ -1,9 +1,11 @@
 """Training: what it leaves behind, that stopping it anywhere changes nothing, what best.pt keeps, that it learns."""
 
+import contextlib
 import hashlib
 import json
 import math
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -17,8 +19,7 @@ import open_clip
 import pandas as pd
 import pytest
 import torch
-from making import synthetic_store, tiny_config, write_embeddings, write_prompts
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from making import events, synthetic_store, tiny_config, write_embeddings, write_prompts
 
 from bpilib import checkpoint, train, trainer
 from bpilib.config import resolve
@@ -135,7 +136,8 @@ def test_a_run_leaves_exactly_the_promised_files(whole, model):
     found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     events = {name for name in found if name.startswith("tensorboard/events.out.tfevents")}
     before = {"last.previous.pt", "best.previous.pt"}  # the checkpoints before, kept in case the last are damaged
-    assert len(events) == 1 and found - events - before == PROMISED
+    points = {f"00002/clips_and_texts/{name}.tsv" for name in ("tensors", "metadata")} | {"projector_config.pbtxt"}
+    assert len(events) == 1 and found - events - before == PROMISED | {f"tensorboard/{name}" for name in points}
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -215,6 +217,38 @@ def test_watch_is_shown_the_history_after_each_epoch(place, tmp_path):
     seen = []
     fit(config_of(place, tmp_path, model="ctrgcn", epochs=2, batch_size=20), watch=seen.append)
     assert [frame["epoch"].tolist() for frame in seen] == [[1], [1, 2]]
+
+
+@pytest.mark.parametrize("done", [0, 7])
+def test_the_bar_says_epoch_loss_accuracy_and_memory_and_starts_where_the_run_is(place, tmp_path, monkeypatch, done):
+    bars = []
+
+    class Bar(contextlib.nullcontext):
+        def __init__(self, total, desc, initial=0):
+            super().__init__(self)
+            self.total, self.desc, self.n, self.said = total, desc, initial, []
+            bars.append(self)
+
+        def set_postfix_str(self, text, refresh):
+            self.said.append(text)
+
+        def update(self, clips):
+            self.n += clips
+
+    monkeypatch.setattr(trainer.distributed, "progress_bar", Bar)
+    config = config_of(place, tmp_path, model="ctrgcn")
+    if done:
+        first = Trainer(config)
+        with contextlib.closing(first), pytest.raises(KeyboardInterrupt):
+            first.run_epochs(iter([False] * (done - 1) + [True]).__next__, None)
+        assert bars.pop().n == done * 4
+    fit(config)
+    (bar,) = bars
+    assert (bar.total, bar.desc, bar.n) == (EPOCHS * CLIPS, "ctrgcn_joint_seed0", EPOCHS * CLIPS)
+    assert len(bar.said) == EPOCHS * STEPS - done
+    for n, said in enumerate(bar.said, done):
+        epoch = n // STEPS + 1
+        assert re.fullmatch(rf"epoch {epoch} of 2: loss \d\.\d{{3}}, accuracy \d+\.\d %, memory \d\.\d GB", said)
 
 
 def test_the_same_seed_gives_the_same_run_and_another_seed_another(place, whole, tmp_path):
@@ -773,26 +807,24 @@ def test_held_out_subjects_select_for_real(two, tmp_path):
     assert ((rows["train_top1"] * 20 / 100 + 1e-4) % 1 < 1e-3).all()  # of 20 clips, not 40
 
 
-# --- TensorBoard
-
-
-def events(folder: Path) -> EventAccumulator:
-    return EventAccumulator(str(folder / "tensorboard"), size_guidance={"scalars": 0, "images": 0}).Reload()
+# --- TensorBoard (what its files hold: test_journal.py)
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_tensorboard_has_curves_rate_and_confusion(whole, model):
     found, rows = events(whole(model)), pd.read_csv(whole(model) / "metrics.csv")
     tags = found.Tags()
-    for tag in ("train_loss", "lr", "train_top1", "test_top1", "test_top5"):
-        points = found.Scalars(tag)
+    sections = {"train_loss": "loss/", "lr": "", "train_top1": "accuracy/", "test_top1": "accuracy/"}
+    for tag, section in (sections | {"test_top5": "accuracy/", "clips_per_second": "machine/"}).items():
+        points = found.Scalars(section + tag)
         assert [point.step for point in points] == [1, 2]
         np.testing.assert_allclose([point.value for point in points], rows[tag], rtol=1e-6)
-    assert ("contrastive" in tags["scalars"]) == (model == "bpi")
+    assert ("loss/contrastive" in tags["scalars"]) == (model == "bpi")
     scales = {tag for tag in tags["scalars"] if tag.startswith("logit_scale/")}
     assert scales == (
         {f"logit_scale/{name}" for name in ("global", "torso", "arm", "leg")} if model == "bpi" else set()
     )
+    assert all(0.05 < point.value < 100 for point in found.Scalars("machine/memory_gb"))
     images = found.Images("confusion")
     assert [image.step for image in images] == [1, 2]
     assert (images[0].width, images[0].height) == (160, 160) and images[0].encoded_image_string[:4] == b"\x89PNG"
@@ -817,7 +849,7 @@ def test_tensorboard_keeps_every_epoch_when_a_run_goes_on(place, tmp_path, scrip
     with pytest.raises(RuntimeError):
         fit(config, watch=lambda rows: crash())
     fit(config)
-    assert [point.step for point in events(config.run_directory).Scalars("test_top1")] == [1, 2, 3]
+    assert [point.step for point in events(config.run_directory).Scalars("accuracy/test_top1")] == [1, 2, 3]
 
 
 # --- learning
