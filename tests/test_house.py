@@ -89,7 +89,7 @@ def test_the_module_is_thin():
     """Without docstrings, comments and blank lines; raw formats and their doctors, and figures, are counted apart."""
     data = {path for path in MODULES if path.parent.name == "data"}
     figures = {path for path in MODULES if name_of(path) in FIGURES}
-    for paths, most in ((data, 2500), (figures, 1800), (set(MODULES) - data - figures, 4200)):
+    for paths, most in ((data, 2500), (figures, 1800), (set(MODULES) - data - figures, 4500)):
         assert sum(map(code_lines, paths)) <= most
 
 
