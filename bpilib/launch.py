@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import psutil
 import torch
 import torch.distributed as dist
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
@@ -58,7 +59,12 @@ def _worker(work: Work, config: Config, folder: str, arguments: tuple) -> tuple[
         torch.cuda.set_device(config.device)
     elif "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, torch.get_num_threads() // config.devices))
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    backend, meet = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", {}
+    if config.rendezvous is None:  # all are here: they meet in a file, and listen to nobody else
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", _loopback())
+        file = place / f"group{os.environ['TORCHELASTIC_RESTART_COUNT']}"
+        meet = {"init_method": file.as_uri(), "rank": int(os.environ["RANK"]), "world_size": config.devices}
+    dist.init_process_group(backend, **meet)
 
     def stop() -> bool:
         """The same answer in all processes, so that all stop after the same step."""
@@ -97,6 +103,12 @@ def _wait_for(path: Path) -> None:
                 "folder that all machines of the run share"
             )
         time.sleep(0.1)
+
+
+def _loopback() -> str:
+    """Name of the network interface that nobody outside reaches."""
+    interfaces = psutil.net_if_addrs().items()
+    return next(name for name, addresses in interfaces if any(a.address == "127.0.0.1" for a in addresses))
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -142,7 +154,8 @@ def launch(
             nproc_per_node=config.devices,
             run_id=f"{config.run_directory.parent.name}_{config.run_directory.name}",
             rdzv_backend="c10d",
-            rdzv_endpoint=config.rendezvous or "localhost:0",
+            rdzv_endpoint=config.rendezvous or f"{folder}/launcher",
+            rdzv_configs={} if config.rendezvous else {"store_type": "file"},
             local_addr="localhost" if _is_local(config.rendezvous) else None,
             max_restarts=restarts,
             logs_specs=DefaultLogsSpecs(log_dir=str(logs), redirects=Std.ALL),

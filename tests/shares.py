@@ -1,6 +1,7 @@
 """What the processes of tests/test_distributed.py and tests/test_launch.py do; they import it by name."""
 
 import contextlib
+import json
 import os
 import signal
 import time
@@ -8,6 +9,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
+import psutil
 import torch
 
 from bpilib import distributed, trainer
@@ -118,6 +120,14 @@ def train_slowly(config: Config, stop, draw_confusion=None) -> None:
 
     Trainer._step = step
     train_share(config, stop)
+
+
+def save_addresses(config: Config, stop, folder: Path) -> None:
+    """Keep where this process and the launching one can be reached."""
+    distributed.add_up(torch.zeros(()))  # all are connected
+    processes = [psutil.Process(), psutil.Process(os.getppid())]
+    found = [c.laddr.ip for process in processes for c in process.net_connections("tcp") if c.status == "LISTEN"]
+    (folder / f"addresses.{distributed.rank()}.json").write_text(json.dumps(found))
 
 
 def collectives() -> dict[str, object]:

@@ -17,7 +17,7 @@ import pytest
 import torch
 import yaml
 from making import NO_UCLA, tiny_config, ucla_store, ucla_zip
-from shares import train_and_fail, train_slowly
+from shares import save_addresses, train_and_fail, train_slowly
 from test_train import assert_same_run, config_of
 
 from bpilib import checkpoint
@@ -68,6 +68,12 @@ def test_batch_norm_makes_two_processes_another_run(place, whole):
         fit(config_of(place, place / "whole"))
     again = fit(config_of(place, place / "whole", nodes=2, rendezvous="localhost:29400"))  # two shares as well
     assert again == whole[0]
+
+
+def test_processes_of_one_machine_can_not_be_reached_from_another(place, tmp_path):
+    launch(save_addresses, config_of(place, tmp_path, devices=2), tmp_path)
+    found = [json.loads((tmp_path / f"addresses.{number}.json").read_text()) for number in range(2)]
+    assert all(found) and {address for addresses in found for address in addresses} <= {"127.0.0.1", "::1"}
 
 
 @pytest.mark.slow
