@@ -5,10 +5,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-import yaml
 
 from bpilib.activation import contributions, watched
 from bpilib.config import Config
+from bpilib.files import parse_yaml
 from bpilib.runs import Run
 
 Maps = dict[str, np.ndarray]
@@ -85,7 +85,7 @@ def trained_alike(config: Config) -> dict[str, Config]:
     """Directory name → configuration of the trained runs of the same model and data; the given one first."""
     found = {config.run_directory.name: config}
     for path in sorted(config.run_directory.parent.glob(f"{config.model}_*/best.pt")):
-        saved = yaml.safe_load((path.parent / "config.yaml").read_text())
+        saved = parse_yaml((path.parent / "config.yaml").read_text())
         found.setdefault(path.parent.name, config.changed(**{n: saved[n] for n in ("modality", "seed", "tag")}))
     return found
 

@@ -27,6 +27,9 @@ def skeleton_text_loss(out: Output, texts: Tensor | None, labels: Tensor, alpha:
         labels: (N,) int64.
         alpha: weight of the contrastive part; 0.8 on NTU, 1.0 on NW-UCLA.
 
+    Returns:
+        The total, its cross-entropy, and (1+P,) the contrastive loss of each branch, global first.
+
     Raises:
         ValueError: shapes that do not belong together.
 
