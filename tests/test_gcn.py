@@ -230,7 +230,8 @@ def test_the_learned_adjacencies_are_apart_from_each_other_and_from_the_graph():
 
 def test_topology_starts_as_the_graph():
     unit = SpatialUnit(8, 16, ADJACENCY)
-    expand, rows = unit.topology(torch.randn(2, 8, V, T))
+    expand, distance = unit.topology(torch.randn(2, 8, V, T))
+    rows = Refined.rows(distance, unit.adjacency.flatten(1))
     topology = (expand @ rows).view(2, 3, 16, V, V)
     torch.testing.assert_close(topology, ADJACENCY[None, :, None].expand_as(topology), rtol=0, atol=1e-6)
     together = Refined.adjacency(expand, rows).view(2, 16, V, 3, V)
@@ -282,12 +283,13 @@ def test_folded_blocks_give_the_same(skeleton):
     assert [name for name, m in net.named_modules() if isinstance(m, torch.nn.BatchNorm2d)] == []
 
 
-def test_gradients_of_the_recomputed_product_are_those_of_autograd():
+@pytest.mark.parametrize("frames", [3, 7], ids=["values kept", "adjacency kept"])
+def test_gradients_of_the_recomputed_product_are_those_of_autograd(frames):
     torch.manual_seed(0)
-    shapes = [(2, 4, 5, 3), (18, 4, 1, 1), (18,), (3, 6, 4), (2, 3, 4, 25)]
+    shapes = [(2, 4, 5, frames), (18, 4, 1, 1), (18,), (3, 6, 4), (2, 3, 2, 25), (3, 25)]
     leaves = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
     assert torch.autograd.gradcheck(Refined.apply, leaves)
-    x, weight, bias, expand, rows = leaves
-    assert not Refined.apply(x.detach(), weight.detach(), bias.detach(), expand.detach(), rows.detach()).requires_grad
-    Refined.apply(x.detach(), weight, bias, expand, rows).sum().backward()  # as in the first block
+    x, weight, *others = leaves
+    assert not Refined.apply(*(leaf.detach() for leaf in leaves)).requires_grad
+    Refined.apply(x.detach(), weight, *others).sum().backward()  # as in the first block
     assert x.grad is None and weight.grad.any()
