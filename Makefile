@@ -42,7 +42,7 @@ demo: $(READY)
 	@echo "to read: outputs/report/index.html   notebooks: $(DEMO)/   runs and figures: outputs/*/   next: make lab"
 
 test: $(READY) lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test-all: $(READY) lint
 	$(BIN)/python -m pytest

@@ -57,7 +57,7 @@ def damage(folder, name, content):
         ("scores.npz", b"PK\x03\x04 cut", "is damaged"),
         ("config.yaml", b"a: [", "expected"),
         ("config.yaml", b"", "NoneType"),
-        ("config.yaml", b"\xff\xfe\xff", "decode"),
+        ("config.yaml", b"\xff\xfe\xff", "unacceptable character"),
     ],
 )
 def test_what_is_damaged_or_unfinished_is_listed_with_the_reason(outputs, name, content, reason):

@@ -19,7 +19,7 @@ FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-quic", "--disable-background-networking",
 )  # fmt: skip
 PATIENCE = 300_000  # ms, for what takes seconds on a machine with nothing else to do
-NOTEBOOK = "jupyterapp.shell.currentWidget"
+NOTEBOOK = "window.jupyterapp?.shell.currentWidget"
 READY = f"{NOTEBOOK}?.sessionContext?.session?.kernel?.status === 'idle' && {NOTEBOOK}.context.isReady"
 # Figures and controls that reach beyond the right edge of the notebook (tables and lines of text can be scrolled).
 BEYOND = """() => {
