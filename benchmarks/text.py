@@ -25,6 +25,7 @@ from bpilib.config import resolve
 from bpilib.data import prepare
 from bpilib.distributed import Towers
 from bpilib.files import PROJECT, write_atomically
+from bpilib.machine import autocast, pick_device
 from bpilib.prompts import load_prompts
 from bpilib.text import ClipText, TextEncoder
 from bpilib.trainer import Trainer
@@ -76,14 +77,11 @@ def encode(text: TextEncoder, trainer: Trainer, labels: Tensor, draws: Tensor) -
     return work
 
 
-def main() -> None:
-    """Measure, print and keep."""
-    settings = {"dataset": "ucla"}
-    if not (PROJECT / "data/prepared/ucla").exists():
-        prepare("synthetic", raw=PROJECT / "data/synthetic", out=PROJECT / "data/prepared/synthetic", progress=False)
-        settings = {"dataset": "synthetic"}
+def measure(dataset: str, precision: str) -> dict[str, float]:
+    """Row → median seconds, in one precision."""
     torch.manual_seed(0)
-    prompts = load_prompts(PROJECT / f"params/prompts/{settings['dataset']}.yaml")
+    settings = {"dataset": dataset, "precision": precision}
+    prompts = load_prompts(PROJECT / f"params/prompts/{dataset}.yaml")
     clip = open_clip.create_model("ViT-B-32", None), open_clip.get_tokenizer("ViT-B-32")
     ours, plain = ClipText("bpi", prompts, clip), PlainText("bpi", prompts, clip)  # one tower
     trainer = trainer_with(ours, lambda network: network, **settings, tag="text")
@@ -92,33 +90,43 @@ def main() -> None:
     labels, draws = trainer.feeder.batch(positions)[1], torch.rand(BATCH, generator=torch.Generator().manual_seed(0))
     found = medians(
         {
-            "text trained, ours": encode(ours, trainer, labels, draws),
+            "text trained": encode(ours, trainer, labels, draws),
             "text trained, plain": encode(plain, trainer, labels, draws),
-            "step with text trained, ours": lambda: trainer._step(positions),
-            "step with text trained, plain": lambda: trainer_plain._step(positions),
+            "step, text trained": lambda: trainer._step(positions),
+            "step, text trained, plain": lambda: trainer_plain._step(positions),
         }
     )
     trainer_plain.close(), trainer.close()
     frozen = ClipText("bpi", prompts, clip, trained=False)
     trainer = trainer_with(frozen, lambda network: network, **settings, tag="text_frozen")
-    step = {"text": encode(frozen, trainer, labels, draws), "step": lambda: trainer._step(positions)}
-    looked_up = medians(step)
+    found |= medians(
+        {"text frozen": encode(frozen, trainer, labels, draws), "step, text frozen": lambda: trainer._step(positions)}
+    )
     trainer.close()
-    rows = {}
-    for name in ("text trained", "step with text trained"):
-        mine, its = found[f"{name}, ours"], found[f"{name}, plain"]
-        rows[name] = {"ours": mine, "plain": its, "ratio": its / mine}
-    share = 100 * looked_up["text"] / looked_up["step"]
-    rows["text frozen"] = {"ours": looked_up["text"], "step": looked_up["step"], "share of a step": share}
+    return found
+
+
+def main() -> None:
+    """Measure, print and keep."""
+    dataset = "ucla"
+    if not (PROJECT / "data/prepared/ucla").exists():
+        prepare("synthetic", raw=PROJECT / "data/synthetic", out=PROJECT / "data/prepared/synthetic", progress=False)
+        dataset = "synthetic"
     machine = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
     clock = "processor time" if CLOCK is time.process_time else "time"
-    kind = f"bpi on {settings['dataset']}, batch {BATCH}, ViT-B-32, {trainer.precision}"
-    print(f"{kind}, torch {torch.__version__}, {machine}")
+    print(f"bpi on {dataset}, batch {BATCH}, ViT-B-32, torch {torch.__version__}, {machine}")
     print(f"{'seconds, ' + clock:32} {'ours':>10} {'plain':>10} {'ratio':>8}")
-    for name in ("text trained", "step with text trained"):
-        print(f"{name:32} {rows[name]['ours']:10.3f} {rows[name]['plain']:10.3f} {rows[name]['ratio']:7.1f}x")
-    print(f"{'text frozen':32} {looked_up['text']:10.5f}   {share:.3f} % of a step of {looked_up['step']:.3f}")
-    report = {"machine": machine, "clock": clock, "precision": trainer.precision, "medians": rows}
+    found = {}
+    for precision in dict.fromkeys(["fp32", autocast("auto", pick_device())[1]]):
+        found[precision] = rows = measure(dataset, precision)
+        for name in ("text trained", "step, text trained"):
+            its, mine = rows[f"{name}, plain"], rows[name]
+            print(f"{f'{name}, {precision}':32} {mine:10.3f} {its:10.3f} {its / mine:7.1f}x")
+        share = 100 * rows["text frozen"] / rows["step, text frozen"]
+        print(f"{f'text frozen, {precision}':32} {rows['text frozen']:10.5f}   {share:.3f} % of a step")
+    its, mine = found["fp32"]["step, text trained, plain"], rows["step, text trained"]
+    print(f"{f'step: {precision}, plain in fp32':32} {mine:10.3f} {its:10.3f} {its / mine:7.1f}x")
+    report = {"machine": machine, "clock": clock, "medians": found}
     write_atomically(FOLDER / "text.json", json.dumps(report, indent=1) + "\n")
 
 
