@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from google.protobuf import text_format
-from making import events, synthetic_store, tiny_config, write_prompts
+from making import events, tiny_config
 from scipy.special import softmax
 from sklearn.metrics import confusion_matrix, precision_score, recall_score
 from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
@@ -18,15 +18,8 @@ from bpilib.journal import COLUMNS, Journal, embedded
 from bpilib.language import anchors
 from bpilib.runs import build
 
+SUBJECTS = 3
 CLASSES = ["wave", "put on a hat/cap", "nobody does it"]
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("place")
-    synthetic_store(folder, subjects=3)
-    write_prompts(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
