@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 
-from numba import njit
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
 
 
 def compiled(function: Callable, fastmath: bool | set[str] = False) -> Callable:
@@ -16,3 +18,24 @@ def compiled(function: Callable, fastmath: bool | set[str] = False) -> Callable:
         return njit(cache=True, nogil=True, fastmath=fastmath)(function)
     except RuntimeError:  # numba found no such folder
         return njit(nogil=True, fastmath=fastmath)(function)
+
+
+@intrinsic
+def prefetch(_, array, index):
+    """For compiled functions: have the processor fetch the cache line of array[index], which will be read soon.
+
+    Args:
+        array: one-dimensional, contiguous.
+        index: integer; nothing is read or checked, so one out of range does no harm.
+    """
+
+    def generate(context, builder, _, arguments):
+        start = context.make_array(array)(context, builder, arguments[0]).data
+        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+        function = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
+        where = builder.bitcast(builder.gep(start, [arguments[1]]), byte)
+        builder.call(function, [where, number(0), number(2), number(1)])  # to read, into the second cache, data
+        return context.get_dummy_value()
+
+    return types.none(array, index), generate

@@ -11,13 +11,14 @@ from functools import partial
 import numpy as np
 
 from bpilib.draws import CROP, FRAMES, ROTATE
-from bpilib.jit import compiled
+from bpilib.jit import compiled, prefetch
 
 NTU_MIN_CROP = 64  # frames
 NTU_TEST_SHARE = 0.95
 NTU_MAX_ANGLE = 0.3  # rad
 UCLA_COPIES = 100  # of each frame's index, of which the window is drawn
 UCLA_MAX_ANGLE = 60  # degrees
+LINE = 16  # float32 numbers of a cache line
 TINY = np.finfo(np.float32).tiny
 
 _STEP, _MIX1, _MIX2 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
@@ -98,6 +99,13 @@ def _rotation(x, y, z):
     )
 
 
+@compiled
+def _fetch(numbers, start, stop):
+    """Have the processor fetch numbers[start:stop], which will be read soon."""
+    for index in range(start, stop, LINE):
+        prefetch(numbers, index)
+
+
 @_finite
 def _turned(points, centre, turn, x, y, z):
     """Points (count * 3,), less the centre and turned as columns, to their coordinates (count,) apart."""
@@ -119,7 +127,7 @@ def _extremes(numbers):
 
 
 @_finite
-def _write(batch, n, c, plane, frames, own, parents, low, scale, shift, bone, motion):
+def _write(batch, n, c, plane, frames, own, parents, low, scale, shift, bone):
     """One coordinate of one clip: frames of a plane (all its frames * M * V,), scaled, by joint and person."""
     _, _, window, width = batch.shape
     for t in range(window):
@@ -130,12 +138,17 @@ def _write(batch, n, c, plane, frames, own, parents, low, scale, shift, bone, mo
         else:
             for j in range(width):
                 batch[n, c, t, j] = (plane[base + own[j]] - low) * scale + shift
-    if motion:
-        for t in range(window - 1):
-            for j in range(width):
-                batch[n, c, t, j] = batch[n, c, t + 1, j] - batch[n, c, t, j]
+
+
+@_finite
+def _to_motion(batch, n, c):
+    """One coordinate of one clip, each frame subtracted from the next; the last is 0."""
+    _, _, window, width = batch.shape
+    for t in range(window - 1):
         for j in range(width):
-            batch[n, c, window - 1, j] = 0
+            batch[n, c, t, j] = batch[n, c, t + 1, j] - batch[n, c, t, j]
+    for j in range(width):
+        batch[n, c, window - 1, j] = 0
 
 
 @compiled
@@ -159,14 +172,13 @@ def ntu(batch, poses, starts, lengths, own, parents, positions, train, bone, mot
         seed, epoch: uint64.
     """
     _, _, window, width = batch.shape
-    zero, one = np.float32(0), np.float32(1)
-    mixed = np.empty((window, 3 * width), np.float32)
-    x, y, z = np.empty((3, window * width), np.float32)
-    frames = np.arange(window)
+    numbers, frame = poses.reshape(-1), np.empty((3, width), np.float32)
     turn = _rotation(0.0, 0.0, 0.0)
     for n in range(len(batch)):
         position = positions[n]
         start, valid = starts[position % len(starts)], lengths[position % len(starts)]
+        after = positions[min(n + 1, len(positions) - 1)] % len(starts)
+        coming, pace = 3 * width * starts[after], 3 * width * lengths[after] // window
         if train:
             word = _sequence(seed, epoch, CROP, position)
             wanted = max(int((0.5 + 0.5 * _uniform(word, 1)) * valid), NTU_MIN_CROP)
@@ -178,17 +190,31 @@ def ntu(batch, poses, starts, lengths, own, parents, positions, train, bone, mot
             cut = int((1 - NTU_TEST_SHARE) * valid / 2)
             start += cut
             length = valid - 2 * cut
+        (a, b, c), (d, e, f), (g, h, i) = turn
         for t in range(window):
+            _fetch(numbers, coming + t * pace, coming + (t + 1) * pace)  # of the next clip, while this one is made
             place = _place(t, length, window)
             low = min(int(place), length - 1)
             first, second = start + low, start + min(low + 1, length - 1)
             share = place - np.float32(low)
-            for i in range(3 * width):
-                mixed[t, i] = poses[first, i] + share * (poses[second, i] - poses[first, i])
-        _turned(mixed.reshape(-1), (zero, zero, zero), turn, x, y, z)
-        _write(batch, n, 0, x, frames, own, parents, zero, one, zero, bone, motion)
-        _write(batch, n, 1, y, frames, own, parents, zero, one, zero, bone, motion)
-        _write(batch, n, 2, z, frames, own, parents, zero, one, zero, bone, motion)
+            for k in range(width):  # in functions of their own these loops would be slower by half
+                p, q, r = poses[first, 3 * k], poses[first, 3 * k + 1], poses[first, 3 * k + 2]
+                p += share * (poses[second, 3 * k] - p)
+                q += share * (poses[second, 3 * k + 1] - q)
+                r += share * (poses[second, 3 * k + 2] - r)
+                frame[0, k] = a * p + b * q + c * r
+                frame[1, k] = d * p + e * q + f * r
+                frame[2, k] = g * p + h * q + i * r
+            for axis in range(3):
+                if bone:
+                    for j in range(width):
+                        batch[n, axis, t, j] = frame[axis, own[j]] - frame[axis, parents[j]]
+                else:
+                    for j in range(width):
+                        batch[n, axis, t, j] = frame[axis, own[j]]
+        if motion:
+            for axis in range(3):
+                _to_motion(batch, n, axis)
 
 
 @compiled
@@ -200,8 +226,10 @@ def ucla(batch, poses, starts, lengths, own, parents, positions, train, bone, mo
         most = max(most, lengths[position % len(starts)])
     seen, times = np.zeros(most * UCLA_COPIES, np.bool_), np.zeros(most, np.int64)
     frames, planes = np.empty(window, np.int64), np.empty((3, most * width), np.float32)
-    turn = _rotation(0.0, 0.0, 0.0)
+    numbers, turn = poses.reshape(-1), _rotation(0.0, 0.0, 0.0)
     for n in range(len(batch)):
+        after = positions[min(n + 1, len(positions) - 1)] % len(starts)
+        _fetch(numbers, 3 * width * starts[after], 3 * width * (starts[after] + lengths[after]))
         position = positions[n]
         start, length = starts[position % len(starts)], lengths[position % len(starts)]
         if train:
@@ -228,4 +256,6 @@ def ucla(batch, poses, starts, lengths, own, parents, positions, train, bone, mo
             low, high = _extremes(plane)
             flat = high == low
             scale = np.float32(0) if flat else np.float32(2) / max(high - low, TINY)
-            _write(batch, n, c, plane, frames, own, parents, low, scale, np.float32(flat - 1), bone, motion)
+            _write(batch, n, c, plane, frames, own, parents, low, scale, np.float32(flat - 1), bone)
+            if motion:
+                _to_motion(batch, n, c)
