@@ -16,8 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-SUBSETS = 3
-CHANNELS_LAST = torch.channels_last
+from bpilib.refinement import SUBSETS, Refined
 
 
 def _init_conv(weight: Tensor, bias: Tensor, fan_out: int) -> None:
@@ -31,73 +30,6 @@ def pointwise(channels_in: int, channels_out: int, groups_out: int = 1, stride: 
     conv = nn.Conv2d(channels_in, channels_out, 1, stride=(1, stride))
     _init_conv(conv.weight, conv.bias, channels_out // groups_out)
     return conv
-
-
-class Refined(torch.autograd.Function):
-    """conv3 of all subsets, conv4, and the sum over subsets and neighbours.
-
-    What conv3 and conv4 give is several times as large as x. For the backward pass the smaller of the two is kept, the
-    larger computed again: little time for a third of a training step's memory.
-    """
-
-    @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, expand: Tensor, distance: Tensor, base: Tensor) -> Tensor:
-        """Features of all neighbours, weighted and summed.
-
-        Args:
-            x: (N, Cin, V, T).
-            weight, bias: (C*3, Cin, 1, 1) and (C*3,) of conv3.
-            expand, distance: (3, C, R+2) and (N, 3, R, VV), see `SpatialUnit.topology`.
-            base: (3, VV), PA.
-
-        Returns:
-            (N, C, V, T).
-        """
-        x, weight, bias, expand = (tensor.to(distance.dtype) for tensor in (x, weight, bias, expand))
-        adjacency = Refined.adjacency(expand, Refined.rows(distance, base))
-        values = Refined.values(x, weight, bias)
-        kept = (adjacency, None) if x.shape[2] <= x.shape[3] else (None, values)  # V joints, T frames
-        ctx.save_for_backward(x, weight, bias, expand, distance, base, *kept)
-        out = adjacency @ values
-        return out.view(x.shape[0], -1, *x.shape[2:]).contiguous(memory_format=CHANNELS_LAST)
-
-    @staticmethod
-    def rows(distance: Tensor, base: Tensor) -> Tensor:
-        """(N, 3, R+2, VV): two more rows, which make "+ PA" and "+ alpha * bias" part of the product with `expand`."""
-        base = base.to(distance.dtype)[None, :, None].expand(distance.shape[0], -1, -1, -1)
-        return torch.cat([distance, base, torch.ones_like(base)], 2)
-
-    @staticmethod
-    def adjacency(expand: Tensor, rows: Tensor) -> Tensor:
-        """(N*C, V, 3*V): the channel-wise adjacencies of the subsets side by side."""
-        (n, _, _, vv), c = rows.shape, expand.shape[1]
-        v = math.isqrt(vv)
-        return (expand @ rows).view(n, SUBSETS, c, v, v).permute(0, 2, 3, 1, 4).reshape(n * c, v, SUBSETS * v)
-
-    @staticmethod
-    def values(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """(N*C, 3*V, T), each channel's matrix contiguous."""
-        return F.conv2d(x.contiguous(), weight, bias).view(-1, SUBSETS * x.shape[2], x.shape[3])
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        """The gradients, that of x channels-last, as the others that x gets."""
-        x, weight, bias, expand, distance, base, adjacency, values = ctx.saved_tensors
-        n, _, v, t = x.shape
-        rows, x, gradient = Refined.rows(distance, base), x.contiguous(), gradient.to(x.dtype).reshape(-1, v, t)
-        adjacency = Refined.adjacency(expand, rows) if adjacency is None else adjacency
-        of_values = (adjacency.transpose(1, 2) @ gradient).view(n, -1, v, t)
-        values = Refined.values(x, weight, bias) if values is None else values
-        of_adjacency = gradient @ values.transpose(1, 2)  # (N*C, V, 3*V)
-        of_adjacency = of_adjacency.view(n, -1, v, SUBSETS, v).permute(0, 3, 1, 2, 4).reshape(n, SUBSETS, -1, v * v)
-        of_x, of_weight, of_bias = torch.ops.aten.convolution_backward(
-            of_values, x, weight, [len(bias)], [1, 1], [0, 0], [1, 1], False, [0, 0], 1, list(ctx.needs_input_grad[:3])
-        )
-        if of_x is not None:
-            of_x = of_x.contiguous(memory_format=CHANNELS_LAST)
-        of_expand = (of_adjacency @ rows.transpose(2, 3)).sum(0)
-        of_rows = expand[:, :, :-1].transpose(1, 2) @ of_adjacency  # (N, 3, R+1, VV)
-        return of_x, of_weight, of_bias, of_expand, of_rows[:, :, :-1], of_rows[:, :, -1].sum(0, dtype=base.dtype)
 
 
 def _affine(bn: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
@@ -150,21 +82,21 @@ class SpatialUnit(nn.Module):
             self.down = nn.Sequential(pointwise(channels_in, channels_out), nn.BatchNorm2d(channels_out))
 
     def topology(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, Cin, V, T) to alpha * conv4 (3, C, R+2) and tanh(q_u - p_v) (N, 3, R, VV).
+        """(N, Cin, V, T) to alpha * conv4 (3, C, R+2) and tanh(q_u - p_v) (N, 3, R, VV), neighbour v before joint u.
 
         conv4 has two more columns, for PA and for its bias; see `Refined.rows`.
         """
         n, v = x.shape[0], x.shape[2]
         pooled = self.relate(F.avg_pool2d(x, (1, x.shape[3])))  # (N, 2*3*R, V, 1)
         q, p = pooled.view(n, 2, SUBSETS, self.rank, v).unbind(1)  # (N, 3, R, V) each
-        distance = torch.tanh(q.unsqueeze(-1) - p.unsqueeze(-2)).flatten(-2)  # (N, 3, R, VV)
+        distance = torch.tanh(q.unsqueeze(-2) - p.unsqueeze(-1)).flatten(-2)  # (N, 3, R, VV)
         bias = (self.alpha * self.expand_bias).unsqueeze(-1)
         weight = torch.cat([self.alpha * self.expand_weight, torch.ones_like(bias), bias], -1)  # (3, C, R+2)
         return weight, distance
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, Cin, V, T) to (N, C, V, T)."""
-        transform, base = self.transform, self.adjacency.flatten(1)
+        transform, base = self.transform, self.adjacency.transpose(1, 2).flatten(1)
         out = self.bn(Refined.apply(x, transform.weight, transform.bias, *self.topology(x), base))
         return torch.relu_(out + (x if self.down is None else self.down(x)))
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bpilib.gcn import CTRGCN, Block, Refined, SpatialUnit, TemporalUnit
+from bpilib.gcn import CTRGCN, Block, SpatialUnit, TemporalUnit
+from bpilib.refinement import Refined
 from bpilib.skeleton import NTU, UCLA
 
 ADJACENCY = torch.from_numpy(UCLA.adjacency())
@@ -228,14 +229,15 @@ def test_the_learned_adjacencies_are_apart_from_each_other_and_from_the_graph():
     assert torch.equal(net.blocks[1].spatial.adjacency, before)
 
 
+@torch.no_grad()
 def test_topology_starts_as_the_graph():
     unit = SpatialUnit(8, 16, ADJACENCY)
     expand, distance = unit.topology(torch.randn(2, 8, V, T))
-    rows = Refined.rows(distance, unit.adjacency.flatten(1))
-    topology = (expand @ rows).view(2, 3, 16, V, V)
+    rows = Refined.rows(distance, unit.adjacency.transpose(1, 2).flatten(1))
+    topology = (expand @ rows).view(2, 3, 16, V, V).transpose(3, 4)  # joint before neighbour
     torch.testing.assert_close(topology, ADJACENCY[None, :, None].expand_as(topology), rtol=0, atol=1e-6)
-    together = Refined.adjacency(expand, rows).view(2, 16, V, 3, V)
-    assert torch.equal(together, topology.permute(0, 2, 3, 1, 4))
+    together = Refined.adjacency(expand, rows).view(2, 16, 3, V, V)
+    torch.testing.assert_close(together, topology.permute(0, 2, 1, 4, 3), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])

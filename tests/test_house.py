@@ -22,7 +22,7 @@ ORDER = """
 files lock jit machine skeleton draws kernels prompts recipes masking config
 data.store data.ntu_files data.ntu_text data.ntu_bodies data.ntu data.ntu_build data.ucla data.acting data.synthetic
 data.intake data.npz data.unpickle data.pickles data.mapping data.custom data data.example
-gcn interaction model losses packing torchscript text feeders checkpoint directory runs distributed evaluate
+refinement gcn interaction model losses packing torchscript text feeders checkpoint directory runs distributed evaluate
 reference classify export activation attention schedule journal trainer launch train own language results compare report
 headless clusters sweep seeds
 """.split()
