@@ -92,7 +92,7 @@ class Refined(torch.autograd.Function):
         flat = gradient.flatten(2)  # (N, C*3, VT)
         of_x = weight.flatten(1).T @ flat if ctx.needs_input_grad[0] else None  # (N, Cin, VT)
         of_weight = (flat @ _points(x)).sum(0).view_as(weight)
-        return None if of_x is None else _channels_last(of_x.view_as(x)), of_weight, flat.sum((0, 2))
+        return None if of_x is None else _channels_last(of_x.view_as(x)), of_weight, flat.sum(2).sum(0)
 
 
 def _by_convolution(x: Tensor) -> bool:
