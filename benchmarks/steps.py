@@ -174,18 +174,28 @@ def measure_feeder(plain: bool) -> dict[str, list[float]]:
     return rows
 
 
+def product_rate(dtype: torch.dtype) -> float:
+    """FLOP/s of one large matrix product."""
+    a, b = torch.randn(2, 2048, 2048, device=pick_device()).to(dtype)
+    return 2 * 2048**3 / statistics.median(seconds(lambda: a @ b))
+
+
+def network_flops(skeleton: Skeleton) -> int:
+    """Of the multiplications and additions of one clip's inference, in the published order."""
+    model, x = network(True, skeleton)
+    with FlopCounterMode(display=False) as counter:
+        model.eval()(x[:1])
+    return counter.get_total_flops()
+
+
 def limits() -> dict[str, float]:
     """Row → clips/s if the network's multiplications went as fast as one large matrix product."""
     rows = {}
     for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-        a, b = torch.randn(2, 2048, 2048, device=pick_device()).to(dtype)
-        rate = 2 * 2048**3 / statistics.median(seconds(lambda a=a, b=b: a @ b))
+        rate = product_rate(dtype)
         rows[f"matrix product, {precision} (GFLOP/s)"] = rate / 1e9
         for skeleton in (UCLA, NTU):
-            model, x = network(True, skeleton)
-            with FlopCounterMode(display=False) as counter:
-                model.eval()(x[:1])
-            flops = counter.get_total_flops()
+            flops = network_flops(skeleton)
             rows[f"network, inference, {skeleton.name}, {precision}"] = rate / flops
             rows[f"network, training, {skeleton.name}, {precision}"] = rate / flops / 3
     return rows

@@ -4,7 +4,8 @@
 
 Plain, as published: each of a step's 4 x 32 prompts goes through the tower at 77 tokens, and in whole steps the network
 works in the published order (`plain.py`). The tower is CLIP ViT-B/32's with random weights, which does the same work.
-Without a prepared NW-UCLA the synthetic clips are taken.
+The limit is what the multiplications for the unique prompts, and those of the network, would take at the rate of one
+large matrix product. Without a prepared NW-UCLA the synthetic clips are taken.
 On a machine with other work to do, BENCH_CPU=1 measures processor time instead; then set OMP_NUM_THREADS=1.
 """
 
@@ -19,7 +20,9 @@ import numpy as np
 import open_clip
 import torch
 from plain import PlainNetwork
+from steps import network_flops, product_rate
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from bpilib.config import resolve
 from bpilib.data import prepare
@@ -27,6 +30,7 @@ from bpilib.distributed import Towers
 from bpilib.files import PROJECT, write_atomically
 from bpilib.machine import autocast, pick_device
 from bpilib.prompts import load_prompts
+from bpilib.skeleton import UCLA
 from bpilib.text import ClipText, TextEncoder
 from bpilib.trainer import Trainer
 
@@ -96,6 +100,11 @@ def measure(dataset: str, precision: str) -> dict[str, float]:
             "step, text trained, plain": lambda: trainer_plain._step(positions),
         }
     )
+    rate = product_rate({"fp32": torch.float32, "bf16": torch.bfloat16}[precision])
+    with FlopCounterMode(display=False) as counter:
+        ours(labels, draws)
+    found["text trained, limit"] = 3 * counter.get_total_flops() / rate  # forward, and twice as much back
+    found["step, text trained, limit"] = found["text trained, limit"] + 3 * BATCH * network_flops(UCLA) / rate
     trainer_plain.close(), trainer.close()
     frozen = ClipText("bpi", prompts, clip, trained=False)
     trainer = trainer_with(frozen, lambda network: network, **settings, tag="text_frozen")
@@ -115,13 +124,13 @@ def main() -> None:
     machine = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
     clock = "processor time" if CLOCK is time.process_time else "time"
     print(f"bpi on {dataset}, batch {BATCH}, ViT-B-32, torch {torch.__version__}, {machine}")
-    print(f"{'seconds, ' + clock:32} {'ours':>10} {'plain':>10} {'ratio':>8}")
+    print(f"{'seconds, ' + clock:32} {'ours':>10} {'plain':>10} {'ratio':>8} {'limit':>10}")
     found = {}
     for precision in dict.fromkeys(["fp32", autocast("auto", pick_device())[1]]):
         found[precision] = rows = measure(dataset, precision)
         for name in ("text trained", "step, text trained"):
-            its, mine = rows[f"{name}, plain"], rows[name]
-            print(f"{f'{name}, {precision}':32} {mine:10.3f} {its:10.3f} {its / mine:7.1f}x")
+            its, mine, least = rows[f"{name}, plain"], rows[name], rows[f"{name}, limit"]
+            print(f"{f'{name}, {precision}':32} {mine:10.3f} {its:10.3f} {its / mine:7.1f}x {least:10.3f}")
         share = 100 * rows["text frozen"] / rows["step, text frozen"]
         print(f"{f'text frozen, {precision}':32} {rows['text frozen']:10.5f}   {share:.3f} % of a step")
     its, mine = found["fp32"]["step, text trained, plain"], rows["step, text trained"]

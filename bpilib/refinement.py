@@ -76,23 +76,24 @@ class Refined(torch.autograd.Function):
         values = Refined.values(x, weight, bias) if values is None else values
         of_adjacency = (values @ gradient.transpose(1, 2)).view(n, -1, SUBSETS, v * v).unbind(2)  # (N, C, VV) each
         of_expand = torch.stack([(of @ rows[:, k].transpose(1, 2)).sum(0) for k, of in enumerate(of_adjacency)])
-        of_rows = torch.stack([expand[k, :, :-1].T @ of for k, of in enumerate(of_adjacency)], 1)  # (N, 3, R+1, VV)
+        weights = expand[:, None, :, :-1].transpose(2, 3).expand(-1, n, -1, -1)  # (3, N, R+1, C): all but of the ones
+        of_rows = torch.stack([torch.bmm(weights[k], of) for k, of in enumerate(of_adjacency)], 1)  # (N, 3, R+1, VV)
         of_base = of_rows[:, :, -1].sum(0, dtype=base.dtype)
-        return *Refined.of_values(ctx, x, weight, of_values), of_expand, of_rows[:, :, :-1], of_base
+        of_x, *of_conv3 = Refined.of_values(x, weight, of_values, ctx.needs_input_grad[0])
+        of_x = None if of_x is None else _channels_last(of_x)
+        return of_x, *of_conv3, of_expand, of_rows[:, :, :-1], of_base
 
     @staticmethod
-    def of_values(ctx, x: Tensor, weight: Tensor, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of x, weight and bias from that of conv3's result, (N, C*3, V, T)."""
+    def of_values(x: Tensor, weight: Tensor, gradient: Tensor, with_x: bool) -> tuple[Tensor | None, Tensor, Tensor]:
+        """Gradients of x, if it needs one, of weight and bias from that of conv3's result, (N, C*3, V, T)."""
         if _by_convolution(x):
-            of_x, of_weight, of_bias = torch.ops.aten.convolution_backward(
+            return torch.ops.aten.convolution_backward(
                 gradient, x.contiguous(), weight, [len(weight)], [1, 1], [0, 0], [1, 1], False, [0, 0], 1,
-                list(ctx.needs_input_grad[:3]),
+                [with_x, True, True],
             )  # fmt: skip
-            return None if of_x is None else _channels_last(of_x), of_weight, of_bias
-        flat = gradient.flatten(2)  # (N, C*3, VT)
-        of_x = weight.flatten(1).T @ flat if ctx.needs_input_grad[0] else None  # (N, Cin, VT)
-        of_weight = (flat @ _points(x)).sum(0).view_as(weight)
-        return None if of_x is None else _channels_last(of_x.view_as(x)), of_weight, flat.sum(2).sum(0)
+        flat, back = gradient.flatten(2), weight.flatten(1).T.expand(len(x), -1, -1)  # (N, C*3, VT), (N, Cin, C*3)
+        of_x = torch.bmm(back, flat).view_as(x) if with_x else None
+        return of_x, (flat @ _points(x)).sum(0).view_as(weight), flat.sum(2).sum(0)
 
 
 def _by_convolution(x: Tensor) -> bool:
