@@ -295,3 +295,21 @@ def test_gradients_of_the_recomputed_product_are_those_of_autograd(frames):
     assert not Refined.apply(*(leaf.detach() for leaf in leaves)).requires_grad
     Refined.apply(x.detach(), weight, *others).sum().backward()  # as in the first block
     assert x.grad is None and weight.grad.any()
+
+
+@pytest.mark.parametrize("frames", [3, 7], ids=["values kept", "adjacency kept"])
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16], ids=["convolution", "product"])
+def test_precisions_give_the_product_and_its_gradients(kind, frames):
+    """float32 on a CPU goes through convolutions, other precisions through products: the same within rounding."""
+    torch.manual_seed(0)
+    shapes = [(2, 16, 5, frames), (24, 16, 1, 1), (24,), (3, 8, 4), (2, 3, 2, 25), (3, 25)]
+    exact = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+    near = [leaf.detach().to(kind).requires_grad_() for leaf in exact]
+    gradient = torch.randn(2, 8, 5, frames, dtype=torch.float64)
+    outs = [Refined.apply(*leaves) for leaves in (exact, near)]
+    for out in outs:
+        out.backward(gradient.to(out.dtype))
+    assert outs[1].dtype == kind and outs[1].is_contiguous(memory_format=torch.channels_last)
+    for expected, found in [outs, *((a.grad, b.grad) for a, b in zip(exact, near))]:
+        assert found.shape == expected.shape and found.dtype == kind
+        assert (found - expected).norm() < (1e-5 if kind == torch.float32 else 2e-2) * expected.norm()
