@@ -3,7 +3,9 @@
 The pictures are PNG bytes in an Image widget and players in an HTML widget: a saved notebook keeps what was last shown.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+import gc
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -55,6 +57,23 @@ def attention_card(
     return figure
 
 
+@contextlib.contextmanager
+def _collected_young() -> Iterator[None]:
+    """Figures made and dropped inside are collected at its end, in milliseconds.
+
+    A figure is full of cycles. Left to age, a dozen of them make Python go through all the objects of the kernel, which
+    takes longer than drawing and falls on whatever control is moved then.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.collect(0)
+        if enabled:
+            gc.enable()
+
+
 class _Browser(w.VBox):
     """A VBox with `.controls` (name → widget), the shown clip's index `.current`, `.message` and `.view`."""
 
@@ -85,6 +104,7 @@ class _Browser(w.VBox):
         for name, control in self.controls.items():
             control.observe(self._changed if name in ("run", "class", "shown") else self._draw, names="value")
         self._changed()
+        gc.collect()  # what has aged before would be collected at some control
 
     @property
     def current(self) -> int | None:
@@ -112,7 +132,8 @@ class _Browser(w.VBox):
         if self.current is None:
             self.message.value = "<b>No clip matches.</b> Choose another class, or show all clips."
         else:
-            self._show(self.current)
+            with _collected_young():
+                self._show(self.current)
 
 
 class _AttentionBrowser(_Browser):
