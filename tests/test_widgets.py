@@ -1,5 +1,6 @@
 """The browsers: every control changes what is shown, fast, and an empty choice says so."""
 
+import gc
 import time
 from typing import NamedTuple
 
@@ -188,6 +189,38 @@ def test_a_change_draws_once_and_fast(monkeypatch, skeleton, persons, picture):
         spent.append(time.process_time() - before)
     assert len(calls) == 3
     assert min(spent) < 0.3
+
+
+def test_every_control_draws_once(monkeypatch):
+    calls = []
+    for name in ("attention_card", "evidence"):
+        draw = getattr(widgets, name)
+        monkeypatch.setattr(widgets, name, lambda *a, draw=draw: calls.append(a) or draw(*a))
+    shown = browser(views={"run A": seen(), "run B": seen(predictions=LABELS[::-1])})
+    for number, (control, value) in enumerate([
+        ("part", "leg"), ("head", 3), ("run", "run B"), ("run", "run A"), ("clip", 3), ("shown", "wrong"),
+        ("class", 0), ("picture", "true"), ("run", "run B"), ("picture", "mistake"), ("picture", "attention"),
+    ]):  # fmt: skip
+        before = len(calls)
+        shown.controls[control].value = value
+        assert len(calls) == before + 1, (number, control)
+
+
+def test_looking_around_never_waits_for_a_full_collection():
+    """Ten figures left to Python's collector make it go through everything the kernel holds."""
+    shown, full = browser(), []
+
+    def note(phase, info):
+        if phase == "start" and info["generation"] == 2:
+            full.append(shown.controls["part"].value)
+
+    gc.callbacks.append(note)
+    try:
+        for part in ("arm", "leg", "torso") * 10:
+            shown.controls["part"].value = part
+    finally:
+        gc.callbacks.remove(note)
+    assert full == [] and gc.isenabled()
 
 
 def test_different_numbers_of_clips_are_refused():
