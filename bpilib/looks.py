@@ -115,6 +115,11 @@ def _stage(pose, skeleton: Skeleton) -> tuple[np.ndarray, float, np.ndarray, np.
     return pose, turn, half, middle
 
 
+def _half_width(half) -> float:
+    """Of a panel: half the persons, a gap, and at least a quarter of the panel for a name like "shoulder centre"."""
+    return max(half[0] + 0.95 * half[1], (half[0] + 0.24 * half[1]) / 0.48)
+
+
 def received_ratio(weights, key, joints: int) -> np.ndarray:
     """(heads, Vq, Vk) to (V,) attention each joint receives, as a multiple of an even share; NaN where it is no key."""
     even = np.bincount(key, minlength=joints) / len(key)
@@ -169,7 +174,7 @@ def draw_attention(ax, weights, query, key, pose, skeleton: Skeleton, part: str,
         most = keys[np.argsort(-share[keys])]
         named = most[: max(1, min(4, (share[keys] >= 1.05).sum()))]
         _name_joints(ax, drawn, named, share, half, middle, skeleton)
-    wide = half[0] + 0.95 * half[1]
+    wide = _half_width(half)
     ax.set(xlim=(middle[0] - wide, middle[0] + wide), ylim=(middle[1] - 1.12 * half[1], middle[1] + 1.12 * half[1]))
     return share
 
@@ -220,7 +225,7 @@ def attention_on_skeleton(maps: Mapping, joints: Mapping, pose, skeleton: Skelet
     checked = check_attention(maps, joints)
     norm = ratio_norm(*(received_ratio(c[0], c[2], skeleton.num_joints) for c in checked.values()))
     persons, _, half, _ = _stage(pose, skeleton)
-    tall = 3.7 * 1.12 * half[1] / (half[0] + 0.95 * half[1])  # as the panels will need it
+    tall = 3.7 * 1.12 * half[1] / _half_width(half)  # as the panels will need it
     figure = new_picture(13, 1.5 + min(4.6, max(2.2, tall)))
     axes = np.atleast_1d(figure.subplots(1, len(checked)))
     for ax, (part, (weights, query, key, _)) in zip(axes, checked.items()):

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from matplotlib.text import Annotation, Text
 from test_plots import attention_of, clip_of, joints_of
 
 from bpilib import style, widgets
@@ -60,6 +61,24 @@ def test_every_control_changes_the_picture(skeleton, persons):
         shown.controls[control].value = value
     shown.controls["clip"].value = 0
     assert shown.view.value == pictures[0]  # the picture depends on the controls alone
+
+
+@pytest.mark.parametrize("spread", [0.3, 1.0, 2.0])
+def test_no_name_of_a_joint_is_cut(spread):
+    """Of arms that hang, reach out, and of somebody who lies: the longest name on either side."""
+    pose = np.zeros((1, 1, 20, 3))
+    pose[0, 0, :, 1] = np.linspace(-0.9, 0.9, 20)
+    pose[0, 0, :, 0] = spread * np.linspace(-0.9, 0.9, 20)[np.random.default_rng(0).permutation(20)]
+    weights, query, key, groups = style.check_attention(attention_of(UCLA), joints_of(UCLA))["arm"]
+    longest = UCLA.joints.index("shoulder centre")
+    for side in (-1, 1):
+        pose[0, 0, longest, 0] = side * spread * 0.9
+        weights[..., key == longest] = 0.5
+        figure = widgets.attention_card(pose, weights, query, key, groups, UCLA, "arm")
+        figure.png()
+        names = [t for t in figure.findobj(Annotation) if t.get_text().startswith("shoulder centre")]
+        boxes = [Text.get_window_extent(name) for name in names]  # without the leader
+        assert boxes and all(box.x0 >= 0 and box.x1 <= 0.42 * figure.bbox.x1 for box in boxes)
 
 
 def test_the_picture_shows_the_chosen_head_and_clip():
