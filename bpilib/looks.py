@@ -52,7 +52,8 @@ def draw_flow(ax, flow, even, parts):
                 shape = f"simple,tail_width={width},head_width={width + 9},head_length=11"
                 ax.add_patch(FancyArrowPatch(a, b, connectionstyle="arc3,rad=0.2", arrowstyle=shape, mutation_scale=1,
                                              shrinkA=24, shrinkB=24, **look))  # fmt: skip
-            at = (a + b) / 2 + 0.1 * np.array([(b - a)[1], -(b - a)[0]])  # the middle of the bent arrow
+            bend = (a + b) / 2 + 0.2 * np.array([(b - a)[1], -(b - a)[0]])  # the control point of arc3
+            at = 0.4 * a + 0.465 * bend + 0.135 * b  # on the arrow, away from the number of the one that comes back
             text = f"{flow[p, o]:.0%}\n{flow[p, o] / even[p, o]:.2f}×"
             box = {"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.85}
             ax.text(*at, text, ha="center", va="center", color=PART_INK[looks], fontsize=10, fontweight="bold",
@@ -187,7 +188,7 @@ def _name_joints(ax, drawn, named, share, half, middle, skeleton: Skeleton):
             column = named[side < 0 :: 2]
         else:
             column = [j for j in named if (xy[j, 0] >= middle[0]) == (side > 0)]
-        at, gap = np.inf, half[1] * 0.33
+        at, gap = np.inf, max(0.42 * half[1], 0.18 * _half_width(half))  # two lines, in the lowest panels too
         column = sorted(column, key=lambda j: -xy[j, 1])
         for n, joint in enumerate(column):
             at = max(min(xy[joint, 1] - middle[1], at - gap), (len(column) - 1 - n) * gap - half[1])
