@@ -165,7 +165,7 @@ def evidence(
     totals.grid(axis="x", color=GRID)
     totals.set_axisbelow(True)
     scale = figure.add_axes((0.91, bottom, 0.012, height))
-    figure.colorbar(ScalarMappable(norm, SIGNED_COLORS), cax=scale, format="{x:+.2g}", label="added to the logit")
+    figure.colorbar(ScalarMappable(norm, SIGNED_COLORS), cax=scale, format="{x:+.2g}", label=f"added to the {what}")
     over = figure.add_axes((left, bottom + height + 0.1 / tall, width, film / tall), label="film")
     _draw_strip(over, steps, xy, parts, frames, skeleton, norm, 90 * (film / 2.2) ** 2)
     figure.suptitle(title, y=1 - 0.12 / tall)

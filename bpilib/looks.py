@@ -52,7 +52,8 @@ def draw_flow(ax, flow, even, parts):
                 shape = f"simple,tail_width={width},head_width={width + 9},head_length=11"
                 ax.add_patch(FancyArrowPatch(a, b, connectionstyle="arc3,rad=0.2", arrowstyle=shape, mutation_scale=1,
                                              shrinkA=24, shrinkB=24, **look))  # fmt: skip
-            at = (a + b) / 2 + 0.1 * np.array([(b - a)[1], -(b - a)[0]])  # the middle of the bent arrow
+            bend = (a + b) / 2 + 0.2 * np.array([(b - a)[1], -(b - a)[0]])  # the control point of arc3
+            at = 0.4 * a + 0.465 * bend + 0.135 * b  # on the arrow, away from the number of the one that comes back
             text = f"{flow[p, o]:.0%}\n{flow[p, o] / even[p, o]:.2f}×"
             box = {"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.85}
             ax.text(*at, text, ha="center", va="center", color=PART_INK[looks], fontsize=10, fontweight="bold",
@@ -115,6 +116,11 @@ def _stage(pose, skeleton: Skeleton) -> tuple[np.ndarray, float, np.ndarray, np.
     return pose, turn, half, middle
 
 
+def _half_width(half) -> float:
+    """Of a panel: half the persons, a gap, and at least a quarter of the panel for a name like "shoulder centre"."""
+    return max(half[0] + 0.95 * half[1], (half[0] + 0.24 * half[1]) / 0.48)
+
+
 def received_ratio(weights, key, joints: int) -> np.ndarray:
     """(heads, Vq, Vk) to (V,) attention each joint receives, as a multiple of an even share; NaN where it is no key."""
     even = np.bincount(key, minlength=joints) / len(key)
@@ -169,7 +175,7 @@ def draw_attention(ax, weights, query, key, pose, skeleton: Skeleton, part: str,
         most = keys[np.argsort(-share[keys])]
         named = most[: max(1, min(4, (share[keys] >= 1.05).sum()))]
         _name_joints(ax, drawn, named, share, half, middle, skeleton)
-    wide = half[0] + 0.95 * half[1]
+    wide = _half_width(half)
     ax.set(xlim=(middle[0] - wide, middle[0] + wide), ylim=(middle[1] - 1.12 * half[1], middle[1] + 1.12 * half[1]))
     return share
 
@@ -182,7 +188,7 @@ def _name_joints(ax, drawn, named, share, half, middle, skeleton: Skeleton):
             column = named[side < 0 :: 2]
         else:
             column = [j for j in named if (xy[j, 0] >= middle[0]) == (side > 0)]
-        at, gap = np.inf, half[1] * 0.33
+        at, gap = np.inf, max(0.42 * half[1], 0.18 * _half_width(half))  # two lines, in the lowest panels too
         column = sorted(column, key=lambda j: -xy[j, 1])
         for n, joint in enumerate(column):
             at = max(min(xy[joint, 1] - middle[1], at - gap), (len(column) - 1 - n) * gap - half[1])
@@ -220,7 +226,7 @@ def attention_on_skeleton(maps: Mapping, joints: Mapping, pose, skeleton: Skelet
     checked = check_attention(maps, joints)
     norm = ratio_norm(*(received_ratio(c[0], c[2], skeleton.num_joints) for c in checked.values()))
     persons, _, half, _ = _stage(pose, skeleton)
-    tall = 3.7 * 1.12 * half[1] / (half[0] + 0.95 * half[1])  # as the panels will need it
+    tall = 3.7 * 1.12 * half[1] / _half_width(half)  # as the panels will need it
     figure = new_picture(13, 1.5 + min(4.6, max(2.2, tall)))
     axes = np.atleast_1d(figure.subplots(1, len(checked)))
     for ax, (part, (weights, query, key, _)) in zip(axes, checked.items()):

@@ -41,6 +41,7 @@ STYLE = {
     "font.size": 11,
     "axes.titlesize": 12,
     "axes.titleweight": "bold",
+    "axes.titley": 1.0,  # our ticks are below; to look for ticks above takes a twelfth of the drawing
     "axes.labelsize": 11,
     "xtick.labelsize": 10,
     "ytick.labelsize": 10,

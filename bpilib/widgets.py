@@ -3,63 +3,50 @@
 The pictures are PNG bytes in an Image widget and players in an HTML widget: a saved notebook keeps what was last shown.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import asyncio
+import contextlib
+import gc
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from html import escape
 from typing import Any
 
 import ipywidgets as w
 import numpy as np
 
+from .cards import attention_card
 from .drawing import animate
 from .evidence import evidence
-from .heatmaps import draw_map
-from .looks import draw_attention
 from .skeleton import Skeleton
-from .style import PART_INK, THEME, Picture, check_attention, new_picture, ratio_bar, ratio_norm, short, styled
+from .style import THEME, Picture, check_attention
 
-_BOXES = ((0.0, 0.02, 0.4, 0.88), (0.52, 0.27, 0.375, 0.56), (0.905, 0.27, 0.012, 0.56))  # left, bottom, width, height
 _PICTURES = ("what each part looks at", "what speaks for the true class", "what speaks for the predicted class",
              "what speaks for the predicted class more than for the true one")  # fmt: skip
 _LABEL = {"description_width": "56px"}
 
 
-@styled
-def attention_card(
-    clip, weights, query, key, groups, skeleton: Skeleton, part: str, head: int | None = None
-) -> Picture:
-    """One part of one clip: its links on the skeleton beside its joint-to-joint map.
+@contextlib.contextmanager
+def _collected_young() -> Iterator[None]:
+    """Figures made and dropped inside are collected at its end, in milliseconds.
 
-    Args:
-        clip: (L, M, V, 3); its middle frame is drawn.
-        weights: (heads, Vq, Vk).
-        query: (Vq,) joints that look.
-        key: (Vk,) joints looked at.
-        groups: (part, start, stop) of the keys, from `check_attention`.
-        skeleton: the joint set.
-        part: the part that looks.
-        head: one head from 0; None: the mean over heads.
-
-    Returns:
-        A figure with two panels.
+    A figure is full of cycles. Left to age, a dozen of them make Python go through all the objects of the kernel, which
+    takes longer than drawing and falls on whatever control is moved then.
     """
-    shown = weights[slice(None) if head is None else slice(head, head + 1)]
-    figure = new_picture(11, 4.9)
-    figure.set_layout_engine("none")  # fixed margins: arranging the axes would take most of the time
-    left, right, scale = (figure.add_axes(box) for box in _BOXES)
-    draw_attention(left, shown, query, key, np.asarray(clip)[len(clip) // 2], skeleton, part)
-    ratios = shown.mean(0) * len(key)
-    names, norm = [short(skeleton.joints[j]) for j in query], ratio_norm(ratios)
-    draw_map(right, ratios, names, key, groups, skeleton, norm, PART_INK[part])
-    right.set_title("mean over heads" if head is None else f"head {head + 1} of {len(weights)}", pad=27)
-    ratio_bar(figure, norm, "a joint's attention (1×: an even share)", cax=scale)
-    return figure
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.collect(0)
+        if enabled:
+            gc.enable()
 
 
 class _Browser(w.VBox):
     """A VBox with `.controls` (name → widget), the shown clip's index `.current`, `.message` and `.view`."""
 
     def __init__(self, clips, labels, classes, names, filters: Sequence[str], view, extra=None, first=None):
-        extra, first = extra or {}, first or {}  # name → widget: below the others, and before them
+        extra, first = extra or {}, first or {}  # name → widget: below the others, and before them (not observed)
         self._clips, self._labels, self._classes = clips, np.asarray(labels, dtype=int), list(classes)
         self._names = [str(n) for n in names] if names is not None else [f"clip {i}" for i in range(len(clips))]
         if not len(clips) == len(self._labels) == len(self._names):
@@ -82,9 +69,10 @@ class _Browser(w.VBox):
         rows = [w.HBox(list(group.values()), layout=wrap) for group in (self.controls, extra) if group]
         self.controls |= extra
         super().__init__([*rows, self.message, view])
-        for name, control in self.controls.items():
-            control.observe(self._changed if name in ("run", "class", "shown") else self._draw, names="value")
+        for name in set(self.controls) - set(first):
+            self.controls[name].observe(self._changed if name in ("class", "shown") else self._draw, names="value")
         self._changed()
+        gc.collect()  # what has aged before would be collected at some control
 
     @property
     def current(self) -> int | None:
@@ -112,12 +100,13 @@ class _Browser(w.VBox):
         if self.current is None:
             self.message.value = "<b>No clip matches.</b> Choose another class, or show all clips."
         else:
-            self._show(self.current)
+            with _collected_young():
+                self._show(self.current)
 
 
 class _AttentionBrowser(_Browser):
     def __init__(self, views, clips, frames, classes, skeleton, window, names):
-        self._views, self._known = dict(views), {}
+        self._views, self._known, self._looking, self._worker = dict(views), {}, set(), ThreadPoolExecutor(1)
         if not self._views:
             raise ValueError("no run to browse: pass run name → its views, or a function that returns them")
         self._skeleton, self._window, self._frames, self._count = skeleton, window, frames, len(clips)
@@ -140,6 +129,7 @@ class _AttentionBrowser(_Browser):
         view = w.Image(format="png", layout=w.Layout(max_width="100%", width="1200px"))
         view.add_class("bpi-figure")
         super().__init__(clips, first["labels"], classes, names, ("all", "right", "wrong"), view, extra, run)
+        run["run"].observe(self._choose, names="value")
         self.children += (w.HTML(THEME, layout=w.Layout(display="none")),)
 
     def _seen(self, run: str) -> dict[str, Any]:
@@ -158,26 +148,47 @@ class _AttentionBrowser(_Browser):
             self._known[run] = {**views._asdict(), "maps": maps, "labels": np.asarray(views.labels, dtype=int)}
         return self._known[run]
 
-    def _changed(self, _=None):
+    def _choose(self, _=None):
+        """Show the chosen run; one that was never looked at is, aside, while the one before can be browsed."""
         run = self.controls["run"].value
-        if run not in self._known:
-            self.message.value = f"Looking at the clips with {escape(run)}: this takes a while, once."
+        if run in self._known:
+            self._run = run
+            self._changed()
+            return
+        self.message.value = self._waiting()
+        if run in self._looking:
+            return
+        self._looking.add(run)
         try:
-            self._seen(run)
-        except (ValueError, OSError) as error:
+            looked = asyncio.get_running_loop().run_in_executor(self._worker, self._seen, run)
+        except RuntimeError:  # no loop that answers meanwhile, as a kernel has one
+            looked = self._worker.submit(self._seen, run)
+            wait([looked])
+        looked.add_done_callback(lambda done: self._looked(run, done.exception()))
+
+    def _looked(self, run: str, error: BaseException | None):
+        self._looking.discard(run)
+        if self.controls["run"].value != run:  # another was chosen since
+            return
+        if error:
             self.controls["run"].value = self._run
             self.message.value = f"{escape(run)} cannot be shown: {escape(str(error))}"
-            return
-        self._run = run
-        super()._changed()
+        else:
+            self._choose()
+
+    def _waiting(self) -> str:
+        """What to say while the chosen run is not the one shown."""
+        run, before = escape(self.controls["run"].value), escape(self._run)
+        said = f"Looking at the clips with {run}: this takes a while, once. Until then you see {before}. "
+        return said if run != before else ""
 
     def _matching(self):
         indices, shown = super()._matching(), self.controls["shown"].value
-        right = self._seen(self.controls["run"].value)["predictions"][indices] == self._labels[indices]
+        right = self._seen(self._run)["predictions"][indices] == self._labels[indices]
         return indices if shown == "all" else indices[right if shown == "right" else ~right]
 
     def _show(self, i: int):
-        run, picture = self._seen(self.controls["run"].value), self.controls["picture"].value
+        run, picture = self._seen(self._run), self.controls["picture"].value
         truth, said = int(self._labels[i]), int(run["predictions"][i])
         for name in ("part", "head"):
             self.controls[name].disabled = picture != "attention"
@@ -188,7 +199,7 @@ class _AttentionBrowser(_Browser):
             text += ". Choose a wrong clip to see what spoke for the other class."
         else:
             self.view.value = (self._attention(i, run) if picture == "attention" else self._evidence(i, run)).png()
-        self.message.value = f"{text} ({len(self._matching())} clips to choose from)"
+        self.message.value = f"{self._waiting()}{text} ({len(self._matching())} clips to choose from)"
 
     def _attention(self, i: int, run: Mapping[str, Any]) -> Picture:
         part, head = self.controls["part"].value, self.controls["head"].value
@@ -214,7 +225,8 @@ def attention_browser(
 
     Args:
         views: run → what its network returned for the clips (`bpilib.attention.Views`), or a function that returns
-            it, called when the run is first chosen.
+            it, called when the run is first chosen: in a thread, where an event loop runs, so that a kernel goes on
+            answering.
         clips: N clips (L, M, V, 3), metres; anything with a length that can be indexed.
         frames: (N, S) the frame of each clip that each step of the evidence is about (`bpilib.activation.clip_frames`).
         classes: K names.

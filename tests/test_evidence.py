@@ -55,7 +55,9 @@ def test_the_sum_is_the_logit():
     assert expected in texts(drawn(NTU, 2, 16, clip=clip, parts=parts))
     clip[:, 1] = 0
     assert [t for t in texts(drawn(NTU, 2, 16, clip=clip, parts=parts)) if "person 2 (nobody)" in t]
-    assert [t for t in texts(drawn(what="difference of logits")) if t.startswith("difference of logits")]
+    said = texts(drawn(what="difference of logits"))
+    assert [t for t in said if t.startswith("difference of logits")]
+    assert "added to the difference of logits" in said and "added to the logit" not in said
 
 
 def test_the_film_stands_over_its_columns():

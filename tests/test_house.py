@@ -27,7 +27,7 @@ reference classify export activation attention schedule journal trainer launch t
 headless clusters sweep seeds
 """.split()
 # Arrays in, figures out: only notebooks import them.
-FIGURES = "style bars drawing looks heatmaps evidence plots ranking comparisons maps widgets finder board".split()
+FIGURES = "style bars drawing looks heatmaps evidence plots ranking comparisons maps cards widgets finder board".split()
 
 
 def name_of(path: Path) -> str:

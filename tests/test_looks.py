@@ -1,9 +1,13 @@
 """Who looks at whom: the diagram's numbers and widths, links and discs on each person."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.colors import to_hex
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 from test_plots import attention_of, clip_of, joints_of, no_state_leaks, texts  # noqa: F401
 
 from bpilib import looks, style
@@ -46,6 +50,34 @@ def test_arrows_have_the_colour_of_the_part_that_looks():
 def test_many_diagrams_stand_in_rows():
     figure = looks.part_flow({f"class {k}": FLOW for k in range(6)}, EVEN, PARTS, columns=4)
     assert [ax.get_title() for ax in figure.axes if ax.get_title()] == [f"class {k}" for k in range(6)]
+
+
+def overlapping(boxes):
+    """Pairs of boxes that share more than a pixel."""
+    shared = [Bbox.intersection(one, other) for one, other in combinations(boxes, 2)]
+    return [box for box in shared if box is not None and min(box.size) > 1]
+
+
+def test_no_number_of_the_diagram_hides_another():
+    figure = looks.part_flow({f"class {k}": FLOW for k in range(8)}, EVEN, PARTS)
+    figure.png()
+    for ax in figure.axes:
+        numbers = [t.get_bbox_patch() for t in ax.texts if t.get_bbox_patch()]
+        assert len(numbers) == 6
+        assert overlapping([box.get_window_extent() for box in numbers]) == []
+
+
+def test_names_of_neighbouring_joints_stand_apart():
+    pose = np.zeros((20, 3))
+    pose[:, 0], pose[:, 1] = np.linspace(-1, 1, 20), np.abs(np.linspace(-0.6, 0.6, 20))  # wide: the panels are low
+    maps, joints = attention_of(UCLA), joints_of(UCLA)
+    for part, (_, key) in joints.items():
+        maps[part][..., [key.index(j) for j in sorted(key)[-4:]]] = 0.2  # four joints side by side
+    figure = looks.attention_on_skeleton(maps, joints, pose, UCLA)
+    figure.png()
+    for ax in figure.axes[:3]:
+        names = [Text.get_window_extent(t) for t in ax.texts]  # without the leaders
+        assert len(names) > 1 and overlapping(names) == []
 
 
 def test_flows_that_are_none_are_refused():

@@ -1,10 +1,14 @@
 """The browsers: every control changes what is shown, fast, and an empty choice says so."""
 
+import asyncio
+import gc
+import threading
 import time
 from typing import NamedTuple
 
 import numpy as np
 import pytest
+from matplotlib.text import Annotation, Text
 from test_plots import attention_of, clip_of, joints_of
 
 from bpilib import style, widgets
@@ -59,6 +63,24 @@ def test_every_control_changes_the_picture(skeleton, persons):
         shown.controls[control].value = value
     shown.controls["clip"].value = 0
     assert shown.view.value == pictures[0]  # the picture depends on the controls alone
+
+
+@pytest.mark.parametrize("spread", [0.3, 1.0, 2.0])
+def test_no_name_of_a_joint_is_cut(spread):
+    """Of arms that hang, reach out, and of somebody who lies: the longest name on either side."""
+    pose = np.zeros((1, 1, 20, 3))
+    pose[0, 0, :, 1] = np.linspace(-0.9, 0.9, 20)
+    pose[0, 0, :, 0] = spread * np.linspace(-0.9, 0.9, 20)[np.random.default_rng(0).permutation(20)]
+    weights, query, key, groups = style.check_attention(attention_of(UCLA), joints_of(UCLA))["arm"]
+    longest = UCLA.joints.index("shoulder centre")
+    for side in (-1, 1):
+        pose[0, 0, longest, 0] = side * spread * 0.9
+        weights[..., key == longest] = 0.5
+        figure = widgets.attention_card(pose, weights, query, key, groups, UCLA, "arm")
+        figure.png()
+        names = [t for t in figure.findobj(Annotation) if t.get_text().startswith("shoulder centre")]
+        boxes = [Text.get_window_extent(name) for name in names]  # without the leader
+        assert boxes and all(box.x0 >= 0 and box.x1 <= 0.42 * figure.bbox.x1 for box in boxes)
 
 
 def test_the_picture_shows_the_chosen_head_and_clip():
@@ -140,6 +162,41 @@ def test_a_run_that_cannot_be_shown_says_why_and_leaves_the_last_one():
     assert "cannot be shown" not in shown.message.value
 
 
+def test_while_a_run_is_looked_at_the_one_before_can_be_browsed():
+    ready = threading.Event()
+
+    def slow():
+        assert ready.wait(60)
+        return seen(predictions=LABELS[::-1])
+
+    def damaged():
+        raise RuntimeError("out of memory")
+
+    async def in_a_kernel():
+        shown = browser(views={"run A": seen(), "run B": slow, "run C": damaged})
+        pictures = [shown.view.value]
+        shown.controls["run"].value = "run B"
+        assert "run B: this takes a while" in shown.message.value
+        for control, value in (("part", "leg"), ("class", 1)):
+            shown.controls[control].value = value
+            assert shown.view.value not in pictures
+            assert "run B: this takes a while" in shown.message.value and "✓ recognised" in shown.message.value
+            pictures.append(shown.view.value)
+        assert [i for _, i in shown.controls["clip"].options] == [2, 3]
+        shown.controls["class"].value = 0
+        ready.set()
+        while "takes a while" in shown.message.value:
+            await asyncio.sleep(0.01)
+        assert "taken for <b>throw" in shown.message.value
+        shown.controls["run"].value = "run C"
+        while "takes a while" in shown.message.value:
+            await asyncio.sleep(0.01)
+        assert shown.controls["run"].value == "run B"
+        assert shown.message.value == "run C cannot be shown: out of memory"
+
+    asyncio.run(asyncio.wait_for(in_a_kernel(), 120))
+
+
 def test_views_without_evidence_have_attention_alone():
     shown = browser(views={"run A": seen(evidence=None)})
     assert shown.controls["picture"].options == (("attention", "attention"),)
@@ -188,6 +245,38 @@ def test_a_change_draws_once_and_fast(monkeypatch, skeleton, persons, picture):
         spent.append(time.process_time() - before)
     assert len(calls) == 3
     assert min(spent) < 0.3
+
+
+def test_every_control_draws_once(monkeypatch):
+    calls = []
+    for name in ("attention_card", "evidence"):
+        draw = getattr(widgets, name)
+        monkeypatch.setattr(widgets, name, lambda *a, draw=draw: calls.append(a) or draw(*a))
+    shown = browser(views={"run A": seen(), "run B": seen(predictions=LABELS[::-1])})
+    for number, (control, value) in enumerate([
+        ("part", "leg"), ("head", 3), ("run", "run B"), ("run", "run A"), ("clip", 3), ("shown", "wrong"),
+        ("class", 0), ("picture", "true"), ("run", "run B"), ("picture", "mistake"), ("picture", "attention"),
+    ]):  # fmt: skip
+        before = len(calls)
+        shown.controls[control].value = value
+        assert len(calls) == before + 1, (number, control)
+
+
+def test_looking_around_never_waits_for_a_full_collection():
+    """Ten figures left to Python's collector make it go through everything the kernel holds."""
+    shown, full = browser(), []
+
+    def note(phase, info):
+        if phase == "start" and info["generation"] == 2:
+            full.append(shown.controls["part"].value)
+
+    gc.callbacks.append(note)
+    try:
+        for part in ("arm", "leg", "torso") * 8:
+            shown.controls["part"].value = part
+    finally:
+        gc.callbacks.remove(note)
+    assert full == [] and gc.isenabled()
 
 
 def test_different_numbers_of_clips_are_refused():

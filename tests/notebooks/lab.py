@@ -28,6 +28,17 @@ BEYOND = """() => {
         .filter(e => e.getBoundingClientRect().right > edge).map(e => e.outerHTML.slice(0, 200))
 }"""
 
+CURSOR = f"""async source => {{
+    const notebook = {NOTEBOOK}.content, code = cell => cell.model.sharedModel.getSource()
+    const n = notebook.widgets.findIndex(cell => cell.model.type === 'code' && code(cell).includes(source))
+    notebook.activeCellIndex = n
+    await notebook.scrollToItem(n, 'center')
+    notebook.mode = 'edit'
+    const before = code(notebook.activeCell).split(source)[0].split('\\n'), line = before.length - 1
+    notebook.activeCell.editor.setCursorPosition({{line, column: before[line].length + source.length}})
+    notebook.activeCell.editor.focus()
+}}"""
+
 
 def chromium() -> str | None:
     """The browser's path, if this machine has one."""
@@ -121,6 +132,10 @@ class Opened:
         """All outputs, in nbformat."""
         cells = self.page.evaluate(f"() => {NOTEBOOK}.content.model.toJSON().cells")
         return [output for cell in cells for output in cell.get("outputs", [])]
+
+    def put_cursor_after(self, source: str) -> None:
+        """Into the first line of code with this in it, ready to type."""
+        self.page.evaluate(CURSOR, source)
 
     def show(self, source: str) -> None:
         """Scroll to the end of the cell with this in its source."""

@@ -12,7 +12,7 @@ from pathlib import Path
 import papermill
 import pytest
 from executed import NOTEBOOKS, SMALL, small_sweep
-from lab import BEYOND, FLAGS, PATIENCE, chromium, plain, serve
+from lab import BEYOND, FLAGS, PATIENCE, READY, chromium, plain, serve
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright here: pip install -e '.[test]'")
 pytestmark = [
@@ -119,6 +119,37 @@ def test_02_interrupted_says_so_and_goes_on_after_a_restart(lab, opened):
     assert json.loads((folder / "summary.json").read_text())["resumed"] == 1
 
 
+@pytest.mark.slow
+def test_a_function_of_bpilib_explains_itself(opened):
+    """In the tooltip of Shift+Tab, and in Help → Show Contextual Help as the cursor moves."""
+    notebook = opened("04_attention", "Light", 1280, {})
+    page = notebook.page
+    notebook.put_cursor_after("import numpy")  # the cell of imports alone
+    notebook.start("notebook:run-cell")
+    notebook.wait()
+    check(notebook)
+    notebook.put_cursor_after("attention.look")
+    page.keyboard.press("Shift+Tab")
+    look, flow = "through a BPI or GAP network in test mode", "a small directed diagram for all clips"
+    page.locator(".jp-Tooltip").filter(has_text=look).wait_for(timeout=PATIENCE)
+    picture(page, "tooltip")
+    page.keyboard.press("Escape")
+    page.get_by_role("menuitem", name="Help", exact=True).click()
+    page.get_by_role("menuitem", name="Show Contextual Help").click()
+    page.locator(".lm-DockPanel-tabBar").get_by_text("04_attention.ipynb").click()
+    page.wait_for_function(READY)
+    notebook.put_cursor_after("part_flow")
+    page.locator(".jp-Inspector").filter(has_text=flow).wait_for(timeout=PATIENCE)
+    picture(page, "inspector")
+    assert notebook.problems == []
+
+
+def picture(page, name):
+    """A screenshot, where they are wanted."""
+    if folder := os.environ.get("BPI_SCREENSHOTS"):
+        page.screenshot(path=Path(folder, f"{name}.png"))
+
+
 def parameters_of(name, there, theme):
     """What makes a notebook quick."""
     folder = Path(there["outputs"]).parent / theme
@@ -142,7 +173,6 @@ def test_every_notebook_runs_and_fits(name, theme, width, lab, opened):
     beyond = []
     for number in notebook.walk():
         beyond += notebook.page.evaluate(BEYOND)
-        if folder := os.environ.get("BPI_SCREENSHOTS"):
-            notebook.page.screenshot(path=Path(folder, f"{name}_{theme}_{width}_{number:02d}.png"))
+        picture(notebook.page, f"{name}_{theme}_{width}_{number:02d}")
     assert beyond == []
     check(notebook)
