@@ -50,6 +50,9 @@ def look(run: Run, part: str = "test", evidence: bool = False) -> Views:
         part: "train", "heldout" or "test".
         evidence: take the logits apart as well (`bpilib.activation`).
 
+    Returns:
+        What it returned for the n clips of the part, in their order.
+
     Raises:
         ValueError: a network without embeddings.
     """
