@@ -47,8 +47,9 @@ class Affine(nn.Module):
         self.register_buffer("shift", shift[:, None, None])
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, V, T) to the same."""
-        return x + self.shift if self.scale is None else torch.addcmul(self.shift, x, self.scale)
+        """(N, C, V, T) to the same, in the precision of x."""
+        shift = self.shift.to(x.dtype)
+        return x + shift if self.scale is None else torch.addcmul(shift, x, self.scale.to(x.dtype))
 
 
 def _fold(pair: nn.Sequential | None) -> nn.Conv2d | None:

@@ -285,6 +285,19 @@ def test_folded_blocks_give_the_same(skeleton):
     assert [name for name, m in net.named_modules() if isinstance(m, torch.nn.BatchNorm2d)] == []
 
 
+def test_folded_blocks_stay_in_half_precision():
+    """What is left of a BatchNorm does not bring features back to float32, which would double what they move."""
+    block = randomise(Block(8, 16, ADJACENCY, stride=2)).float().eval()
+    block.fold()
+    x = torch.randn(N, 8, V, 16)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        near = block(x)
+        assert near.dtype == block.spatial(x).dtype == torch.bfloat16
+    with torch.no_grad():
+        exact = block(x)
+    assert (near - exact).norm() < 0.03 * exact.norm()
+
+
 @pytest.mark.parametrize("frames", [3, 7], ids=["values kept", "adjacency kept"])
 def test_gradients_of_the_recomputed_product_are_those_of_autograd(frames):
     torch.manual_seed(0)
