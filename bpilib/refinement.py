@@ -69,6 +69,7 @@ class Refined(torch.autograd.Function):
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """The gradients, that of x channels-last, as the others that x gets."""
         x, weight, bias, expand, distance, base, adjacency, values = ctx.saved_tensors
+        x = x.contiguous() if _by_convolution(x) else x  # once for both that want it so
         n, _, v, t = x.shape
         rows, gradient = Refined.rows(distance, base), gradient.to(x.dtype).reshape(-1, v, t)
         adjacency = Refined.adjacency(expand, rows) if adjacency is None else adjacency
@@ -88,9 +89,8 @@ class Refined(torch.autograd.Function):
         """Gradients of x, if it needs one, of weight and bias from that of conv3's result, (N, C*3, V, T)."""
         if _by_convolution(x):
             return torch.ops.aten.convolution_backward(
-                gradient, x.contiguous(), weight, [len(weight)], [1, 1], [0, 0], [1, 1], False, [0, 0], 1,
-                [with_x, True, True],
-            )  # fmt: skip
+                gradient, x, weight, [len(weight)], [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [with_x, True, True]
+            )
         flat, back = gradient.flatten(2), weight.flatten(1).T.expand(len(x), -1, -1)  # (N, C*3, VT), (N, Cin, C*3)
         of_x = torch.bmm(back, flat).view_as(x) if with_x else None
         return of_x, (flat @ _points(x)).sum(0).view_as(weight), flat.sum(2).sum(0)
