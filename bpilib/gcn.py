@@ -25,9 +25,25 @@ def _init_conv(weight: Tensor, bias: Tensor, fan_out: int) -> None:
     nn.init.zeros_(bias)
 
 
+class NarrowPointwise(nn.Conv2d):
+    """A 1x1 convolution of stride (1, s) as one of stride 1 on every s-th frame.
+
+    With fewer input channels than a vector register holds (16 floats under AVX-512), oneDNN's backward pass of the
+    strided, channels-last form writes beyond its buffer (github.com/uxlfoundation/oneDNN/issues/6035). Wider ones are
+    not affected, and left to oneDNN they save a copy of x.
+    """
+
+    CHANNELS = 16
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, Cin, V, T) to (N, C, V, T/s)."""
+        return F.conv2d(x[..., :: self.stride[1]], self.weight, self.bias)
+
+
 def pointwise(channels_in: int, channels_out: int, groups_out: int = 1, stride: int = 1) -> nn.Conv2d:
     """A 1x1 convolution that stands for `groups_out` published ones side by side."""
-    conv = nn.Conv2d(channels_in, channels_out, 1, stride=(1, stride))
+    narrow = stride > 1 and channels_in < NarrowPointwise.CHANNELS
+    conv = (NarrowPointwise if narrow else nn.Conv2d)(channels_in, channels_out, 1, stride=(1, stride))
     _init_conv(conv.weight, conv.bias, channels_out // groups_out)
     return conv
 

@@ -1,12 +1,15 @@
 """The backbone against a plain version that follows the published order of operations, subset by subset."""
 
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from bpilib.gcn import CTRGCN, Block, SpatialUnit, TemporalUnit
+from bpilib.gcn import CTRGCN, Block, NarrowPointwise, SpatialUnit, TemporalUnit, pointwise
 from bpilib.refinement import Refined
 from bpilib.skeleton import NTU, UCLA
 
@@ -326,3 +329,74 @@ def test_precisions_give_the_product_and_its_gradients(kind, frames):
     for expected, found in [outs, *((a.grad, b.grad) for a, b in zip(exact, near))]:
         assert found.shape == expected.shape and found.dtype == kind
         assert (found - expected).norm() < (1e-5 if kind == torch.float32 else 2e-2) * expected.norm()
+
+
+# --- a fault of oneDNN's: strided 1x1 convolutions of few channels, channels-last
+
+
+class Strided(TorchDispatchMode):
+    """Input channels of the strided 1x1 convolutions that PyTorch is asked for."""
+
+    def __init__(self):
+        super().__init__()
+        self.channels = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function is torch.ops.aten.convolution.default and args[1].shape[2:] == (1, 1) and max(args[3]) > 1:
+            self.channels.append(args[1].shape[1])
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("width", "expected"), [(8, [16, 32, 16]), (16, [32, 16, 64, 32]), (24, [48, 24, 96, 48])])
+def test_no_strided_convolution_has_fewer_channels_than_a_vector_register(width, expected):
+    """Those left: the skip of block 5 (and its shortcut), the skip and the shortcut of block 8."""
+    net = CTRGCN(ADJACENCY, 1, width)
+    with Strided() as seen:
+        net(torch.randn(2, 3, 8, V, 1))
+    assert seen.channels == expected and min(expected) >= NarrowPointwise.CHANNELS
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+def test_a_narrow_strided_convolution_equals_the_strided_one(training):
+    narrow = pointwise(8, 12, stride=2).double().train(training)
+    assert type(narrow) is NarrowPointwise and type(pointwise(16, 12, stride=2)) is torch.nn.Conv2d
+    plain = torch.nn.Conv2d(8, 12, 1, stride=(1, 2)).double()
+    plain.load_state_dict(narrow.state_dict())
+    for frames in (1, 2, 7, 8):
+        x = torch.randn(3, 8, 5, frames, dtype=torch.float64, requires_grad=True)
+        ours, theirs = narrow(x), plain(x)
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+        weight = torch.randn_like(ours)
+        for a, b in zip(*(torch.autograd.grad((y * weight).sum(), [x, *c.parameters()])
+                          for y, c in ((ours, narrow), (theirs, plain)))):  # fmt: skip
+            torch.testing.assert_close(a, b, rtol=0, atol=1e-11)
+
+
+NARROW = """
+import torch
+from bpilib.gcn import CTRGCN, pointwise
+from bpilib.skeleton import NTU
+
+torch.manual_seed(0)
+conv = pointwise(4, 8, stride=2)
+for _ in range(20):
+    x = torch.randn(8, 4, 25, 64).contiguous(memory_format=torch.channels_last)
+    conv.zero_grad()
+    y = conv(x)
+    gradient = torch.randn_like(y)
+    y.backward(gradient)
+    expected = torch.einsum("novt,ncvt->oc", gradient.double(), x[..., ::2].double())
+    assert (conv.weight.grad.flatten(1) - expected).norm() < 1e-5 * expected.norm()
+net = CTRGCN(torch.from_numpy(NTU.adjacency()), 2, 8)
+for _ in range(3):
+    net.zero_grad()
+    net(torch.randn(4, 3, 64, 25, 2)).square().mean().backward()
+assert all(parameter.grad.isfinite().all() for parameter in net.parameters())
+print("done")
+"""
+
+
+def test_narrow_networks_are_trained_without_a_crash():
+    """In a process of its own: it was killed by the heap, at 8 channels under AVX-512 and at 4 under AVX2."""
+    process = subprocess.run([sys.executable, "-c", NARROW], capture_output=True, text=True)
+    assert process.returncode == 0 and process.stdout == "done\n", process.stderr
