@@ -1,0 +1,85 @@
+"""What float32 may change in a network's outputs, found from the network itself, so that it holds on every processor.
+
+Sums in another order, fused multiply-adds and vectorised functions give other last digits on another processor. How
+far these grow on their way through ten blocks depends on the weights: so each weight is moved by at most one unit in
+the last place, in float64, and the change of an output is one rounding of every layer. A sum of n terms in whatever
+order is off by about sqrt(n) roundings, and the longest have some 1000 terms: 32 times that is what float32 may do.
+A wrong formula is off by far more than that, and in float64 it stands out by ten more digits.
+"""
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+ROUNDINGS = 32
+
+
+@contextmanager
+def in_float64() -> Iterator[None]:
+    """The networks' own steps back to float32 are left out."""
+    original = torch.Tensor.float
+    torch.Tensor.float = lambda tensor: tensor
+    try:
+        yield
+    finally:
+        torch.Tensor.float = original
+
+
+def _shaken(network: nn.Module, seed: int) -> nn.Module:
+    """A copy whose weights and statistics are each up to one unit of float32 rounding beside their place."""
+    generator, shaken = torch.Generator().manual_seed(seed), copy.deepcopy(network)
+    for tensor in [*shaken.parameters(), *shaken.buffers()]:
+        if tensor.is_floating_point():
+            step = torch.rand(tensor.shape, generator=generator, dtype=torch.float64)
+            tensor.mul_(1 + torch.finfo(torch.float32).eps * (2 * step - 1))
+    return shaken
+
+
+@torch.no_grad()
+def exact(network: nn.Module, run: Callable[[nn.Module], dict[str, Tensor]]) -> tuple[dict, dict]:
+    """What a network gives in float64, in eval mode, and the norm of what float32 may change in it.
+
+    Args:
+        network: left as it is.
+        run: calls a network on float64 input; outputs by name.
+
+    Returns:
+        The outputs, and by name the most that ||found - output|| may be for a float32 result.
+    """
+    network = copy.deepcopy(network).eval().double()
+    with in_float64():
+        outputs = run(network)
+        others = [run(_shaken(network, seed)) for seed in range(2)]
+    allowed = {
+        name: ROUNDINGS * max(torch.linalg.vector_norm(other[name] - value).item() for other in others)
+        for name, value in outputs.items()
+    }
+    return outputs, allowed
+
+
+def fields(out) -> dict[str, Tensor]:
+    """The outputs of a network that depend on its input, by name."""
+    found = {name: getattr(out, name) for name in ("logits", "global_embedding", "part_embeddings")}
+    found |= {f"attention of {part}": value for part, value in (out.attention or {}).items()}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def assert_float32_of(network: nn.Module, x: Tensor, found: dict[str, Tensor | np.ndarray]) -> None:
+    """`found` is what the network gives of x (N, 3, T, V, M) in eval mode, but for rounding in float32."""
+    attention = any(name.startswith("attention") for name in found)
+    options = {"return_attention": True} if attention else {}
+    outputs, allowed = exact(network, lambda network: fields(network(x.double(), **options)))
+    for name, value in found.items():
+        value = torch.as_tensor(value)
+        assert value.dtype == torch.float32 and value.shape == outputs[name].shape, name
+        assert_near(value, outputs[name], allowed[name], name)
+
+
+def assert_near(found: Tensor, expected: Tensor, allowed: float, name: str) -> None:
+    """||found - expected|| is at most `allowed`."""
+    difference = torch.linalg.vector_norm(found.double() - expected).item()
+    assert difference <= allowed, f"{name}: off by {difference:.3g}, {allowed:.3g} may be rounding"
