@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 # Before PyTorch is imported, and inherited by every process that a test starts: sums in another order flip ties of the
-# pooling, so that runs are compared bit for bit on one thread; and idle threads that spin slow a busy machine down.
-os.environ["OMP_NUM_THREADS"] = "1"
+# pooling, so that runs are compared bit for bit with as many threads; idle ones that spin slow a busy machine down.
+os.environ["OMP_NUM_THREADS"] = os.environ.get("BPI_TEST_THREADS", "1")
 
 import numpy as np
 import pytest

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from noise import in_float64
 
 from bpilib.activation import clip_frames, contributions, watched
 from bpilib.feeders import Feeder
@@ -27,10 +28,11 @@ def test_contributions_by_hand():
 def test_contributions_and_bias_are_the_logit(name, modality, skeleton, persons):
     torch.manual_seed(0)
     model = build_model(name, skeleton, 7, modality, persons, embed_dim=16, width=8).eval()
-    with torch.no_grad():
+    with torch.no_grad(), in_float64():
         for value in model.parameters():
             value += 0.1 * torch.randn_like(value)
-        x = torch.randn(3, 3, skeleton.window, skeleton.num_joints, persons)
+        model.double()
+        x = torch.randn(3, 3, skeleton.window, skeleton.num_joints, persons, dtype=torch.float64)
         model.classifier.weight *= 10 / model(x).logits.abs().max()  # logits as large as trained ones
         with watched(model.backbone) as seen:
             logits = model(x).logits
@@ -39,7 +41,7 @@ def test_contributions_and_bias_are_the_logit(name, modality, skeleton, persons)
             assert parts.shape == (3, persons, skeleton.window // 4, skeleton.num_joints)
             assert parts.std() > 0
             sums = parts.sum((1, 2, 3)) + model.classifier.bias[k]
-            torch.testing.assert_close(sums, logits[:, k], rtol=0, atol=1e-4)
+            torch.testing.assert_close(sums, logits[:, k], rtol=0, atol=1e-10)
 
 
 def test_nothing_is_watched_after_the_block():

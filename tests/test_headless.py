@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 
 import nbformat
@@ -69,13 +70,12 @@ def test_a_stop_interrupts_the_cell_so_that_it_can_save(notebook, tmp_path):
 here = pathlib.Path({str(folder)!r})
 (here / "began").touch()
 try:
-    time.sleep(300)
+    time.sleep(3600)
 except KeyboardInterrupt:
     (here / "saved").touch()
     raise"""
-    began = time.monotonic()
     assert execute(notebook([source, "1"]), folder, {}, (folder / "began").exists) == ("interrupted", "")
-    assert (folder / "saved").exists() and time.monotonic() - began < 60
+    assert (folder / "saved").exists()  # by the interrupt alone
     assert record(folder) == ["start", "interrupted"]
 
 
@@ -86,9 +86,10 @@ def test_a_directory_is_held_until_the_last_process_has_ended(notebook, tmp_path
 here = pathlib.Path({str(folder)!r})
 (here / "began").touch()
 try:
-    time.sleep(300)
+    time.sleep(3600)
 except KeyboardInterrupt:
-    time.sleep(3)
+    while not (here / "go on").exists():
+        time.sleep(0.05)
     (here / "summary.json").write_text("saved by the first")"""
     path = notebook([source])
     code = f"import pathlib; from bpilib.headless import execute; execute(pathlib.Path({str(path)!r}), " \
@@ -101,6 +102,7 @@ except KeyboardInterrupt:
     os.kill(starter.pid, 9)
     starter.wait()
     assert held(folder)
+    threading.Timer(1, (folder / "go on").touch).start()  # the second waits by then, or comes when all is over
     assert execute(path, folder, {}, by="the second") == ("finished", "")
     assert (folder / "summary.json").read_text() == "saved by the first"
     assert record(folder) == ["start"] and starts(folder) == 1

@@ -21,7 +21,7 @@ import sys, time
 from bpilib.lock import hold
 with hold(*sys.argv[1:]):
     print("held", flush=True)
-    time.sleep(60)
+    time.sleep(3600)
 """
 
 
@@ -80,7 +80,7 @@ def test_a_group_shares_it_and_lets_no_other_in(tmp_path, another):
 
 
 def test_who_comes_when_it_is_let_go_waits_a_moment(tmp_path, another, monkeypatch):
-    monkeypatch.setattr(lock, "PATIENCE", 20.0)
+    monkeypatch.setattr(lock, "PATIENCE", 600.0)
     process = another(tmp_path)
     end = time.monotonic() + 0.5
     real = time.sleep

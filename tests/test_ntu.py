@@ -463,7 +463,7 @@ def killed(raw, out, class_file, jobs, parts=4):
     """Start a preparation in another process, and kill it once there are some parts."""
     command = [sys.executable, "-c", textwrap.dedent(SLOW), str(raw), str(out), str(class_file), str(jobs)]
     with subprocess.Popen(command, start_new_session=True, cwd=HERE.parent) as process:
-        limit = time.monotonic() + 60
+        limit = time.monotonic() + 600
         while len(list(out.parent.glob(f"{out.name}.partial/parts/*.npz"))) < parts:
             assert process.poll() is None and time.monotonic() < limit
             time.sleep(0.01)

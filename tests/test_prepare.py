@@ -12,6 +12,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from making import synthetic_store, write_prompts
 
@@ -273,20 +274,29 @@ def test_only_a_folder_has_another_tracker_s_joints(tmp_path):
 # --- two preparations of one store at the same time
 
 PREPARE = """
-import sys
+import os, signal, sys
 from bpilib.data import prepare
-raw, out = sys.argv[1:]
+from bpilib.data.store import StoreWriter
+add = StoreWriter.add
+def stopped_once(self, clip):
+    StoreWriter.add = add
+    os.kill(os.getpid(), signal.SIGSTOP)
+    add(self, clip)
+raw, out, stops = sys.argv[1:]
+if stops == "True":
+    StoreWriter.add = stopped_once
 prepare("synthetic", raw=raw, out=out, progress=False, subjects=2, episodes=1, overwrite=True)
 """
 
 
 @pytest.fixture
 def other(acted, tmp_path):
-    """other(raw): a process that prepares `acted` again in tmp_path/store."""
+    """other(raw): a process that prepares `acted` again in tmp_path/store; without raw it stops itself on its way."""
     started = []
 
     def start(raw=None):
-        command = [sys.executable, "-c", PREPARE, raw or acted.path.with_name("raw"), tmp_path / "store"]
+        made = acted.path.with_name("raw")
+        command = [sys.executable, "-c", PREPARE, raw or made, tmp_path / "store", str(raw is None)]
         started.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
         return started[-1]
 
@@ -303,11 +313,11 @@ def again(acted, tmp_path, **options):
 
 
 def stopped_in_the_middle(process, folder):
-    """Stop it once it has written some of the store, so that it stays where it is."""
-    while not (folder / "store.partial").exists():
+    """Wait until it has begun to write the store and stopped itself, so that it stays where it is."""
+    while psutil.Process(process.pid).status() != psutil.STATUS_STOPPED:
         assert process.poll() is None, process.communicate()
-        time.sleep(0.001)
-    process.send_signal(signal.SIGSTOP)
+        time.sleep(0.01)
+    assert (folder / "store.partial").exists()
     assert (folder / "store.lock").exists() and not (folder / "store").exists()
 
 
@@ -326,7 +336,7 @@ def test_who_comes_second_is_told_who_is_at_work_and_touches_nothing(acted, othe
 
 
 def test_who_comes_second_a_moment_before_the_end_takes_the_store_of_the_first(acted, other, tmp_path, monkeypatch):
-    monkeypatch.setattr(lock, "PATIENCE", 60.0)
+    monkeypatch.setattr(lock, "PATIENCE", 600.0)
     process = other()
     stopped_in_the_middle(process, tmp_path)
     real = time.sleep
