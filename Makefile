@@ -58,6 +58,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/steps.py
 	$(BIN)/python benchmarks/text.py
 	$(BIN)/python benchmarks/ntu.py
+	$(BIN)/python benchmarks/widgets.py
 
 chaos: $(READY)
 	$(BIN)/python benchmarks/chaos.py
