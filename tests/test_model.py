@@ -152,15 +152,16 @@ def test_clips_of_a_batch_do_not_see_each_other_in_eval_mode(name):
 
 
 def test_the_classifier_sees_the_mean_over_frames_joints_and_persons():
-    model, x = small("gap", NTU).eval(), clips(2, NTU)
-    feature = model.backbone(torch.einsum("uv,nctvm->nctum", torch.from_numpy(NTU.bone_operator(8)), x))
-    pooled = feature.mean((1, 3, 4))
-    out = model(x)
-    torch.testing.assert_close(out.logits, model.classifier(pooled))
-    torch.testing.assert_close(out.global_embedding, model.global_head(pooled))
-    for i, (name, joints) in enumerate(NTU.parts("joint", "gap").items()):
-        part = feature[..., list(joints)].mean((1, 3, 4))
-        torch.testing.assert_close(out.part_embeddings[:, i], model.part_heads[name](part))
+    model, x = small("gap", NTU).eval().double(), clips(2, NTU).double()
+    with in_float64():
+        feature = model.backbone(torch.einsum("uv,nctvm->nctum", torch.from_numpy(NTU.bone_operator(8)).double(), x))
+        pooled = feature.mean((1, 3, 4))
+        out = model(x)
+        torch.testing.assert_close(out.logits, model.classifier(pooled))
+        torch.testing.assert_close(out.global_embedding, model.global_head(pooled))
+        for i, (name, joints) in enumerate(NTU.parts("joint", "gap").items()):
+            part = feature[..., list(joints)].mean((1, 3, 4))
+            torch.testing.assert_close(out.part_embeddings[:, i], model.part_heads[name](part))
 
 
 @pytest.mark.parametrize("skeleton", [NTU, UCLA], ids=lambda s: s.name)
@@ -183,19 +184,20 @@ def test_attention_on_request(skeleton, modality):
 
 
 def test_attention_lies_at_the_joints_it_names():
-    model, x = small("bpi").eval(), clips(2)
-    out = model(x, return_attention=True)
-    tokens = model.features(x)[1]  # (N, V, C)
-    for name, attention in out.attention.items():
-        unit = model.part_heads[name]
-        queries, keys = out.attention_joints[name]
-        q, k = unit.query(tokens), unit.key(tokens)  # (N, V, C)
-        size = q.shape[-1] // 8
-        for head in (0, 7):
-            channels = slice(head * size, (head + 1) * size)
-            for row, joint in enumerate(queries):
-                scores = (q[:, None, joint, channels] * k[:, list(keys), channels]).sum(-1) / math.sqrt(size)
-                torch.testing.assert_close(attention[:, head, row], scores.softmax(-1), rtol=1e-4, atol=1e-6)
+    model, x = small("bpi").eval().double(), clips(2).double()
+    with in_float64():
+        out = model(x, return_attention=True)
+        tokens = model.features(x)[1]  # (N, V, C)
+        for name, attention in out.attention.items():
+            unit = model.part_heads[name]
+            queries, keys = out.attention_joints[name]
+            q, k = unit.query(tokens), unit.key(tokens)  # (N, V, C)
+            size = q.shape[-1] // 8
+            for head in (0, 7):
+                channels = slice(head * size, (head + 1) * size)
+                for row, joint in enumerate(queries):
+                    scores = (q[:, None, joint, channels] * k[:, list(keys), channels]).sum(-1) / math.sqrt(size)
+                    torch.testing.assert_close(attention[:, head, row], scores.softmax(-1), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["ctrgcn", "gap"])
@@ -212,10 +214,13 @@ def test_the_bone_stream_is_the_operator_before_the_same_network(name, skeleton)
     identity = 25  # any exponent beyond the tree's depth
     plain = small(name, skeleton, modality="bone", k=identity).eval()
     plain.load_state_dict(model.state_dict())
-    x = clips(2, skeleton)
-    operated = torch.einsum("uv,nctvm->nctum", torch.from_numpy(skeleton.bone_operator(1)), x)
-    torch.testing.assert_close(model(x).logits, plain(operated).logits, rtol=1e-4, atol=1e-5)
-    assert (model(x).logits - plain(x).logits).abs().max() > 1e-3
+    for network in (model, plain):
+        network.double()
+    with in_float64():
+        x = clips(2, skeleton).double()
+        operated = torch.einsum("uv,nctvm->nctum", torch.from_numpy(skeleton.bone_operator(1)).double(), x)
+        torch.testing.assert_close(model(x).logits, plain(operated).logits, rtol=0, atol=1e-10)
+        assert (model(x).logits - plain(x).logits).abs().max() > 1e-3
 
 
 def test_every_modality_has_its_exponent_and_parts():
@@ -333,9 +338,11 @@ def test_the_fused_copy_gives_the_same_and_leaves_the_network_alone(name):
     assert not fused.training
     assert not any(parameter.requires_grad for parameter in fused.parameters())
     with torch.no_grad():
-        ours, theirs = fused(x), model.eval()(x)
-    for a, b in zip(ours[:3], theirs[:3]):
-        assert (a is None) == (b is None)
-        if a is not None:
-            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4 * b.std().item())
+        assert_float32_of(model, x, fields(fused(x)))
+    double = copy.deepcopy(model).double()
+    with torch.no_grad(), in_float64():
+        ours, theirs = fields(double.fuse()(x.double())), fields(double.eval()(x.double()))
+    assert ours.keys() == theirs.keys()
+    for field, a in ours.items():
+        torch.testing.assert_close(a, theirs[field], rtol=0, atol=1e-10)
     assert all(torch.equal(before[key], tensor) for key, tensor in model.state_dict().items())
