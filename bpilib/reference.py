@@ -102,6 +102,10 @@ def _read(path: str | Path) -> dict[str, Any]:
         ) from error
     if not isinstance(state, dict):
         raise ValueError(f"expected a state dict, name to tensor, got {type(state).__name__} in {path}")
+    try:
+        checkpoint.check_size(state, Path(path).stat().st_size)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     return state
 
 

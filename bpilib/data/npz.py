@@ -22,11 +22,10 @@ from tqdm.auto import tqdm
 
 from bpilib.data.intake import MAX_BYTES, Intake, class_names, source_of
 from bpilib.data.store import Clip, SkeletonStore
-from bpilib.files import MissingInputError, write_atomically
+from bpilib.files import MissingInputError, array_header, write_atomically
 from bpilib.skeleton import NTU, SKELETONS, Skeleton
 
 PARTS = ("train", "test")
-HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
 @contextmanager
@@ -51,10 +50,7 @@ class _Rows:
             names = ", ".join(archive.namelist()[:6]) or "nothing"
             raise ValueError(f"no {key} in it: expected x_train, y_train, x_test and y_test, got {names}") from None
         with archive.open(self.info) as file:
-            version = np.lib.format.read_magic(file)
-            if version not in HEADERS:
-                raise ValueError(f"{key}: NumPy file format {version} is none that holds plain numbers")
-            self.shape, fortran, self.dtype = HEADERS[version](file)
+            self.shape, fortran, self.dtype = array_header(file)
             self.start = file.tell()
         if fortran or self.dtype.kind not in "fiub":
             raise ValueError(f"{key}: expected numbers in C order, got {'Fortran order' if fortran else self.dtype}")
