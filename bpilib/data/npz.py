@@ -209,8 +209,6 @@ def export_npz(
     path: str | Path,
     frames: int | None = 300,
     *,
-    cut: bool = False,
-    compressed: bool = False,
     progress: bool = True,
 ) -> Path:
     """Write the clips of a benchmark as published arrays, clip by clip; the file appears when it is whole.
@@ -218,10 +216,8 @@ def export_npz(
     Args:
         store: any store; `import_npz` reads the file, with its skeleton and classes.
         benchmark: its split "train" becomes x_train (n, T, M·V·3) float32 and y_train (n, K) float64; "test" likewise.
-        path: the npz. NTU60 takes 10.2 GB for each benchmark, NTU120 20.5 GB, unless compressed.
+        path: the npz. NTU60 takes 10.2 GB for each benchmark, NTU120 20.5 GB.
         frames: T; None: that of the longest clip.
-        cut: leave out what longer clips have beyond T, with a warning, rather than raise.
-        compressed: deflate, as np.savez_compressed does; several times slower.
         progress: show a bar.
 
     Raises:
@@ -234,10 +230,8 @@ def export_npz(
         raise ValueError(f"frames: expected at least 1, got {frames}")
     if (lengths > frames).any():
         what = f"{(lengths > frames).sum()} clips are longer than {frames} frames, the longest has {lengths.max()}"
-        if not cut:
-            raise ValueError(f"{what}: pass frames=None for all of them, or cut=True to leave the rest out")
-        warnings.warn(f"{what}: the rest is left out", stacklevel=2)
-    ended = sum(not store.sample(i)[:frames][-1].any() for i in np.concatenate([*parts.values()]))
+        raise ValueError(f"{what}: pass frames=None for all of them")
+    ended = sum(not store.sample(i)[-1].any() for i in np.concatenate([*parts.values()]))
     if ended:
         warnings.warn(
             f"{ended} clips end with frames that are zero throughout: in this format they look like padding, and "
@@ -249,14 +243,13 @@ def export_npz(
 
     def pose_rows(indices: np.ndarray) -> Iterator[np.ndarray]:
         for i in tqdm(indices, unit=" clips", disable=not progress, desc=Path(path).name):
-            poses = store.sample(i)[:frames]
+            poses = store.sample(i)
             padded[: len(poses)] = poses.reshape(len(poses), -1)  # (L, M, V, 3) -> (L, MV3)
             padded[len(poses) :] = 0
             yield padded
 
     def write(target: Path) -> None:
-        method = zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED
-        with zipfile.ZipFile(target, "w", method) as archive:
+        with zipfile.ZipFile(target, "w") as archive:
             for part, indices in parts.items():
                 _write_rows(archive, f"x_{part}", (len(indices), *padded.shape), "<f4", lambda i=indices: pose_rows(i))
                 labels = store.labels[indices]
