@@ -70,8 +70,12 @@ def _previous(path: Path) -> Path:
     return path.with_name(f"{path.stem}.previous.pt")
 
 
-def _check_archive(path: Path) -> None:
-    """That a file is a zip of what lies in it as it is: what is packed, or lies there twice, could be larger by far."""
+def check_archive(path: Path) -> None:
+    """That a file is a zip of what lies in it as it is: what is packed, or lies there twice, could be larger by far.
+
+    Raises:
+        ValueError: it is packed. zipfile.BadZipFile: it is no zip.
+    """
     size = path.stat().st_size
     with zipfile.ZipFile(path) as archive:
         held = sum(member.file_size for member in archive.infolist())
@@ -110,7 +114,7 @@ def check_size(content: Any, size: int) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        _check_archive(path)
+        check_archive(path)
         whole = torch.load(path, map_location="cpu", weights_only=True)
         check_size(whole, path.stat().st_size)
     except FileNotFoundError:
