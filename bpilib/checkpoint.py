@@ -3,6 +3,7 @@
 import hashlib
 import json
 import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from torch import Tensor
 from bpilib.files import MissingInputError, write_atomically
 
 FORMAT = 1
+SHARED = 4  # times that the numbers of a file may stand in what is read from it: few tensors of a network share theirs
+DEEPEST = 100  # levels of what is saved
 Check = Callable[[dict[str, Any], Path], None]
 
 
@@ -67,9 +70,53 @@ def _previous(path: Path) -> Path:
     return path.with_name(f"{path.stem}.previous.pt")
 
 
+def check_archive(path: Path) -> None:
+    """That a file is a zip of what lies in it as it is: what is packed, or lies there twice, could be larger by far.
+
+    Raises:
+        ValueError: it is packed. zipfile.BadZipFile: it is no zip.
+    """
+    size = path.stat().st_size
+    with zipfile.ZipFile(path) as archive:
+        held = sum(member.file_size for member in archive.infolist())
+    if held > size:
+        raise ValueError(f"{held} bytes once unpacked, in a file of {size}")
+
+
+def check_size(content: Any, size: int) -> None:
+    """That no more is in a loaded value, followed to its ends, than a file can hold.
+
+    A tensor may claim numbers that it shares (stride 0), and a list may stand in others many times over.
+
+    Args:
+        content: dicts, lists, tuples, tensors and plain values.
+        size: bytes of the file.
+
+    Raises:
+        ValueError: more than that, or nested deeper than `DEEPEST`.
+    """
+    left, stack = SHARED * size + 1000, [(content, 0)]
+    while stack:
+        value, depth = stack.pop()
+        if isinstance(value, Tensor):
+            if value.layout == torch.strided and value.nbytes > value.untyped_storage().nbytes():
+                what = f"{tuple(value.shape)} {value.dtype} of {value.untyped_storage().nbytes()} bytes"
+                raise ValueError(f"a tensor whose numbers are stored once and stand often: {what}")
+            left -= value.nbytes
+        elif isinstance(value, dict | list | tuple):
+            stack += [(v, depth + 1) for v in (value.values() if isinstance(value, dict) else value)]
+        elif isinstance(value, str | bytes):
+            left -= len(value)
+        left -= 1
+        if depth > DEEPEST or left < 0:
+            raise ValueError(f"nested too deeply, or more than {SHARED} times what its {size} bytes can hold")
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
+        check_archive(path)
         whole = torch.load(path, map_location="cpu", weights_only=True)
+        check_size(whole, path.stat().st_size)
     except FileNotFoundError:
         raise
     except Exception as error:  # torch raises many kinds for a damaged or foreign file

@@ -56,7 +56,10 @@ class Config:
     data: str | None = _param(None, "prepared store; None: data/prepared/<dataset>", PLACE)
     outputs: str = _param("outputs", "where run directories go", PLACE)
     prompts: str | None = _param(
-        None, "class texts; None: <data>.prompts.yaml if 08 wrote it, else params/prompts/<dataset>.yaml", PLACE
+        None,
+        "class texts; None: <data>.prompts.yaml if 08 wrote it, else params/prompts/<dataset>.yaml; a .txt: published "
+        "part descriptions, with <name>.synonyms.txt beside them",
+        PLACE,
     )
 
     epochs: int | None = _param(None, "length of training", unit="epochs")

@@ -1,10 +1,11 @@
 """Where the project lies, and files that are either whole or not there."""
 
+import math
 import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import yaml
@@ -12,7 +13,14 @@ import yaml
 PROJECT = Path(__file__).resolve().parents[1]
 PARAMS = PROJECT / "params"
 MOST = 1 << 30  # bytes of an .npz once unpacked; the largest of ours have 50 MB
-MOST_ENTRIES = 1_000_000  # of a YAML once its aliases are followed
+MOST_YAML = 16 << 20  # bytes or characters; the largest of ours has 0.1 MB
+MOST_ENTRIES = 300_000  # of a YAML once its aliases are followed: the texts of 10,000 classes
+MOST_KEYS = 256  # of a YAML that are not text: numbers can be chosen to collide as keys of a dict
+DEEPEST = 100  # levels of a YAML
+LONGEST = 100  # characters of a number in a YAML
+NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class MissingInputError(FileNotFoundError, ValueError):
@@ -50,42 +58,104 @@ def write_atomically(path: str | Path, content: bytes | str | Callable[[Path], N
     return path
 
 
+def array_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """The shape, whether in Fortran order, and the data type that a .npy file begins with; `file` is left behind them.
+
+    Raises:
+        ValueError: no .npy file, or one of a format for objects and records.
+    """
+    version = np.lib.format.read_magic(file)
+    if version not in HEADERS:
+        raise ValueError(f"NumPy file format {version} is none that holds plain numbers")
+    return HEADERS[version](file)
+
+
 def read_npz(path: str | Path) -> dict[str, np.ndarray]:
-    """The arrays of an .npz by name; no pickle is read, and nothing that unpacks to more than a gigabyte."""
+    """The arrays of an .npz by name; no pickle is read, and nothing that unpacks to more than a gigabyte.
+
+    Raises:
+        ValueError: too large, an array of objects, or one whose shape asks for more bytes or fewer than it has.
+        zipfile.BadZipFile, OSError, EOFError, KeyError: damaged, in other ways.
+    """
     with zipfile.ZipFile(path) as archive:
         size = sum(member.file_size for member in archive.infolist())
-    if size > MOST:
-        raise ValueError(f"{size} bytes once unpacked, more than the {MOST} it may have")
+        if size > MOST:
+            raise ValueError(f"{size} bytes once unpacked, more than the {MOST} it may have")
+        for member in archive.infolist():
+            with archive.open(member) as file:
+                shape, _, dtype = array_header(file)
+                expected = file.tell() + math.prod(shape) * dtype.itemsize
+            if dtype.hasobject or expected != member.file_size:  # NumPy would take the memory first, and then read
+                raise ValueError(f"{member.filename}: {shape} {dtype} needs {expected} bytes, got {member.file_size}")
     with np.load(path, allow_pickle=False) as archive:
         return dict(archive)
 
 
 def parse_yaml(text: str | bytes) -> Any:
-    """A YAML document as plain values; no tag makes an object, and no aliases make a bomb.
+    """A YAML document as plain values; no tag makes an object, and nothing in it takes more memory or time than a
+    long document does. All YAML is read here.
 
     Raises:
-        yaml.YAMLError: it is no YAML, or too deep, or more than a million entries once its aliases are followed.
+        yaml.YAMLError: it is no YAML; too long, too deep, or more than `MOST_ENTRIES` once its aliases are followed;
+            a key comes twice, too many keys are numbers, or a number is too long.
     """
-    loader = yaml.SafeLoader(text)
+    if len(text) > MOST_YAML:
+        raise yaml.YAMLError(f"{len(text):,} characters, more than the {MOST_YAML:,} it may have")
+    depth = 0
+    for count, event in enumerate(yaml.parse(text, YAML)):  # before anything is made of them
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise yaml.YAMLError("nested too deeply")
+        if count > 2 * MOST_ENTRIES:
+            raise yaml.YAMLError(f"more than {MOST_ENTRIES:,} entries")
+    loader = YAML(text)
     try:
         node = loader.get_single_node()
-        if node is not None and _entries(node, {}) >= MOST_ENTRIES:
+        if node is None:
+            return None
+        if _entries(node, {}, [MOST_KEYS]) >= MOST_ENTRIES:
             raise yaml.YAMLError(f"more than {MOST_ENTRIES:,} entries once its aliases are followed")
-        return None if node is None else loader.construct_document(node)
+        return loader.construct_document(node)
     except RecursionError:
         raise yaml.YAMLError("nested too deeply") from None
+    except (ValueError, LookupError, AttributeError, TypeError, OverflowError) as error:  # of a value its tag belies
+        raise yaml.YAMLError(f"a value is not what its tag or look says ({error!r:.100})") from error
     finally:
         loader.dispose()
 
 
-def _entries(node: yaml.Node, known: dict[int, int]) -> int:
-    """How many there are in a node; counted once where it stands often. One that holds itself has too many."""
+def _entries(node: yaml.Node, known: dict[int, int], keys: list[int]) -> int:
+    """How many there are in a node; counted once where it stands often. One that holds itself has too many.
+
+    Args:
+        node: of any kind.
+        known: counted nodes, by id.
+        keys: in its one place, how many more may be other than text.
+    """
     if id(node) not in known:
         known[id(node)] = MOST_ENTRIES
         below = node.value if isinstance(node, yaml.CollectionNode) else []
+        if isinstance(node, yaml.MappingNode):
+            _check_keys(node, keys)
+        elif isinstance(node, yaml.ScalarNode) and node.tag in NUMBERS and len(node.value) > LONGEST:
+            raise yaml.YAMLError(f"line {node.start_mark.line + 1}: a number of {len(node.value):,} characters")
         parts = (part for entry in below for part in (entry if isinstance(entry, tuple) else (entry,)))
-        known[id(node)] = 1 + sum(_entries(part, known) for part in parts)
+        known[id(node)] = 1 + sum(_entries(part, known, keys) for part in parts)
     return known[id(node)]
+
+
+def _check_keys(node: yaml.MappingNode, keys: list[int]) -> None:
+    """That no key comes twice, and not too many can collide."""
+    seen: set[tuple[str, str]] = set()
+    for key, _ in node.value:
+        if not isinstance(key, yaml.ScalarNode) or key.tag.endswith(":merge"):
+            continue
+        if (key.tag, key.value) in seen:
+            raise yaml.YAMLError(f"line {key.start_mark.line + 1}: the key {key.value!r:.50} comes a second time")
+        seen.add((key.tag, key.value))
+        keys[0] -= not key.tag.endswith(":str")
+        if keys[0] < 0:
+            raise yaml.YAMLError(f"more than {MOST_KEYS} keys that are not text: put them in quotes")
 
 
 def sync(path: Path) -> None:

@@ -24,6 +24,8 @@ from .style import (
     styled,
 )
 
+MOST_CLASSES = 120  # of which an image for TensorBoard has rows and columns; NTU RGB+D 120 has as many
+
 _RIGHTS = LinearSegmentedColormap.from_list("right", ["#FFFFFF", "#9CC3E2", "#0062A8", "#003A66"])
 _WRONGS = LinearSegmentedColormap.from_list("wrong", ["#FFFFFF", "#F7C49B", "#D55E00", "#7A3600"])
 
@@ -84,9 +86,35 @@ def confusion(matrix, classes: Sequence[str]) -> Picture:
     return figure
 
 
+def _most_mistaken(matrix: np.ndarray, classes: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+    """The classes in most mistakes, up to `MOST_CLASSES` in label order; all others together are one more class."""
+    if len(classes) <= MOST_CLASSES:
+        return matrix, list(classes)
+    mistakes = matrix.sum(0) + matrix.sum(1) - 2 * np.diag(matrix)
+    kept = np.sort(np.argsort(-mistakes, kind="stable")[:MOST_CLASSES])
+    place = np.full(len(classes), MOST_CLASSES)  # of each class in the smaller matrix
+    place[kept] = np.arange(MOST_CLASSES)
+    rows = np.zeros((MOST_CLASSES + 1, len(classes)))
+    np.add.at(rows, place, matrix)
+    small = np.zeros((MOST_CLASSES + 1,) * 2)
+    np.add.at(small.T, place, rows.T)
+    return small, [*(classes[i] for i in kept), f"{len(classes) - MOST_CLASSES:,} others"]
+
+
 def confusion_image(matrix, classes: Sequence[str], dpi: int = 80) -> np.ndarray:
-    """The confusion matrix as (H, W, 3) uint8, as TensorBoard's `add_image(..., dataformats="HWC")` takes it."""
-    canvas = FigureCanvasAgg(confusion(matrix, classes))
+    """The confusion matrix as (H, W, 3) uint8, as TensorBoard's `add_image(..., dataformats="HWC")` takes it.
+
+    Of more than `MOST_CLASSES` classes those that are mistaken most are drawn, so that it stays as small and as fast.
+    """
+    matrix = check_matrix(matrix, classes, "a confusion matrix")
+    figure = confusion(*_most_mistaken(matrix, classes))
+    if len(classes) > MOST_CLASSES:
+        right, total = np.trace(matrix), matrix.sum()
+        figure.axes[0].set_title(
+            f"{right / max(1, total):.1%} of {total:,.0f} clips right\n"
+            f"the {MOST_CLASSES} of {len(classes):,} classes that are mistaken most; per cent of the true class"
+        )
+    canvas = FigureCanvasAgg(figure)
     canvas.figure.set_dpi(dpi)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -24,6 +24,7 @@ SECTIONS = {
     "loss": ("train_loss", "cross_entropy", "contrastive"),
     "machine": ("clips_per_second",),
 }
+LARGEST = 2000  # pixels of a side of a confusion matrix without names, which are 16 a class, or fewer
 EMBEDDED = 500  # clips in the projector, at most
 COLUMNS = ("label", "class", "kind", "predicted", "clip")  # what the projector says of each point
 
@@ -61,7 +62,9 @@ class Journal:
                 image = self.draw_confusion(matrix, scores.classes)
             else:
                 share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-                image = np.kron(np.uint8(255 * share), np.ones((16, 16), np.uint8))[:, :, None]
+                share = share[:LARGEST, :LARGEST]
+                cell = np.ones((max(1, min(16, LARGEST // len(share))),) * 2, np.uint8)
+                image = np.kron(np.uint8(255 * share), cell)[:, :, None]
             self._writer.add_image("confusion", image, epoch, dataformats="HWC")
         self._writer.flush()
 

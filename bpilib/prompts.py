@@ -29,7 +29,7 @@ class Prompts:
         classes: K names, in label order.
         synonyms: for each class its synonyms, without the name.
         descriptions: for each class a text for every one of `PARTS`.
-        source: the YAML file they were read from, which their shipped embeddings lie beside; None: another origin.
+        source: the file they were read from, which their shipped embeddings lie beside; None: another origin.
     """
 
     classes: tuple[str, ...]
@@ -98,19 +98,24 @@ def digest_of(texts: Sequence[str]) -> str:
 
 
 def load_prompts(path: str | Path, classes: Iterable[str] | None = None) -> Prompts:
-    """Read a prompts file: keys dataset, classes and prompts, the last with one entry per class.
+    """Read a prompts file, YAML or as published.
+
+    YAML has the keys dataset, classes and prompts, the last with one entry per class. What ends in .txt is the
+    published file of parts, whose synonyms are in <name>.synonyms.txt beside it (`load_published_prompts`).
 
     An entry has `name`, `synonyms` (at least one; none twice, in another class, or equal to a class name; case does
     not count) and a description for each of `PARTS`.
 
     Args:
-        path: YAML file.
+        path: YAML or text file.
         classes: the classes wanted, in label order; None: the file's.
 
     Raises:
         ValueError: no such file, not that format, or a class in `classes` without prompts.
     """
     path = Path(path)
+    if path.suffix == ".txt":
+        return load_published_prompts(path, path.with_suffix(".synonyms.txt"), classes)
     try:
         content = parse_yaml(_read(path))
     except yaml.YAMLError as error:
@@ -196,6 +201,7 @@ def load_published_prompts(
         tuple(row[0] for row in rows),
         tuple(tuple(words[1:]) for words in lists),
         tuple(dict(zip(PARTS, row[1:])) for row in rows),
+        source=Path(parts_txt),
     )
     faults = _clashes(prompts)
     faults += [

@@ -7,9 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from bpilib.files import PARAMS
+from bpilib.files import PARAMS, parse_yaml
 from bpilib.skeleton import MODALITIES
 
 BENCHMARKS = {"ucla": ("xview",), "synthetic": ("xview",), "ntu60": ("xsub", "xview"), "ntu120": ("xsub", "xset")}
@@ -34,7 +32,7 @@ def benchmarks_of(dataset: str, store: str | Path) -> tuple[str, ...]:
 
 
 def _published() -> dict[str, Any]:
-    return yaml.safe_load((PARAMS / "recipes.yaml").read_text())
+    return parse_yaml((PARAMS / "recipes.yaml").read_bytes())
 
 
 def ensemble_weights(model: str, modalities: list[str]) -> list[float] | None:

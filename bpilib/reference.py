@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,8 @@ def _without_ones(tensor: Tensor) -> list[int]:
 
 def _read(path: str | Path) -> dict[str, Any]:
     try:
+        if zipfile.is_zipfile(path):  # else of PyTorch before 1.6
+            checkpoint.check_archive(Path(path))
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
@@ -102,6 +105,10 @@ def _read(path: str | Path) -> dict[str, Any]:
         ) from error
     if not isinstance(state, dict):
         raise ValueError(f"expected a state dict, name to tensor, got {type(state).__name__} in {path}")
+    try:
+        checkpoint.check_size(state, Path(path).stat().st_size)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     return state
 
 

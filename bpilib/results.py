@@ -135,7 +135,7 @@ def load_published(path: str | Path = PARAMS / "published.yaml") -> pd.DataFrame
         ValueError: an entry without one of the keys.
     """
     rows = []
-    for entry in yaml.safe_load(Path(path).read_text())["figures"]:
+    for entry in parse_yaml(Path(path).read_bytes())["figures"]:
         if missing := {"method", "streams", "select", "source", "top1"} - {*entry}:
             raise ValueError(f"{path}: {entry.get('method', entry)} lacks {', '.join(sorted(missing))}")
         streams = entry["streams"]

@@ -6,6 +6,7 @@ pickle, objects become plain dicts and nothing is called but what makes a tensor
 
 import collections
 import io
+import math
 import pickle
 import zipfile
 from pathlib import Path
@@ -89,6 +90,8 @@ class _Reader(pickle.Unpickler):
 
 
 def _tensor(storage: Tensor, offset: int, shape: tuple, stride: tuple, *_: Any) -> Tensor:
+    if math.prod(shape) > len(storage):
+        raise ValueError(f"a tensor {tuple(shape)} of {len(storage)} numbers")
     return storage.as_strided(shape, stride, offset).clone()
 
 

@@ -2,7 +2,10 @@
 
 import os
 import pickle
+import subprocess
+import sys
 import warnings
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -157,6 +160,44 @@ def hostile_plain_pickle(path: Path):
     path.write_bytes(pickle.dumps(Bomb(path.with_name("executed")), protocol=2))
 
 
+def stored_once(path: Path):
+    """Eight gigabytes by name, four bytes on the disk."""
+    torch.save({"format": checkpoint.FORMAT, "sha256": "", "content": {"w": torch.zeros(1).expand(1 << 31)}}, path)
+
+
+def overlapping(path: Path):
+    rows = torch.zeros(100_000).as_strided((99_000, 1000), (1, 1))
+    torch.save({"format": checkpoint.FORMAT, "sha256": "", "content": {"w": rows}}, path)
+
+
+def one_for_many(path: Path):
+    tensor = torch.zeros(1000)
+    torch.save({"format": checkpoint.FORMAT, "sha256": "", "content": [tensor[i:] for i in range(500)] * 1000}, path)
+
+
+def lists_that_share(path: Path):
+    nested = [0] * 10
+    for _ in range(12):
+        nested = [nested] * 10
+    torch.save({"format": checkpoint.FORMAT, "sha256": "", "content": nested}, path)
+
+
+def deep(path: Path):
+    nested = []
+    for _ in range(300):
+        nested = [nested]
+    torch.save({"format": checkpoint.FORMAT, "sha256": "", "content": nested}, path)
+
+
+def packed(path: Path):
+    """As the file is, but deflated: a gigabyte of zeros would be one megabyte."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content + (bytes(1 << 22) if name.endswith("data/0") else b""))
+
+
 class Bomb:
     """Executes when it is unpickled."""
 
@@ -168,7 +209,8 @@ class Bomb:
 
 
 DAMAGE = [truncated, emptied, flipped, text, foreign_weights, foreign_tensor, other_format, without_content,
-          changed_number, renamed_weight, hostile, hostile_plain_pickle]  # fmt: skip
+          changed_number, renamed_weight, hostile, hostile_plain_pickle, stored_once, overlapping, one_for_many,
+          lists_that_share, deep, packed]  # fmt: skip
 
 
 @pytest.mark.parametrize("damage", DAMAGE, ids=lambda f: f.__name__)
@@ -204,6 +246,37 @@ def test_both_damaged_is_an_error_about_the_first(path):
     flipped(path.with_name("last.previous.pt"))
     with pytest.raises(ValueError, match=r"last\.pt can't be read"):
         checkpoint.load(path)
+
+
+def test_what_claims_more_than_the_file_holds_takes_no_memory(path):
+    """A process that may take two gigabytes more than it has refuses one of eight."""
+    stored_once(path)
+    code = f"""
+import os, resource
+from bpilib import checkpoint
+pages = int(open("/proc/self/statm").read().split()[0])
+resource.setrlimit(resource.RLIMIT_AS, (pages * os.sysconf("SC_PAGE_SIZE") + (2 << 30),) * 2)
+try:
+    checkpoint.load({str(path)!r})
+except ValueError as error:
+    assert "a tensor whose numbers are stored once" in str(error), error
+else:
+    raise SystemExit("loaded")
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_tensors_may_share_what_they_are_views_of(path):
+    whole = torch.arange(1000.0)
+    given = {
+        "whole": whole,
+        "first": whole[:500],
+        "rows": whole.view(10, 100).t(),
+        "steps": (steps := [1, 2]),
+        "s": steps,
+    }
+    checkpoint.save(path, given)
+    assert same(checkpoint.load(path), given)
 
 
 # --- a kill while saving

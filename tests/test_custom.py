@@ -1,6 +1,7 @@
 """Folders of one's own clips: every layout that is allowed, and each thing that can be wrong with one."""
 
 import io
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -88,6 +89,19 @@ def test_class_names_and_numbers(tmp_path):
     write(folder, ["a,clap,1,train", "b,0,2,test"], {}, classes=["wave", " clap "])
     store = load(folder, UCLA, overwrite=True)
     assert store.classes == ["wave", "clap"] and store.labels.tolist() == [1, 0]
+
+
+def test_a_wide_list_is_refused_before_its_rows_are_read(tmp_path):
+    """Each of its short rows would become an entry for every column."""
+    wide = HEADER + "," + ",".join(f"c{i}" for i in range(30_000))
+    folder = write(tmp_path / "raw", ["a,0,0,train"] * 400, {"a": poses(5, 25, 3)}, header=wide)
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"clips\.csv: 30004 columns, more than the 100 it may have"):
+        load(folder)
+    assert tracemalloc.get_traced_memory()[1] < 10e6
+    tracemalloc.stop()
+    write(folder, ["a,0,0,train" + "," * 96], {}, header=HEADER + "".join(f",c{i}" for i in range(96)))
+    assert len(load(folder)) == 1
 
 
 def test_what_spreadsheets_write(tmp_path):

@@ -1,14 +1,18 @@
 """Files are whole or not there; relative paths lie in the project."""
 
+import io
 import os
 import re
+import tracemalloc
+import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
 from bpilib import files
-from bpilib.files import PROJECT, MissingInputError, in_project, parse_yaml, write_atomically
+from bpilib.files import PROJECT, MissingInputError, in_project, parse_yaml, read_npz, write_atomically
 
 
 def contents(folder):
@@ -104,20 +108,119 @@ def test_yaml_is_plain_values():
 
 
 LAUGHS = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 9))
+COLLIDING = [i * ((1 << 61) - 1) for i in range(1, 301)]  # all of the same hash
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (LAUGHS, "more than 1,000,000 entries once its aliases are followed"),
-        ("a: &a [*a]", "more than 1,000,000 entries"),
-        ("[" * 5000, "nested too deeply|while parsing"),
+        (LAUGHS, "more than 300,000 entries once its aliases are followed"),
+        ("a: &a [*a]", "more than 300,000 entries"),
+        ("a0: &a0 {x: 1}\n" + "".join(f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 10)}]}}\n" for i in range(1, 9)),
+         "more than 300,000 entries"),
+        ("a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}]\n" for i in range(1, 3000)), "more than 300,000|nested"),
+        ("[" * 200_000, "nested too deeply"),  # the parser in C would overflow its stack
+        ("- " * 200_000 + "x", "nested too deeply"),
+        ("{a: " * 200 + "1" + "}" * 200, "nested too deeply"),
+        ("# " + "x" * (16 << 20), "characters, more than the 16,777,216"),
+        ("{" + ", ".join(f"{i}: 0" for i in COLLIDING) + "}", "more than 256 keys that are not text"),
+        ("[" + ", ".join(f"{{{i}: 0}}" for i in range(300)) + "]", "more than 256 keys"),
+        ("{" + ", ".join(f"{i}.5: 0" for i in range(300)) + "}", "more than 256 keys"),
+        ("? !!set {" + ", ".join(map(str, COLLIDING)) + "}\n", "more than 256 keys"),
+        ("a: 1\nb: 2\na: 3\n", "line 3: the key 'a' comes a second time"),
+        ("b:\n- {1: a, 2: b, 1: c}\n", "line 2: the key '1' comes a second time"),
+        ("a: " + "9" * 101, "line 1: a number of 101 characters"),
+        ("a: 1" + ":59" * 100_000, "a number of 300,001 characters"),
+        ("!!int ''", "a value is not what its tag or look says"),
+        ("!!bool maybe", "a value is not what its tag or look says"),
+        ("!!timestamp today", "a value is not what its tag or look says"),
+        ("2026-99-99", "a value is not what its tag or look says"),
+        ("{[a]: b}", "unhashable key"),
         ("!!python/object/apply:os.system ['exit 1']", "could not determine a constructor"),
-        (b"\xff\x00", "unacceptable character"),
+        ("!!python/name:os.system", "could not determine a constructor"),
+        (b"\xff\x00", "unacceptable character|invalid leading|invalid"),
         ("a: [", "while parsing"),
     ],
-)
+    ids=lambda value: value[:12] if isinstance(value, str) else "bytes",
+)  # fmt: skip
 def test_hostile_yaml_is_refused(text, message):
+    tracemalloc.start()
     with pytest.raises(yaml.YAMLError) as error:
         parse_yaml(text)
+    assert tracemalloc.get_traced_memory()[1] < 30e6
+    tracemalloc.stop()
     assert re.search(message, str(error.value))
+
+
+def test_long_yaml_is_refused_before_anything_is_made_of_it(monkeypatch):
+    monkeypatch.setattr(files, "MOST_ENTRIES", 1000)
+    with pytest.raises(yaml.YAMLError, match="more than 1,000 entries"):
+        parse_yaml("[" + "0," * 3000 + "0]")
+
+
+def test_yaml_within_its_bounds_is_read():
+    assert len(parse_yaml("[" + "0," * 5000 + "0]")) == 5001
+    assert parse_yaml("{" + ", ".join(f"{i}: 0" for i in range(256)) + "}") == dict.fromkeys(range(256), 0)
+    assert parse_yaml("a: &a {x: 1}\nb: &b {y: 2}\nc: {<<: *a, <<: *b}\n")["c"] == {"x": 1, "y": 2}
+    assert parse_yaml("[" * 100 + "]" * 100) is not None
+
+
+def test_all_yaml_is_read_by_the_one_reader():
+    """files.py aside, no module has the means to."""
+    for path in sorted((PROJECT / "bpilib").rglob("*.py")):
+        text = path.read_text()
+        assert "from yaml" not in text and "ruamel" not in text, path
+        used = set(re.findall(r"\byaml\.(\w+)\(|\byaml\.(\w*[lL]oad\w*|compose\w*|parse|scan)\b", text))
+        names = {name for pair in used for name in pair} - {""}
+        assert path.name == "files.py" or names <= {"safe_dump", "dump"}, (path, names)
+
+
+# --- npz
+
+
+def header(shape, descr="<f8"):
+    content = io.BytesIO()
+    np.lib.format.write_array_header_1_0(content, {"descr": descr, "fortran_order": False, "shape": shape})
+    return content.getvalue()
+
+
+def archive(path, **members):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, content in members.items():
+            file.writestr(f"{name}.npy", content)
+    return path
+
+
+def test_an_npz_comes_back(tmp_path):
+    arrays = {"a": np.arange(6.0).reshape(2, 3).T, "b": np.array(["ä", "bc"]), "c": np.array(3), "d": np.zeros((0, 4))}
+    for save in (np.savez, np.savez_compressed):
+        save(tmp_path / "a.npz", **arrays)
+        found = read_npz(tmp_path / "a.npz")
+        assert list(found) == list(arrays)
+        for name, array in arrays.items():
+            np.testing.assert_array_equal(found[name], array)
+            assert found[name].dtype == array.dtype
+
+
+@pytest.mark.parametrize("shape", [(1 << 40,), (1 << 31,), (1 << 28,), (1 << 20, 1 << 20), (), (12,), (1 << 62, 4)])
+def test_an_npz_whose_shape_lies_is_refused_before_it_takes_memory(tmp_path, shape):
+    path = archive(tmp_path / "a.npz", good=header((1,)) + bytes(8), bad=header(shape) + bytes(104))
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"bad\.npy: .* float64 needs \d+ bytes, got \d+"):
+        read_npz(path)
+    assert tracemalloc.get_traced_memory()[1] < 2e6
+    tracemalloc.stop()
+
+
+def test_npz_bombs_and_objects_are_refused(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="needs"):
+        read_npz(archive(tmp_path / "a.npz", a=header((1,), "|O") + bytes(8)))
+    with pytest.raises(ValueError, match="magic"):
+        read_npz(archive(tmp_path / "a.npz", a=b"no array"))
+    with pytest.raises(ValueError, match="none that holds plain numbers"):
+        read_npz(archive(tmp_path / "a.npz", a=b"\x93NUMPY\x07\x00" + bytes(100)))
+    monkeypatch.setattr(files, "MOST", 1 << 20)
+    bomb = archive(tmp_path / "a.npz", a=header((1 << 18,)) + bytes(1 << 21))
+    assert bomb.stat().st_size < 10_000
+    with pytest.raises(ValueError, match="bytes once unpacked, more than the 1048576"):
+        read_npz(bomb)

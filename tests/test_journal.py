@@ -66,6 +66,15 @@ def test_without_a_drawing_the_confusion_matrix_is_shades(tmp_path, monkeypatch)
     np.testing.assert_array_equal(image[::16, ::16, 0], [[127, 127, 0], [0, 255, 0], [0, 0, 0]])
 
 
+@pytest.mark.parametrize("most", [10, 2000])
+def test_shades_of_many_classes_stay_small(tmp_path, monkeypatch, most):
+    monkeypatch.setattr(journal, "LARGEST", most)
+    book = Journal(tmp_path, 0)
+    book.epoch(1, {}, scores_of([0, 1], np.eye(300)[:2], [f"class {i}" for i in range(300)]))
+    book.close()
+    assert events(tmp_path).Images("confusion")[0].width == (10 if most == 10 else 6 * 300)
+
+
 def test_events_after_the_last_checkpoint_are_dropped(tmp_path):
     for last, value in ((0, 1.0), (1, 2.0)):
         book = Journal(tmp_path, last)

@@ -9,6 +9,7 @@ import pytest
 
 from bpilib.data.pickles import export_pickle, import_pickle
 from bpilib.data.store import Clip, StoreWriter
+from bpilib.data.unpickle import PickledArray
 from bpilib.skeleton import NTU, UCLA
 
 CLASSES = ("wave", "clap", "kick")
@@ -137,6 +138,7 @@ BAD = {
     "got NoneType": lambda a: a.update(keypoint=None),
     "not finite": lambda a: a["keypoint"].__setitem__((0, 1, 2, 2), np.nan),
     "subject, camera and setup": lambda a: a.update(subject=-5),
+    "a name without '..'": lambda a: a.update(frame_dir="sub/../x"),
     "expected a name of 1 to 200": lambda a: a.update(frame_dir=""),
 }
 
@@ -252,3 +254,14 @@ def test_equal_names_cannot_go_out(tmp_path):
     with pytest.raises(ValueError, match="the same name"):
         export_pickle(store, tmp_path / "p.pkl")
     assert not (tmp_path / "p.pkl").exists()
+
+
+def test_an_annotation_named_often_is_loaded_once(tmp_path, monkeypatch):
+    """A reference to it takes two bytes in the file."""
+    once = annotation("once")
+    path = save(tmp_path / "p.pkl", [once] * 1000, {"train": ["once"]})
+    loads = []
+    monkeypatch.setattr(PickledArray, "load", lambda array, load=PickledArray.load: loads.append(1) or load(array))
+    with pytest.warns(UserWarning, match="999 problems"):
+        assert len(load(path, tmp_path / "store")) == 1
+    assert len(loads) == 1

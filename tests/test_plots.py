@@ -12,7 +12,7 @@ import pytest
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex, to_rgb
 
-from bpilib import drawing, looks, plots, style
+from bpilib import drawing, heatmaps, looks, plots, style
 from bpilib.skeleton import NTU, UCLA
 
 CLASSES = ["pick up", "sit down", "throw"]
@@ -307,6 +307,28 @@ def test_confusion_of_many_classes_names_all_and_writes_only_mistakes():
     assert [t.get_text() for t in figure.axes[0].texts] == ["23"]
     assert len(figure.axes[0].get_yticklabels()) == 60
     assert min(figure.get_size_inches()) > 12
+
+
+def test_confusion_image_of_many_classes_shows_those_that_are_mistaken_most(monkeypatch):
+    random = np.random.default_rng(0)
+    matrix = np.diag(np.full(1000, 50)) + (random.random((1000, 1000)) < 0.001)
+    matrix[7, 990] = 40  # the most of all
+    drawn = []
+    monkeypatch.setattr(heatmaps, "MOST_CLASSES", 10)
+    plain = heatmaps.confusion
+    monkeypatch.setattr(heatmaps, "confusion", lambda *given: drawn.append((*given, plain(*given))) or drawn[-1][-1])
+    image = plots.confusion_image(matrix, [f"class {i}" for i in range(1000)])
+    assert max(image.shape) < 1000
+    small, names, figure = drawn[0]
+    assert len(names) == 11 and {"class 7", "class 990"} < set(names) and names[-1] == "990 others"
+    assert small.sum() == matrix.sum()
+    kept = [int(name.split()[1]) for name in names[:-1]]
+    assert kept == sorted(kept)
+    np.testing.assert_array_equal(small[:-1, :-1], matrix[np.ix_(kept, kept)])
+    np.testing.assert_array_equal(small[:-1].sum(1), matrix[kept].sum(1))
+    np.testing.assert_array_equal(small[:, :-1].sum(0), matrix[:, kept].sum(0))
+    title = figure.axes[0].get_title()
+    assert title.startswith(f"{np.trace(matrix) / matrix.sum():.1%} of") and "10 of 1,000 classes" in title
 
 
 def test_confusion_image_is_an_rgb_array_that_depends_on_the_counts():

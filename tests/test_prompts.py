@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bpilib.prompts import PARTS, Prompts, load_prompts, load_published_prompts
+from bpilib.prompts import PARTS, Prompts, load_prompts
 
 FOLDER = Path(__file__).parents[1] / "params" / "prompts"
 CLASSES = {
@@ -143,8 +143,8 @@ def test_missing_file_is_refused(tmp_path):
 
 def published(tmp_path, parts, synonyms, **options):
     (tmp_path / "p.txt").write_text(parts)
-    (tmp_path / "s.txt").write_text(synonyms)
-    return load_published_prompts(tmp_path / "p.txt", tmp_path / "s.txt", **options)
+    (tmp_path / "p.synonyms.txt").write_text(synonyms)
+    return load_prompts(tmp_path / "p.txt", **options)
 
 
 LINE = "{0}; head of {0}; hand of {0};arm of {0}; hip of {0}; leg of {0}; foot of {0};\n"
@@ -155,10 +155,17 @@ def test_published_files(tmp_path, recwarn):
     assert not recwarn
     content = load(tmp_path, GOOD)
     assert prompts == content
-    assert prompts.source is None
+    assert prompts.source == tmp_path / "p.txt"
+    assert prompts.digest() == content.digest()
     assert published(tmp_path, LINE.format("run"), "Run, dash", classes=["run"]) == Prompts(
         ("run",), (("dash",),), content.descriptions[:1]
     )
+
+
+def test_published_parts_without_synonyms(tmp_path):
+    (tmp_path / "p.txt").write_text(LINE.format("run"))
+    with pytest.raises(ValueError, match=r"p\.synonyms\.txt: expected a text file of prompts"):
+        load_prompts(tmp_path / "p.txt")
 
 
 def test_published_faults_are_kept_and_listed(tmp_path):
@@ -177,7 +184,7 @@ def test_published_faults_are_kept_and_listed(tmp_path):
         ("", "", "one line per class"),
         ("run; head; hand arm; hip; leg; foot", "run, dash", r"class 1 \('run'\): expected 7 texts .*got 6"),
         ("run; head; ; arm; hip; leg; foot", "run, dash", r"class 1 \('run'\): expected 7 texts .*got 6"),
-        (LINE.format("run"), "run,", r"s\.txt: class 1 \('run'\): expected name, synonym"),
+        (LINE.format("run"), "run,", r"synonyms\.txt: class 1 \('run'\): expected name, synonym"),
     ],
 )
 def test_broken_published_files_are_refused(tmp_path, parts, synonyms, message):

@@ -189,6 +189,16 @@ def test_a_file_that_holds_no_state_dict_is_refused_with_a_value_error(tmp_path,
         load_reference_weights(small("ctrgcn"), file)
 
 
+@pytest.mark.parametrize("legacy", [False, True])
+def test_weights_whose_numbers_are_stored_once_are_refused(tmp_path, legacy):
+    """Eight gigabytes by name, four bytes on the disk."""
+    model, file = small("ctrgcn"), tmp_path / "weights.pt"
+    state = {**reference_state_dict(model), "fc.bias": torch.zeros(1).expand(1 << 31)}
+    torch.save(state, file, _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(ValueError, match=r"weights\.pt: a tensor whose numbers are stored once .*2147483648"):
+        load_reference_weights(model, file)
+
+
 def test_a_missing_file_is_a_file_not_found_error(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nothing\.pt"):
         load_reference_weights(small("ctrgcn"), tmp_path / "nothing.pt")

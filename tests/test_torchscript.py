@@ -103,3 +103,22 @@ def test_a_tensor_beyond_its_data_is_refused(archive):
     assert changed != content
     with pytest.raises(ValueError, match="is no TorchScript archive of tensors"):
         read_tensors(rewritten(archive, data_pkl=changed))
+
+
+class Shared(torch.nn.Module):
+    """Its one tensor has eight gigabytes by name, four bytes on the disk."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1).as_strided((1 << 31,), (0,)), requires_grad=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+def test_a_tensor_whose_numbers_are_stored_once_is_refused(tmp_path):
+    torch.jit.script(Shared()).save(str(tmp_path / "model.pt"))
+    assert (tmp_path / "model.pt").stat().st_size < 10_000
+    with pytest.raises(ValueError, match="of 1 numbers") as error:
+        read_tensors(tmp_path / "model.pt")
+    assert "2147483648" in str(error.value)

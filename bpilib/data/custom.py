@@ -22,6 +22,7 @@ from bpilib.files import MissingInputError
 from bpilib.skeleton import NTU, SKELETONS, Skeleton
 
 LIST = "clips.csv"
+MOST_COLUMNS = 100  # of it
 JOINTS = tuple(skeleton.num_joints for skeleton in SKELETONS.values())
 HOW = "expected clips.csv with the columns name,label,subject,split, and a .npy file for each name"
 
@@ -120,6 +121,8 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
+            if len(reader.fieldnames or ()) > MOST_COLUMNS:  # each row would take as many entries
+                raise ValueError(f"{len(reader.fieldnames)} columns, more than the {MOST_COLUMNS} it may have")
             missing = {"name", "label", "split"} - {*(reader.fieldnames or ())}
             if missing:
                 raise ValueError(f"no column {', '.join(sorted(missing))}")

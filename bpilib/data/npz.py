@@ -22,11 +22,10 @@ from tqdm.auto import tqdm
 
 from bpilib.data.intake import MAX_BYTES, Intake, class_names, source_of
 from bpilib.data.store import Clip, SkeletonStore
-from bpilib.files import MissingInputError, write_atomically
+from bpilib.files import MissingInputError, array_header, write_atomically
 from bpilib.skeleton import NTU, SKELETONS, Skeleton
 
 PARTS = ("train", "test")
-HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
 @contextmanager
@@ -51,10 +50,7 @@ class _Rows:
             names = ", ".join(archive.namelist()[:6]) or "nothing"
             raise ValueError(f"no {key} in it: expected x_train, y_train, x_test and y_test, got {names}") from None
         with archive.open(self.info) as file:
-            version = np.lib.format.read_magic(file)
-            if version not in HEADERS:
-                raise ValueError(f"{key}: NumPy file format {version} is none that holds plain numbers")
-            self.shape, fortran, self.dtype = HEADERS[version](file)
+            self.shape, fortran, self.dtype = array_header(file)
             self.start = file.tell()
         if fortran or self.dtype.kind not in "fiub":
             raise ValueError(f"{key}: expected numbers in C order, got {'Fortran order' if fortran else self.dtype}")
@@ -213,8 +209,6 @@ def export_npz(
     path: str | Path,
     frames: int | None = 300,
     *,
-    cut: bool = False,
-    compressed: bool = False,
     progress: bool = True,
 ) -> Path:
     """Write the clips of a benchmark as published arrays, clip by clip; the file appears when it is whole.
@@ -222,10 +216,8 @@ def export_npz(
     Args:
         store: any store; `import_npz` reads the file, with its skeleton and classes.
         benchmark: its split "train" becomes x_train (n, T, M·V·3) float32 and y_train (n, K) float64; "test" likewise.
-        path: the npz. NTU60 takes 10.2 GB for each benchmark, NTU120 20.5 GB, unless compressed.
+        path: the npz. NTU60 takes 10.2 GB for each benchmark, NTU120 20.5 GB.
         frames: T; None: that of the longest clip.
-        cut: leave out what longer clips have beyond T, with a warning, rather than raise.
-        compressed: deflate, as np.savez_compressed does; several times slower.
         progress: show a bar.
 
     Raises:
@@ -238,10 +230,8 @@ def export_npz(
         raise ValueError(f"frames: expected at least 1, got {frames}")
     if (lengths > frames).any():
         what = f"{(lengths > frames).sum()} clips are longer than {frames} frames, the longest has {lengths.max()}"
-        if not cut:
-            raise ValueError(f"{what}: pass frames=None for all of them, or cut=True to leave the rest out")
-        warnings.warn(f"{what}: the rest is left out", stacklevel=2)
-    ended = sum(not store.sample(i)[:frames][-1].any() for i in np.concatenate([*parts.values()]))
+        raise ValueError(f"{what}: pass frames=None for all of them")
+    ended = sum(not store.sample(i)[-1].any() for i in np.concatenate([*parts.values()]))
     if ended:
         warnings.warn(
             f"{ended} clips end with frames that are zero throughout: in this format they look like padding, and "
@@ -253,14 +243,13 @@ def export_npz(
 
     def pose_rows(indices: np.ndarray) -> Iterator[np.ndarray]:
         for i in tqdm(indices, unit=" clips", disable=not progress, desc=Path(path).name):
-            poses = store.sample(i)[:frames]
+            poses = store.sample(i)
             padded[: len(poses)] = poses.reshape(len(poses), -1)  # (L, M, V, 3) -> (L, MV3)
             padded[len(poses) :] = 0
             yield padded
 
     def write(target: Path) -> None:
-        method = zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED
-        with zipfile.ZipFile(target, "w", method) as archive:
+        with zipfile.ZipFile(target, "w") as archive:
             for part, indices in parts.items():
                 _write_rows(archive, f"x_{part}", (len(indices), *padded.shape), "<f4", lambda i=indices: pose_rows(i))
                 labels = store.labels[indices]

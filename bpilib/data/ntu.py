@@ -12,11 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 from bpilib.data.ntu_files import ENDING, BadFileError, RawFile, find, fingerprint
 from bpilib.data.store import Problem, SkeletonStore
-from bpilib.files import PARAMS, MissingInputError
+from bpilib.files import PARAMS, MissingInputError, parse_yaml
 
 NAME = re.compile(r"S(\d{3})C(\d{3})P(\d{3})R(\d{3})A(\d{3})", re.ASCII)
 IDS = ("setup", "camera", "subject", "replication", "action")
@@ -48,7 +47,7 @@ def classes(dataset: str) -> list[str]:
     """
     if not CLASSES.is_file():
         raise MissingInputError(f"the class names are read from {CLASSES}, which is not there: restore it from git")
-    names = yaml.load(CLASSES.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))["classes"]
+    names = parse_yaml(CLASSES.read_bytes())["classes"]
     if len(names) != LIMITS["ntu120"][-1]:
         raise ValueError(f"{CLASSES}: expected {LIMITS['ntu120'][-1]} classes, got {len(names)}")
     return names[: LIMITS[dataset][-1]]

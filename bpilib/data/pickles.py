@@ -83,9 +83,9 @@ def import_pickle(
                 name = annotation.get("frame_dir") if isinstance(annotation, dict) else None
                 name = name if isinstance(name, str) else f"annotations[{number}]"
                 try:
-                    clip, dropped = _clip(annotation, skeleton)
-                    if clips.get(name) is not None:
+                    if clips.get(name) is not None:  # before it is loaded: two bytes may name it once more
                         raise ValueError("its frame_dir comes a second time")
+                    clip, dropped = _clip(annotation, skeleton)
                     index = writer.take(clip)
                 except ValueError as error:
                     writer.refuse(name, error)
@@ -123,6 +123,8 @@ def _clip(annotation: object, skeleton: Skeleton) -> tuple[Clip, int]:
     name, label, frames = annotation["frame_dir"], annotation["label"], annotation["total_frames"]
     if not isinstance(name, str):
         raise ValueError(f"frame_dir: expected str, got {type(name).__name__}")
+    if ".." in name.split("/"):
+        raise ValueError("frame_dir: expected a name without '..', which a store does not take")
     if type(label) is not int or type(frames) is not int:
         raise ValueError("label and total_frames: expected whole numbers")
     keypoint = annotation["keypoint"]

@@ -1,19 +1,27 @@
 """Pickles of plain containers, numbers, text and NumPy arrays, read without running anything they ask for.
 
-A pickle is a program. This is a machine of our own for it, over the opcodes as the standard library's `pickletools`
-tells them: it builds dicts, lists and tuples, knows as data the few names by which NumPy pickles an array, and refuses
-every other. Nothing is imported or called on a pickle's behalf. Long bytes stay in the file until an array is loaded,
-so a pickle of gigabytes takes about a kilobyte of memory for each of its clips.
+A pickle is a program. The standard library's unpickler reads it here, with an allow list of opcodes and of names: it
+builds dicts, lists and tuples, and the few names by which NumPy pickles an array stand for small functions of our own
+that check what they are given. Every other name or opcode is refused. Long bytes stay in the file until an array is
+loaded, so a pickle of gigabytes takes about a kilobyte of memory for each of its clips.
+
+It is the one that `pickle` has in Python: the one in C can't be kept from taking 64 GB for a memo index in five bytes,
+nor from hashing, as keys of a dict, nested tuples or numbers chosen to collide.
 """
 
 import math
+import pickle
 import pickletools
 import re
-from collections.abc import Iterator
+import struct
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from types import FunctionType
+from typing import Any, BinaryIO
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -21,57 +29,25 @@ from tqdm.auto import tqdm
 from bpilib.data.intake import MAX_BYTES
 from bpilib.files import MissingInputError
 
+DAMAGE = (LookupError, TypeError, AttributeError, OverflowError, EOFError, struct.error, pickle.PickleError)
 LEFT = 512  # bytes or characters from which a value is left in the file
-GLOBALS = {  # as NumPy 1 calls them; NumPy 2 says numpy._core for numpy.core
-    "numpy.core.multiarray _reconstruct": "array",
-    "numpy.core.multiarray scalar": "scalar",
-    "numpy.core.numeric _frombuffer": "buffer",
-    "numpy ndarray": "ndarray",
-    "numpy dtype": "dtype",
-    "_codecs encode": "encode",  # protocols 0 to 2 have no bytes: they encode text,
-    "__builtin__ bytes": "bytes",  # or call bytes() where there are none
-}
-VALUES = frozenset(
-    "INT LONG BININT BININT1 BININT2 LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE "
-    "SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8".split()
-)
-
-
-class _File:
-    """What pickletools reads from, with a limit to a single value."""
-
-    def __init__(self, path: Path):
-        self._file = path.open("rb")
-        self.tell, self.seek, self.close = self._file.tell, self._file.seek, self._file.close
-
-    def read(self, size: int) -> bytes:
-        if size > MAX_BYTES:
-            raise ValueError(f"a value of {size} bytes, more than the {MAX_BYTES} that one may have")
-        return self._file.read(size)
-
-    def readline(self) -> bytes:
-        return self._file.readline(MAX_BYTES)
-
-
-@dataclass(frozen=True, slots=True)
-class _Global:
-    """A known global name, as data."""
-
-    kind: str
+MOST_NUMBERS = 256  # keys of a dict that are numbers: those can be chosen to collide, text can't
+MOST_STEPS = 1 << 20  # opcodes, and one more for every 16 bytes: where arrays are, there are hundreds for each
 
 
 @dataclass(frozen=True, slots=True)
 class _Left:
-    """Long bytes, or text that stands for bytes, at a place in the file."""
+    """Long bytes, or text that stands for bytes, at a place in the file; `size` counts bytes or characters."""
 
-    file: _File
-    position: int
+    file: BinaryIO
+    start: int
+    stored: int
     size: int
+    text: bool
 
     def read(self) -> bytes:
-        self.file.seek(self.position)
-        _, value, _ = next(pickletools.genops(self.file))
-        return _bytes(value)
+        self.file.seek(self.start)
+        return _bytes(_decoded(self.file.read(self.stored), self.text))
 
 
 @dataclass(slots=True)
@@ -99,9 +75,9 @@ class PickledArray:
     def shape(self) -> tuple[int, ...]:
         return tuple(self.stored[axis] for axis in self.axes)
 
-    def fill(self, data: object, dtype: object, shape: object, order: object, axes: object = None) -> None:
+    def fill(self, data: object, dtype: object, shape: object, order: object, axes: object = None) -> "PickledArray":
         """Take what the pickle says of the array, if it is an array of plain numbers."""
-        if not isinstance(dtype, _DType) or not isinstance(data, _Left | bytes | bytearray | str):
+        if not isinstance(dtype, _DType) or not isinstance(data, _Left | bytes | str):
             raise ValueError("expected an array of plain numbers, got one of objects")
         axes = tuple(range(len(_check(shape, tuple)))) if axes is None else axes
         if not _whole(shape) or not _whole(axes) or sorted(axes) != list(range(len(shape))):
@@ -112,6 +88,7 @@ class PickledArray:
             raise ValueError(f"an array {shape} {self.dtype} of {size} bytes")
         self.data, self.stored, self.axes = data, shape, axes
         self.order = "F" if order == "F" else "C"
+        return self
 
     def load(self) -> np.ndarray:
         """The array, read-only."""
@@ -122,16 +99,17 @@ class PickledArray:
 
 
 def _whole(numbers: object) -> bool:
-    return isinstance(numbers, tuple) and len(numbers) <= 8 and all(type(n) is int and n >= 0 for n in numbers)
+    whole = isinstance(numbers, tuple) and len(numbers) <= 8
+    return whole and all(type(n) is int and 0 <= n < 1 << 63 for n in numbers)
 
 
 def _bytes(value: object) -> bytes:
     """Bytes as protocols 3 up have them; text of the same codes as Python 2 and protocols 0 to 2 have them."""
-    if isinstance(value, str):
-        return value.encode("latin1")
-    if not isinstance(value, bytes | bytearray):
-        raise ValueError(f"expected bytes, got {type(value).__name__}")
-    return bytes(value)
+    return value.encode("latin1") if isinstance(value, str) else _check(value, bytes)
+
+
+def _decoded(content: bytes, text: bool) -> bytes | str:
+    return content.decode("utf-8", "surrogatepass") if text else content
 
 
 @contextmanager
@@ -152,76 +130,16 @@ def unpickled(path: str | Path, progress: bool = True) -> Iterator[object]:
     path = Path(path)
     if not path.is_file():
         raise MissingInputError(f"no file {path}: expected a pickle of annotations")
-    file = _File(path)
-    try:
+    size = path.stat().st_size
+    with path.open("rb") as file:
         try:
-            with tqdm(total=path.stat().st_size, unit="B", unit_scale=True, disable=not progress, desc="read") as bar:
-                content = _run(file, bar)
+            with tqdm(total=size, unit="B", unit_scale=True, disable=not progress, desc="read") as bar:
+                content = _Reader(file, size, bar).load()
         except ValueError as error:
             raise ValueError(f"{path} is not read as a pickle of plain containers and arrays: {error}") from error
-        except (LookupError, TypeError, AttributeError, OverflowError, AssertionError) as error:
+        except DAMAGE as error:
             raise ValueError(f"{path} is damaged or no pickle ({error!r:.200}): get it again") from error
         yield content
-    finally:
-        file.close()
-
-
-def _run(file: _File, bar: tqdm) -> object:
-    """Go through the opcodes; return what is on the stack at the end."""
-    stack: list = []
-    marks: list[int] = []
-    memo: dict[int, object] = {}
-    push, pop = stack.append, stack.pop
-
-    def since_mark() -> list:
-        start = marks.pop()
-        items = stack[start:]
-        del stack[start:]
-        return items
-
-    steps = {  # opcode → what it does with its argument
-        "PROTO": lambda _: None,
-        "FRAME": lambda _: None,
-        "NONE": lambda _: push(None),
-        "NEWTRUE": lambda _: push(True),
-        "NEWFALSE": lambda _: push(False),
-        "MARK": lambda _: marks.append(len(stack)),
-        "PUT": lambda key: memo.update({key: stack[-1]}),
-        "MEMOIZE": lambda _: memo.update({len(memo): stack[-1]}),
-        "GET": lambda key: push(memo[key]),
-        "EMPTY_TUPLE": lambda _: push(()),
-        "TUPLE1": lambda _: push((pop(),)),
-        "TUPLE2": lambda _: push((pop(-2), pop())),
-        "TUPLE3": lambda _: push((pop(-3), pop(-2), pop())),
-        "TUPLE": lambda _: push(tuple(since_mark())),
-        "EMPTY_LIST": lambda _: push([]),
-        "LIST": lambda _: push(since_mark()),
-        "APPEND": lambda _: _extend([pop()], stack[-1]),
-        "APPENDS": lambda _: _extend(since_mark(), stack[-1]),
-        "EMPTY_DICT": lambda _: push({}),
-        "DICT": lambda _: push(_update(since_mark(), {})),
-        "SETITEM": lambda _: _update([pop(-2), pop()], stack[-1]),
-        "SETITEMS": lambda _: _update(since_mark(), stack[-1]),
-        "GLOBAL": lambda name: push(_known(name)),
-        "STACK_GLOBAL": lambda _: push(_known(f"{_check(pop(-2), str)} {_check(pop(), str)}")),
-        "REDUCE": lambda _: push(_called(pop(), pop())),
-        "BUILD": lambda _: _build(pop(), stack[-1]),
-    }
-    for same, name in (("BINPUT", "PUT"), ("LONG_BINPUT", "PUT"), ("BINGET", "GET"), ("LONG_BINGET", "GET")):
-        steps[same] = steps[name]
-    for opcode, value, position in pickletools.genops(file):
-        if opcode.name in VALUES:
-            if isinstance(value, str | bytes | bytearray) and len(value) >= LEFT:
-                value = _Left(file, position, len(value))
-                bar.update(position - bar.n)
-            push(value)
-        elif opcode.name in steps:
-            steps[opcode.name](value)
-        elif opcode.name != "STOP":
-            raise _refusal(f"opcode {opcode.name}")
-    if len(stack) != 1 or marks:
-        raise ValueError("a damaged pickle: more or less than one value at its end")
-    return stack[0]
 
 
 def _refusal(what: str) -> ValueError:
@@ -237,52 +155,145 @@ def _check(value: object, kind: type) -> Any:
     return value
 
 
-def _extend(items: list, target: object) -> None:
-    _check(target, list).extend(items)
+def _reconstruct(kind: object, *_: object) -> PickledArray:
+    if kind is not np.ndarray:
+        raise _refusal("an array of another class")
+    return PickledArray()
 
 
-def _update(items: list, target: object) -> dict:
-    for key, value in zip(items[::2], items[1::2], strict=True):
-        if not isinstance(key, str | int | float):  # of others, hashing alone can take for ever
-            raise ValueError(f"a dict with keys of {type(key).__name__}: expected str or numbers")
-        _check(target, dict)[key] = value
-    return target
+def _scalar(dtype: object, content: object) -> object:
+    return np.frombuffer(_bytes(content), _check(dtype, _DType).dtype("fiubU")).item()
 
 
-def _known(name: str) -> _Global:
-    known = name.replace("numpy._core.", "numpy.core.", 1)
-    if known not in GLOBALS:
-        raise _refusal(f"{name.replace(' ', '.'):.100}")
-    return _Global(GLOBALS[known])
+def _encode(text: object, encoding: object = "latin1") -> object:
+    if encoding != "latin1":
+        raise _refusal("text in an encoding other than latin1")
+    return text if isinstance(text, _Left) else _bytes(text)
 
 
-def _called(arguments: object, function: object) -> object:
-    """What a call of a known global stands for."""
-    kind, count = _check(function, _Global).kind, len(_check(arguments, tuple))
-    if kind == "array" and count and arguments[0] == _Global("ndarray"):
-        return PickledArray()
-    if kind == "buffer" and count in (4, 5):
-        array = PickledArray()
-        array.fill(*arguments)
-        return array
-    if kind == "bytes" and not count:
-        return b""
-    if kind == "dtype" and count:
-        return _DType(arguments[0])
-    if kind == "scalar" and count == 2:
-        (value,) = np.frombuffer(_bytes(arguments[1]), _check(arguments[0], _DType).dtype("fiubU"))
-        return value.item()
-    if kind == "encode" and count and isinstance(arguments[0], str | _Left):
-        return arguments[0] if isinstance(arguments[0], _Left) else _bytes(arguments[0])
-    raise _refusal(f"a call of {kind} with {count} values")
+NAMES = {  # as NumPy 1 calls them; NumPy 2 says numpy._core for numpy.core
+    "numpy.core.multiarray._reconstruct": _reconstruct,
+    "numpy.core.multiarray.scalar": _scalar,
+    "numpy.core.numeric._frombuffer": lambda *arguments: PickledArray().fill(*arguments),
+    "numpy.ndarray": np.ndarray,
+    "numpy.dtype": lambda text, *_: _DType(text),
+    "_codecs.encode": _encode,  # protocols 0 to 2 have no bytes: they encode text,
+    "__builtin__.bytes": lambda: b"",  # or call bytes() where there are none
+}
+OPCODES = (  # that the standard library's unpickler reads as it always does
+    "PROTO NONE NEWTRUE NEWFALSE MARK INT BININT BININT1 BININT2 LONG LONG1 FLOAT BINFLOAT STRING SHORT_BINSTRING "
+    "UNICODE SHORT_BINUNICODE SHORT_BINBYTES GET BINGET LONG_BINGET MEMOIZE EMPTY_TUPLE TUPLE1 TUPLE2 TUPLE3 TUPLE "
+    "EMPTY_LIST LIST EMPTY_DICT GLOBAL STACK_GLOBAL"
+).split()
 
 
-def _build(state: object, target: object) -> None:
-    """Give an array its content, a data type its byte order."""
-    if isinstance(target, PickledArray) and len(_check(state, tuple)) == 5:
-        _, shape, dtype, fortran, data = state
-        target.fill(data, dtype, shape, "F" if fortran else "C")
-    elif isinstance(target, _DType) and len(_check(state, tuple)) > 1 and state[1] in ("<", ">", "|", "="):
-        target.order = state[1]
-    else:
-        raise _refusal("a state (BUILD)")
+class _Reader(pickle._Unpickler):
+    """The standard library's unpickler, with the opcodes of `OPCODES` and `STEPS` and the names of `NAMES` alone."""
+
+    def __init__(self, file: BinaryIO, size: int, bar: tqdm):
+        super().__init__(file, encoding="latin1")
+        self.file, self.size, self.bar = file, size, bar
+        self.read, self.readline = file.read, partial(file.readline, MAX_BYTES)
+        self.stack, self.metastack = [], []
+        self.append = self.stack.append
+        self.numbers: Counter[int] = Counter()  # id of a dict → its keys that are numbers
+
+    def load(self) -> object:
+        """Go through the opcodes; return what is on the stack at the end."""
+        for _ in range(MOST_STEPS + self.size // 16):
+            code = self.read(1)
+            if code == pickle.STOP:
+                break
+            if code not in STEPS:
+                known = pickletools.code2op.get(code.decode("latin1"))
+                raise _refusal(f"opcode {known.name if known else code!r}") if code else EOFError("it ends too early")
+            STEPS[code](self)
+        else:
+            raise ValueError(f"more opcodes than a pickle of {self.size} bytes of arrays has")
+        if len(self.stack) != 1 or self.metastack:
+            raise ValueError("a damaged pickle: more or less than one value at its end")
+        return self.stack[0]
+
+    def find_class(self, module: str, name: str) -> object:
+        asked = f"{module}.{name}"
+        known = asked.replace("numpy._core.", "numpy.core.", 1)
+        if known not in NAMES or "." in name:
+            raise _refusal(f"{asked:.100}")
+        return NAMES[known]
+
+    def load_reduce(self) -> None:
+        arguments, function = self.stack.pop(), self.stack.pop()
+        if not isinstance(function, FunctionType):  # of which there are those of `NAMES` alone
+            raise _refusal(f"a call of {'ndarray' if function is np.ndarray else type(function).__name__}")
+        self.append(function(*_check(arguments, tuple)))
+
+    def load_build(self) -> None:
+        """Give an array its content, a data type its byte order."""
+        state, target = self.stack.pop(), self.stack[-1]
+        if isinstance(target, PickledArray) and len(_check(state, tuple)) == 5:
+            _, shape, dtype, fortran, data = state
+            target.fill(data, dtype, shape, "F" if fortran else "C")
+        elif isinstance(target, _DType) and len(_check(state, tuple)) > 1 and state[1] in ("<", ">", "|", "="):
+            target.order = state[1]
+        else:
+            raise _refusal("a state (BUILD)")
+
+    def keep(self, index: int) -> None:
+        if not 0 <= index <= self.file.tell():  # values that are kept are numbered, and each takes a byte
+            raise ValueError(f"a damaged pickle: number {index:.6g} of those kept, at byte {self.file.tell()}")
+        self.memo[index] = self.stack[-1]
+
+    def extend(self, values: list) -> None:
+        _check(self.stack[-1], list).extend(values)
+
+    def set(self, items: list, target: object) -> None:
+        """Put keys and values into a dict, and it on the stack."""
+        _check(target, dict)
+        numbers = [key for key in items[::2] if type(key) is not str]
+        for key in numbers:  # of others, hashing alone can take for ever
+            if not isinstance(key, float) and not (isinstance(key, int) and key.bit_length() <= 64):
+                raise ValueError(f"a dict with keys of {type(key).__name__}: expected str or numbers of up to 64 bits")
+        if numbers:
+            self.numbers[id(target)] += len(numbers)
+            if self.numbers[id(target)] > MOST_NUMBERS:
+                raise ValueError(f"a dict with more than {MOST_NUMBERS} keys that are numbers: expected str")
+        target.update(zip(items[::2], items[1::2], strict=True))
+        self.append(target)
+
+    def value(self, width: int, text: bool) -> None:
+        """Bytes or text with their number before them, as `width` bytes."""
+        count = int.from_bytes(self.exactly(width), "little")
+        start = self.file.tell()
+        if count > min(MAX_BYTES, self.size - start):
+            raise ValueError(f"a value of {count} bytes, more than the {MAX_BYTES} that one may have or the file holds")
+        if count < LEFT:
+            self.append(_decoded(self.read(count), text))
+        else:
+            size = len(_decoded(self.read(count), text)) if text else count
+            self.file.seek(start + count)
+            self.bar.update(start + count - self.bar.n)
+            self.append(_Left(self.file, start, count, size, text))
+
+    def exactly(self, count: int) -> bytes:
+        if len(content := self.read(count)) < count:
+            raise EOFError("it ends within a value")
+        return content
+
+
+BYTES4, TEXT4, BYTES8, TEXT8 = (partial(_Reader.value, width=w, text=t) for w in (4, 8) for t in (False, True))
+STEPS: dict[bytes, Callable[[_Reader], None]] = {
+    **{getattr(pickle, name): pickle._Unpickler.dispatch[getattr(pickle, name)[0]] for name in OPCODES},
+    pickle.FRAME: lambda reader: reader.exactly(8),  # a hint of sizes for reading ahead
+    pickle.PUT: lambda reader: reader.keep(int(reader.readline()[:-1])),
+    pickle.BINPUT: lambda reader: reader.keep(reader.exactly(1)[0]),
+    pickle.LONG_BINPUT: lambda reader: reader.keep(int.from_bytes(reader.exactly(4), "little")),
+    **{pickle.BINSTRING: BYTES4, pickle.BINBYTES: BYTES4, pickle.BINBYTES8: BYTES8, pickle.BYTEARRAY8: BYTES8},
+    **{pickle.BINUNICODE: TEXT4, pickle.BINUNICODE8: TEXT8},
+    pickle.APPEND: lambda reader: reader.extend([reader.stack.pop()]),
+    pickle.APPENDS: lambda reader: reader.extend(reader.pop_mark()),
+    pickle.DICT: lambda reader: reader.set(reader.pop_mark(), {}),
+    pickle.SETITEM: lambda reader: reader.set([reader.stack.pop(-2), reader.stack.pop()], reader.stack.pop()),
+    pickle.SETITEMS: lambda reader: reader.set(reader.pop_mark(), reader.stack.pop()),
+    pickle.REDUCE: _Reader.load_reduce,
+    pickle.BUILD: _Reader.load_build,
+}
