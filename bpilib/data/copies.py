@@ -48,6 +48,7 @@ RUN = 12  # frames
 SPAN = 4  # frames between the two of a window
 PROJECTIONS, STEP = 6, 0.15  # of a frame, of the body's size
 FROZEN = 0.002  # motion within a window, of the body's size, below which it is left out
+MOVED = 0.5  # difference of two windows' motions, of the motion, above which the clips are not compared
 CROWD = 16  # training windows that a test window is compared with
 CHUNK = 8192  # frames read at once
 BATCH = 16384  # pairs of windows compared at once
@@ -187,13 +188,15 @@ def _join(store: SkeletonStore, prints: Fingerprints, test: np.ndarray, train: n
 
 
 def _close(store: SkeletonStore, joined: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    """Those of the pairs of windows whose poses are about the same, once centred and scaled."""
+    """Those of the pairs of windows whose poses, centred and scaled, are about the same, and move about alike."""
     flat = store.poses.reshape(-1, *store.poses.shape[2:])  # (F * M, V, 3)
     for pairs in joined:
         ours, theirs = (np.stack([flat[pairs[:, k] + step * store.persons] for step in (0, SPAN)], 1) for k in (0, 1))
-        a, b = (centred(x)[0].reshape(len(x), -1) for x in (ours, theirs))  # (n, 2 * 3V)
-        away = a - b * ((a * b).sum(1) / np.maximum((b**2).sum(1), 1e-12))[:, None]
-        yield pairs[(away**2).sum(1) <= (2 * LIMIT) ** 2 * (a**2).sum(1)]
+        a, b = (centred(x)[0] for x in (ours, theirs))  # (n, 2, 3V)
+        away = a - b * ((a * b).sum((1, 2)) / np.maximum((b**2).sum((1, 2)), 1e-12))[:, None, None]
+        moved = [((x[:, 1] - x[:, 0]) ** 2).sum(1) for x in (away, a)]
+        near = (away**2).sum((1, 2)) <= (2 * LIMIT) ** 2 * (a**2).sum((1, 2))
+        yield pairs[near & (moved[0] <= MOVED**2 * moved[1])]
 
 
 def _shared(store: SkeletonStore, i: int, j: int, place: int, other: int) -> Copy | None:
