@@ -1,6 +1,7 @@
 """Copies of training clips among test clips: planted ones are found, near misses are not, and the work is bounded."""
 
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -131,6 +132,16 @@ def test_clips_that_are_too_short_for_anything_but_equality(tmp_path):
     assert found(write(tmp_path, BASE, [BASE[0][:4]])) == []
     store = write(tmp_path / "equal", [*BASE, BASE[0][7:8]], [BASE[0][7:8]])
     assert found(store) == [Copy("test0", "train6", "equal", 0.0, 1)]
+
+
+def test_a_tracker_s_nonsense_is_looked_through_without_a_warning(tmp_path):
+    wild = BASE[0].copy()
+    wild[5:40:3, 4] = 3e38
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (result,) = found(write(tmp_path, [wild, BASE[1]], [wild[1:], BASE[2]]))
+        assert result[:3] == ("test0", "train0", "part")
+        assert [c.kind for c in found(write(tmp_path / "equal", [wild], [wild]))] == ["equal"]
 
 
 def test_of_several_the_one_that_shares_most_is_named(tmp_path):

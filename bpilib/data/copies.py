@@ -96,6 +96,7 @@ def digest(poses: np.ndarray) -> bytes | None:
     return b"".join(sorted(hashlib.blake2b(track.tobytes(), digest_size=16).digest() for track in tracks))
 
 
+@np.errstate(divide="ignore", over="ignore", invalid="ignore")  # a person who is not there, or out of this world
 def fingerprint(store: SkeletonStore, progress: bool = True) -> Fingerprints:
     """Read a store once, from its first frame to its last."""
     _, persons, joints, _ = store.poses.shape
@@ -111,11 +112,12 @@ def fingerprint(store: SkeletonStore, progress: bool = True) -> Fingerprints:
             poses = np.asarray(store.poses[start:stop])
             digests += map(digest, np.split(poses, store.offsets[first + 1 : last] - start))
             x, size = centred(poses)
-            x = x / np.where(size, size, 1)[..., None] / np.float32(np.sqrt(joints))  # (F, M, 3V) of length 1
+            there = (size > 0) & np.isfinite(size)
+            x = np.where(there, 1 / (size * np.sqrt(joints)), 0).astype(np.float32)[..., None] * x  # length 1
             steps = np.floor(x @ directions / STEP + shifts).astype(np.int64).astype(np.uint64)
             clip = np.repeat(np.arange(first, last), np.diff(store.offsets[first : last + 1]))
             moved = ((x[SPAN:] - x[:-SPAN]) ** 2).sum(-1) >= FROZEN**2  # (F - SPAN, M)
-            good = (size[SPAN:] > 0) & (size[:-SPAN] > 0) & moved & (clip[SPAN:] == clip[:-SPAN])[:, None]
+            good = there[SPAN:] & there[:-SPAN] & moved & (clip[SPAN:] == clip[:-SPAN])[:, None]
             frame, person = np.nonzero(good)
             two = steps[frame, person], steps[frame + SPAN, person]
             hashes.append((two[0] * factors[0] + two[1] * factors[1]).sum(1))

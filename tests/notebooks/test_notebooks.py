@@ -15,7 +15,7 @@ import pytest
 import torch
 import yaml
 from executed import NOTEBOOKS, ROOT, SMALL, run, small_sweep
-from making import plant_copies, synthetic_store
+from making import ucla_records, write_folder
 
 from bpilib.model import build_model
 from bpilib.reference import reference_state_dict
@@ -173,29 +173,28 @@ def test_07_compares_the_runs_there_are_and_lists_the_others(places, trained, tm
 
 @pytest.mark.slow
 def test_copies_are_drawn_and_counted_apart_from_01_to_07(tmp_path):
-    copies = [f"a{label:02d}_s01_e00_v03" for label in (2, 3, 6)]
-    plant_copies(tmp_path, copies)
-    there = {"data": str(tmp_path / "store"), "outputs": str(tmp_path / "outputs")}
-    synthetic_store(tmp_path, subjects=1)  # 01 opens it
-    first = run("01_prepare_data", tmp_path, raw=str(tmp_path / "raw"), **there)
-    said = "3 of the 10 test clips"
-    assert f"{said} (30.0 %) are copies of training clips (3 equal)" in printed(first) and pictures(first) == 5
-    place = tmp_path / "outputs/synthetic_xview"
+    records, copies = ucla_records(), [f"a{action:02d}_s01_e00_v03" for action in (2, 3, 6)]
+    records |= {name: records[name[:-1] + "2"] | {"file_name": name} for name in copies}
+    there = {"dataset": "ucla", "data": str(tmp_path / "store"), "outputs": str(tmp_path / "outputs")}
+    first = run("01_prepare_data", tmp_path, raw=str(write_folder(tmp_path / "raw", records)), **there)
+    said = "3 of the 20 test clips"
+    assert f"{said} (15.0 %) are copies of training clips (3 equal)" in printed(first) and pictures(first) == 5
+    place = tmp_path / "outputs/ucla_xview"
     assert pd.read_csv(place / "copies.csv")["test"].tolist() == copies
     assert {"copy_test.png", "copy_train.png"} <= {path.name for path in (place / "figures").iterdir()}
     small = SMALL | {"epochs": 1, "batch_size": 20, "select": "last"}
     for which in ({"modality": "joint"}, {"modality": "bone"}, {"model": "ctrgcn"}):
-        assert f"on 7 clips; {said} are copies" in printed(run("02_train", tmp_path, **which, **there, **small))
+        assert f"on 17 clips; {said} are copies" in printed(run("02_train", tmp_path, **which, **there, **small))
     assert "without copies: top-1 " in printed(run("03_evaluate", tmp_path, **there))
     shutil.move(tmp_path / "store", tmp_path / "gone")
     whole = run("05_ensemble", tmp_path, **there)
     assert "without copies: top-1 " in printed(whole) and "top1_without_copies" in html(whole)
     assert "low_without_copies" in (place / "bpi_ensemble_seed0/subsets.csv").read_text()
-    last = run("07_compare", tmp_path, outputs=there["outputs"])
+    last = run("07_compare", tmp_path, dataset="ucla", outputs=there["outputs"])
     assert f"{said} are copies of training clips" in printed(last) and pictures(last) == 5
     out = tmp_path / "outputs/comparison"
-    assert set(pd.read_csv(out / "synthetic_xview/pairs_without_copies.csv")["clips"]) == {7}
-    assert set(pd.read_csv(out / "table.csv")["clips_without_copies"]) == {7}
+    assert set(pd.read_csv(out / "ucla_xview/pairs_without_copies.csv")["clips"]) == {17}
+    assert set(pd.read_csv(out / "table.csv")["clips_without_copies"]) == {17}
 
 
 def test_08_goes_from_clips_of_another_tracker_to_a_classified_file(tmp_path):
