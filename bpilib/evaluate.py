@@ -3,7 +3,7 @@
 import hashlib
 import io
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,8 @@ from sklearn.metrics import confusion_matrix
 
 from bpilib import distributed
 from bpilib.config import MODALITIES, Config
+from bpilib.data.copies import benchmark_copies
+from bpilib.data.store import SkeletonStore
 from bpilib.directory import selected_epoch
 from bpilib.feeders import Feeder
 from bpilib.files import MissingInputError, read_npz, write_atomically
@@ -34,6 +36,7 @@ class Scores:
         classes: K class names.
         epoch: of the weights.
         heldout: the held-out clips' scores, or None.
+        copies: (n,) bool, the clips that are copies of training clips (`bpilib.data.copies`); None: not known.
     """
 
     logits: np.ndarray
@@ -42,6 +45,7 @@ class Scores:
     classes: list[str]
     epoch: int = 0
     heldout: "Scores | None" = None
+    copies: np.ndarray | None = None
 
     @property
     def predictions(self) -> np.ndarray:
@@ -73,12 +77,38 @@ class Scores:
         top1 = 100 * np.diag(matrix) / np.maximum(counts, 1)
         return pd.DataFrame({"class": self.classes, "clips": counts, "top1": top1, "most often taken for": taken})
 
+    def only(self, keep: np.ndarray) -> "Scores":
+        """The scores of some of the clips, (n,) bool."""
+        copies = None if self.copies is None else self.copies[keep]
+        return replace(self, logits=self.logits[keep], labels=self.labels[keep], names=self.names[keep], copies=copies)
+
+    def without_copies(self) -> "Scores | None":
+        """The scores of the clips that are no copies of training clips; None where all are or none is known to be."""
+        if self.copies is None or not self.copies.any() or self.copies.all():
+            return None
+        return self.only(~self.copies)
+
+    def describe_copies(self) -> str:
+        """One line: top-1 without copies with its interval, or that there are none, or that it is not known."""
+        if self.copies is None:
+            return "copies of training clips among the test clips: not known, run notebooks/03_evaluate.ipynb again"
+        if not self.copies.any():
+            return "no test clip is a copy of a training clip"
+        count = f"{self.copies.sum()} of the {len(self.labels)} test clips are copies of training clips"
+        if (rest := self.without_copies()) is None:
+            return count
+        low, high = rest.interval()
+        interval = f"(95 % interval {low:.1f} to {high:.1f})"
+        return f"without copies: top-1 {rest.top(1):.2f} % {interval} on {len(rest.labels)} clips; {count}"
+
     def save(self, path: str | Path) -> None:
         """Write a scores.npz, atomically."""
         arrays = {"logits": self.logits, "labels": self.labels, "names": self.names, "epoch": np.array(self.epoch)}
         arrays["classes"] = np.array(self.classes)
         if self.heldout is not None:
             arrays |= {f"heldout_{name}": getattr(self.heldout, name) for name in ("logits", "labels", "names")}
+        if self.copies is not None:
+            arrays["copies"] = self.copies
         arrays["run"] = np.array(_run_of(path))
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **arrays, sha256=np.array(_checksum(arrays)))
@@ -103,7 +133,7 @@ class Scores:
             held = None
             if "heldout_logits" in arrays:
                 held = cls(*(arrays[f"heldout_{name}"] for name in names), classes, epoch)
-            return cls(*(arrays[name] for name in names), classes, epoch, held)
+            return cls(*(arrays[name] for name in names), classes, epoch, held, arrays.get("copies"))
         except FileNotFoundError as error:
             raise MissingInputError(f"no scores at {path}: run notebooks/03_evaluate.ipynb first") from error
         except Exception as error:  # zip, zlib and NumPy each have their own for a damaged file
@@ -165,6 +195,22 @@ def score(run: Run) -> Scores:
     return Scores(test.logits, test.labels, test.names, test.classes, test.epoch, held)
 
 
+def mark_copies(scores: Scores, store: SkeletonStore, benchmark: str) -> Scores:
+    """The scores, with what the store says of copies (`bpilib.data.copies`; looked for once in a store)."""
+    found = [copy.test for copy in benchmark_copies(store, benchmark)]
+    return replace(scores, copies=np.isin(scores.names, np.array(found, scores.names.dtype)))
+
+
+def copies_summary(scores: Scores) -> dict[str, object]:
+    """What summary.json says of copies: how many there are, and top-1 in % without them where there are some."""
+    if scores.copies is None:
+        return {}
+    out: dict[str, object] = {"test_copies": int(scores.copies.sum())}
+    if (rest := scores.without_copies()) is not None:
+        out |= {"test_top1_without_copies": rest.top(1), "test_top1_without_copies_interval_95": rest.interval()}
+    return out
+
+
 def evaluate(config: Config, which: str = "best") -> Scores:
     """Score a trained run and, for its selected weights, save scores.npz in its directory.
 
@@ -177,7 +223,7 @@ def evaluate(config: Config, which: str = "best") -> Scores:
     """
     run = open_run(config, which)
     run.store.verify()
-    scores = score(run)
+    scores = mark_copies(score(run), run.store, run.config.benchmark)
     if which == "best" and selected_epoch(config) in (None, run.epoch):
         scores.save(config.run_directory / "scores.npz")
     return scores
@@ -223,7 +269,8 @@ def ensemble(streams: dict[str, Scores], model: str = "bpi", weights: str | list
     if len(weights) != len(streams):
         raise ValueError(f"weights: expected {len(streams)} numbers, got {len(weights)}")
     total = sum(w * s.logits for w, s in zip(weights, streams.values()))
-    scores = Scores(total, first.labels, first.names, first.classes, first.epoch)
+    copies = next((scores.copies for scores in streams.values() if scores.copies is not None), None)
+    scores = Scores(total, first.labels, first.names, first.classes, first.epoch, copies=copies)
     return Ensemble(scores, dict(zip(streams, map(float, weights))), origin)
 
 
@@ -245,7 +292,10 @@ def _search(streams: dict[str, Scores]) -> list[float]:
 
 
 def subsets(streams: dict[str, Scores], model: str, weights: str = "published") -> pd.DataFrame:
-    """Every subset of the streams: subset, n (streams), weights, origin, top1, low, high (95 % interval), top5."""
+    """Every subset of the streams: subset, n (streams), weights, origin, top1, low, high (95 % interval), top5.
+
+    Where test clips are copies of training clips, also top1_, low_ and high_without_copies.
+    """
     order = [name for name in MODALITIES if name in streams]
     rows = []
     for size in range(1, len(order) + 1):
@@ -253,6 +303,10 @@ def subsets(streams: dict[str, Scores], model: str, weights: str = "published") 
             whole = ensemble({name: streams[name] for name in names}, model, weights if size > 1 else "equal")
             low, high = whole.scores.interval()
             used = ", ".join(f"{w:g}" for w in whole.weights.values())
-            row = (" + ".join(names), size, used, whole.origin, whole.scores.top(1), low, high, whole.scores.top(5))
+            row = [" + ".join(names), size, used, whole.origin, whole.scores.top(1), low, high, whole.scores.top(5)]
+            if (rest := whole.scores.without_copies()) is not None:
+                row += [rest.top(1), *rest.interval()]
             rows.append(row)
-    return pd.DataFrame(rows, columns=["subset", "n", "weights", "origin", "top1", "low", "high", "top5"])
+    columns = ["subset", "n", "weights", "origin", "top1", "low", "high", "top5"]
+    columns += [f"{name}_without_copies" for name in ("top1", "low", "high") if rows and len(rows[0]) > len(columns)]
+    return pd.DataFrame(rows, columns=columns)

@@ -6,7 +6,7 @@ Accuracies are top-1 in %. What was selected by its accuracy on the test clips s
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from bpilib.evaluate import Scores
 from bpilib.files import PARAMS, parse_yaml
 
 ENSEMBLE = re.compile(r"(?P<model>[a-z]+)_ensemble_seed(?P<seed>\d+)(?:_(?P<tag>.+))?")  # as 05 names its folders
+ACCURACY = ("top1", "sd", "low", "high")
 NAMING = ("dataset", "benchmark", "model", "modality", "seed", "tag")  # what a run directory is called by
 
 
@@ -119,6 +120,8 @@ def _scores(folder: Path) -> Scores:
     count, classes = len(scores.labels), len(scores.classes)
     if scores.logits.shape != (count, classes) or len(set(scores.names.tolist())) != count or not count:
         raise ValueError(f"{folder / 'scores.npz'}: expected {classes} logits for each of {count} clips, got others")
+    if scores.copies is not None and (scores.copies.shape != (count,) or scores.copies.dtype != bool):
+        raise ValueError(f"{folder / 'scores.npz'}: expected one truth value for each of {count} clips in copies")
     if not 0 <= scores.labels.min() <= scores.labels.max() < classes or not np.isfinite(scores.logits).all():
         raise ValueError(f"{folder / 'scores.npz'}: labels without a class, or logits that are not finite")
     return scores
@@ -169,6 +172,34 @@ def groups(results: Sequence[Result]) -> list[list[Result]]:
     return list(together.values())
 
 
+def without_copies(results: Sequence[Result]) -> list[Result]:
+    """The results on those test clips that are no copies of training clips, of benchmarks where some are.
+
+    A result whose scores don't say (made before copies were looked for) takes the copies from others of its benchmark.
+    """
+    copies: dict[str, set[str]] = {}
+    for result in results:
+        if result.scores.copies is not None:
+            found = copies.setdefault(result.benchmark, set())
+            found |= {*result.scores.names[result.scores.copies].tolist()}
+    out = []
+    for result in results:
+        keep = ~np.isin(result.scores.names, [*copies.get(result.benchmark, ())])
+        if copies.get(result.benchmark) and keep.any():
+            out.append(replace(result, scores=result.scores.only(keep)))
+    return out
+
+
+def describe_copies(results: Sequence[Result]) -> str:
+    """One line: how many test clips of one benchmark's results are copies of training clips, or that none is."""
+    known = [result.scores.copies for result in results if result.scores.copies is not None]
+    if not known:
+        return "copies of training clips among the test clips: not known, run notebooks/03_evaluate.ipynb again"
+    most = max(known, key=np.sum)
+    count = f"{most.sum()} of the {len(most)} test clips are copies of training clips"
+    return count if most.any() else "no test clip is a copy of a training clip"
+
+
 def summarise(results: Sequence[Result], published: pd.DataFrame) -> pd.DataFrame:
     """One row a group of seeds: accuracies that are honest, that were selected on the test clips, and published ones.
 
@@ -181,8 +212,11 @@ def summarise(results: Sequence[Result], published: pd.DataFrame) -> pd.DataFram
         (NaN for n = 1), low, high: mean, standard deviation and 95 % interval of runs chosen off the test clips, NaN
         for others; best_test: mean of the best test epochs; published: text, "" where there is none.
         The interval is Wilson's for one run, as in 03; for several, a bootstrap over clips of their mean accuracy.
+        Where test clips are copies of training clips: clips, top1, sd, low and high again without them, in columns
+        clips_without_copies and so on.
     """
     rows = []
+    clean = {result.name: result for result in without_copies(results)}
     every = groups(results)
     for group in every:
         first = group[0]
@@ -200,7 +234,11 @@ def summarise(results: Sequence[Result], published: pd.DataFrame) -> pd.DataFram
             "n": len(group), "clips": len(first.scores.labels), "top1": top1, "sd": sd, "low": low, "high": high,
             "best_test": float(np.mean(best)) if best else np.nan, "published": "; ".join(texts),
         })  # fmt: skip
+        rest = [clean[result.name] for result in group if first.honest and result.name in clean]
+        numbers = (len(rest[0].scores.labels), *_accuracy(rest)) if rest else (np.nan,) * 5
+        rows[-1] |= {f"{key}_without_copies": value for key, value in zip(("clips", *ACCURACY), numbers)}
     columns = "benchmark name settings n clips top1 sd low high best_test published".split()
+    columns += [f"{key}_without_copies" for key in ("clips", *ACCURACY) if clean]
     return pd.DataFrame(rows, columns=columns).sort_values(["benchmark", "name"], ignore_index=True)
 
 

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from bpilib import checkpoint, distributed, draws
 from bpilib.config import Config
 from bpilib.distributed import first_alone
-from bpilib.evaluate import Scores, score
+from bpilib.evaluate import Scores, copies_summary, mark_copies, score
 from bpilib.files import write_atomically
 from bpilib.journal import DrawConfusion, Journal
 from bpilib.losses import Loss, skeleton_text_loss
@@ -255,6 +255,7 @@ class Trainer:
     @first_alone
     def _write_results(self, scores: Scores) -> None:
         config, rows = self.config, self.progress.rows
+        scores = mark_copies(scores, self.run.store, config.benchmark)
         scores.save(self.folder / "scores.npz")
         self.journal.finish(self.run, scores)
         test_epoch, test_best = self._best("test_top1")
@@ -267,6 +268,7 @@ class Trainer:
             "test_top1_interval_95": scores.interval(),
             "test_top5": scores.top(5),
             "test_clips": len(scores.labels),
+            **copies_summary(scores),
             "best_test_epoch_as_published": {"epoch": test_epoch, "test_top1": test_best},
             "parameters": sum(p.numel() for p in self.run.model.parameters()),
             "training_seconds": sum(clips / row["clips_per_second"] for row in rows),

@@ -70,6 +70,14 @@ def synthetic_store(folder: Path, subjects: int = 3, episodes: int = 1) -> Skele
     )
 
 
+def plant_copies(folder: Path, names: Iterable[str]) -> None:
+    """Let raw clips of view 3 below folder/raw be those of view 2, before `synthetic_store` prepares them."""
+    synthetic.write_raw(folder / "raw", subjects=1, episodes=1)
+    for name in names:
+        clip = json.loads((folder / "raw" / f"{name[:-1]}2.json").read_text())
+        (folder / "raw" / f"{name}.json").write_text(json.dumps(clip | {"file_name": name}))
+
+
 def write_prompts(folder: Path, classes: Iterable[str] = synthetic.CLASSES, dim: int = 16, seed: int = 0) -> Path:
     """A prompts file with made-up texts, and made-up embeddings of them beside it."""
     entries = [
@@ -108,15 +116,20 @@ def events(folder: Path) -> EventAccumulator:
 
 
 def save_result(outputs: Path, right: list[bool], best_test: float = 50.0, names: list[str] | None = None,
-                labels: list[int] | None = None, **changes: object) -> Path:  # fmt: skip
-    """The files of a finished run that recognised these clips of three classes, without a training."""
+                labels: list[int] | None = None, copies: list[str] | None = None,
+                **changes: object) -> Path:  # fmt: skip
+    """The files of a finished run that recognised these clips of three classes, without a training.
+
+    Of the clips, those named in `copies` are copies of training clips; None: that is not known.
+    """
     config = resolve(**{"dataset": "synthetic", "device": "cpu", "text": "minilm", "outputs": outputs} | changes)
     labels = np.arange(len(right)) % 3 if labels is None else np.asarray(labels)
     predicted = np.where(right, labels, (labels + 1) % 3)
     names = [f"clip{i}" for i in range(len(right))] if names is None else names
     logits = np.eye(3, dtype=np.float32)[predicted]
     folder = config.run_directory
-    Scores(logits, labels, np.array(names), ["bow", "kick", "wave"]).save(folder / "scores.npz")
+    copies = None if copies is None else np.isin(names, copies)
+    Scores(logits, labels, np.array(names), ["bow", "kick", "wave"], copies=copies).save(folder / "scores.npz")
     (folder / "config.yaml").write_text(yaml.safe_dump(config.settings()))
     best = {"best_test_epoch_as_published": {"epoch": 1, "test_top1": best_test}}
     (folder / "summary.json").write_text(json.dumps(best))

@@ -4,7 +4,7 @@ from making import save_result
 from scipy import stats
 
 from bpilib.compare import choose, compare_classes, compare_pairs, holm, mcnemar, paired
-from bpilib.results import find_results
+from bpilib.results import find_results, without_copies
 
 
 def results_of(outputs, **rights):
@@ -80,6 +80,17 @@ def test_pairs_count_what_they_say(tmp_path):
     assert (same.difference, same.low, same.high, same.p) == (0, 0, 0, 1)
     assert (table.p_holm >= table.p).all() and len(table) == 3
     assert compare_pairs([by["bpi"]]).empty
+
+
+def test_pairs_are_compared_again_without_copies(tmp_path):
+    copies = ["clip0", "clip1", "clip2"]
+    save_result(tmp_path, [True] * 6, copies=copies)
+    save_result(tmp_path, [False, False, False, True, True, False], model="ctrgcn", copies=copies)
+    results, _ = find_results(tmp_path)
+    (whole,), (rest,) = (compare_pairs(r).to_dict("records") for r in (results, without_copies(results)))
+    assert (whole["clips"], whole["only_a"], whole["only_b"]) == (6, 4, 0) and whole["p"] == 2 / 2**4
+    assert (rest["clips"], rest["both"], rest["only_a"], rest["only_b"]) == (3, 2, 1, 0) and rest["p"] == 1
+    assert rest["difference"] == pytest.approx(100 / 3)
 
 
 def test_classes_are_sorted_and_their_intervals_stay_honest_with_few_clips(tmp_path):

@@ -1,17 +1,19 @@
 """Scores and their metrics against scikit-learn and by hand; ensembles that never look at test labels."""
 
 import itertools
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from making import tiny_config
+import torch
+from making import plant_copies, synthetic_store, tiny_config, write_prompts
 from noise import assert_float32_of
 from sklearn.metrics import accuracy_score, confusion_matrix, top_k_accuracy_score
 
-from bpilib.evaluate import Scores, ensemble, evaluate, predict, score, subsets
+from bpilib.evaluate import Scores, copies_summary, ensemble, evaluate, predict, score, subsets
 from bpilib.files import MissingInputError
 from bpilib.runs import build, open_run
 from bpilib.skeleton import MODALITIES
@@ -102,6 +104,85 @@ def test_a_known_interval():
     labels = np.zeros(10, int)
     one = Scores(np.eye(2)[(np.arange(10) >= 7).astype(int)], labels, labels.astype(str), ["x", "y"])
     assert one.interval() == pytest.approx((39.68, 89.22), abs=0.01)
+
+
+# --- copies of training clips
+
+
+def ten(copies=None):
+    """Ten clips of two classes, the last two wrong; copies: their places, or None."""
+    labels = np.tile([0, 1], 5)
+    predicted = np.where(np.arange(10) < 8, labels, 1 - labels)
+    mask = None if copies is None else np.isin(np.arange(10), copies)
+    return Scores(np.eye(2, dtype=np.float32)[predicted], labels, labels.astype(str), ["x", "y"], copies=mask)
+
+
+def test_accuracy_without_copies_by_hand():
+    whole = ten([0, 1, 2, 9])  # of the six others five are right
+    rest = whole.without_copies()
+    assert whole.top(1) == 80 and rest.top(1) == pytest.approx(500 / 6)
+    assert whole.interval() == pytest.approx(wilson(8, 10)) and rest.interval() == pytest.approx(wilson(5, 6))
+    assert rest.labels.tolist() == [1, 0, 1, 0, 1, 0] and rest.confusion().tolist() == [[2, 1], [0, 3]]
+    assert copies_summary(whole) == {
+        "test_copies": 4, "test_top1_without_copies": rest.top(1),
+        "test_top1_without_copies_interval_95": rest.interval(),
+    }  # fmt: skip
+    low, high = wilson(5, 6)
+    assert whole.describe_copies() == (
+        f"without copies: top-1 83.33 % (95 % interval {low:.1f} to {high:.1f}) on 6 clips; "
+        "4 of the 10 test clips are copies of training clips"
+    )
+
+
+def test_where_there_are_no_copies_or_nothing_else_there_is_one_figure():
+    assert ten([]).without_copies() is ten().without_copies() is ten(range(10)).without_copies() is None
+    assert ten([]).describe_copies() == "no test clip is a copy of a training clip"
+    assert "not known, run notebooks/03_evaluate.ipynb again" in ten().describe_copies()
+    assert ten(range(10)).describe_copies() == "10 of the 10 test clips are copies of training clips"
+    assert (copies_summary(ten()), copies_summary(ten([]))) == ({}, {"test_copies": 0})
+    assert copies_summary(ten(range(10))) == {"test_copies": 10}
+
+
+def test_copies_are_saved_and_come_back(tmp_path):
+    for one in (ten(), ten([]), ten([0, 9])):
+        one.save(tmp_path / "scores.npz")
+        again = Scores.load(tmp_path / "scores.npz").copies
+        assert again is None if one.copies is None else (again.dtype == bool and again.tolist() == one.copies.tolist())
+
+
+def test_ensembles_know_their_streams_copies():
+    mask = np.arange(200) < 40
+    streams = four() | {B: scores(1, strength=1.5, copies=mask)}  # the others were scored before that was looked for
+    whole = ensemble(streams).scores
+    assert whole.copies.tolist() == mask.tolist()
+    right = (whole.logits.argmax(1) == whole.labels)[40:]
+    assert whole.without_copies().top(1) == pytest.approx(100 * right.mean())
+    marked = {name: replace(stream, copies=mask) for name, stream in streams.items()}
+    table = subsets(marked, "bpi").set_index("subset")
+    assert list(table)[-3:] == ["top1_without_copies", "low_without_copies", "high_without_copies"]
+    row = table.loc[" + ".join(MODALITIES)]
+    assert row["top1"] == whole.top(1) and row["top1_without_copies"] == whole.without_copies().top(1)
+    assert (row["low_without_copies"], row["high_without_copies"]) == whole.without_copies().interval()
+    clean = {name: replace(stream, copies=mask & False) for name, stream in streams.items()}
+    assert list(subsets(clean, "bpi"))[-1] == "top5"
+
+
+def test_a_run_on_data_with_copies_says_so_wherever_it_is_scored(tmp_path):
+    copies = ["a04_s01_e00_v03", "a07_s01_e00_v03", "a10_s01_e00_v03"]
+    plant_copies(tmp_path, copies)
+    synthetic_store(tmp_path, subjects=1)
+    write_prompts(tmp_path)
+    config = tiny_config(tmp_path, tmp_path / "outputs", model="ctrgcn", epochs=1, batch_size=20)
+    folder = fit(config)
+    trained = Scores.load(folder / "scores.npz")
+    assert trained.names[trained.copies].tolist() == copies and len(trained.labels) == 10
+    summary = json.loads((folder / "summary.json").read_text())
+    right = np.delete(trained.predictions == trained.labels, np.flatnonzero(trained.copies))
+    assert summary["test_copies"] == 3 and summary["test_top1"] == trained.top(1)
+    assert summary["test_top1_without_copies"] == pytest.approx(100 * right.sum() / 7)
+    assert summary["test_top1_without_copies_interval_95"] == pytest.approx(wilson(right.sum(), 7))
+    again = evaluate(config)
+    assert again.copies.tolist() == Scores.load(folder / "scores.npz").copies.tolist() == trained.copies.tolist()
 
 
 # --- files

@@ -8,7 +8,17 @@ from making import save_result
 
 from bpilib.config import BENCHMARKS
 from bpilib.evaluate import Scores
-from bpilib.results import bootstrap, find_results, groups, label, labels, load_published, summarise
+from bpilib.results import (
+    bootstrap,
+    describe_copies,
+    find_results,
+    groups,
+    label,
+    labels,
+    load_published,
+    summarise,
+    without_copies,
+)
 
 
 @pytest.fixture
@@ -208,3 +218,45 @@ def test_nothing_there_is_nothing_found(outputs):
     results, left_out = find_results(outputs)
     assert results == [] and left_out.empty
     assert json.loads(summarise([], load_published()).to_json()) is not None
+
+
+def test_accuracy_is_given_again_without_copies_where_there_are_some(outputs):
+    right = [True, True, False, True, False, False, True, True]
+    save_result(outputs, right, copies=["clip0", "clip1"])
+    save_result(outputs, [not r for r in right], seed=1, copies=["clip0", "clip1"])
+    save_result(outputs, right, model="gap", select="test", copies=["clip0", "clip1"])
+    save_result(outputs, right, model="ctrgcn", epochs=7)  # scored before copies were looked for
+    save_result(outputs, right, dataset="ucla", copies=[])
+    results, _ = find_results(outputs)
+    table = summarise(results, published()).set_index(["benchmark", "name"])
+    bpi, old = table.loc[("synthetic_xview", "bpi joint")], table.loc[("synthetic_xview", "ctrgcn joint")]
+    assert (bpi["n"], bpi["clips"], bpi["clips_without_copies"]) == (2, 8, 6)
+    assert bpi["top1"] == 50 and bpi["top1_without_copies"] == 50
+    assert bpi["sd_without_copies"] == pytest.approx(0, abs=1e-9) and bpi["sd"] == pytest.approx(25 / 2**0.5)
+    assert old["top1"] == 62.5 and old["top1_without_copies"] == 50 and old["clips_without_copies"] == 6
+    alone = next(result for result in without_copies(results) if result.model == "ctrgcn")
+    assert (old["low_without_copies"], old["high_without_copies"]) == alone.scores.interval()
+    for row in (("synthetic_xview", "gap joint"), ("ucla_xview", "bpi joint")):  # not honest; nothing to leave out
+        assert table.loc[row][[name for name in table if name.endswith("_without_copies")]].isna().all()
+    assert [*table.columns[:9]] == "settings n clips top1 sd low high best_test published".split()
+
+
+def test_without_copies_there_is_no_second_column(outputs):
+    save_result(outputs, [True, False], copies=[])
+    save_result(outputs, [True, True], seed=1)
+    results, _ = find_results(outputs)
+    assert without_copies(results) == []
+    assert [*summarise(results, published())][-1] == "published"
+    assert describe_copies(results) == "no test clip is a copy of a training clip"
+    assert "not known" in describe_copies(results[1:])
+
+
+def test_copies_are_said_and_left_out_by_name_whatever_the_order(outputs):
+    save_result(outputs, [True, False, True], copies=["a"], names=["c", "a", "b"])
+    save_result(outputs, [True, True, False], seed=1, names=["a", "b", "c"], labels=[1, 2, 0])
+    results, _ = find_results(outputs)
+    assert [sorted(r.scores.names.tolist()) for r in without_copies(results)] == [["b", "c"]] * 2
+    assert [r.scores.top(1) for r in without_copies(results)] == [100, 50]
+    assert describe_copies(results) == "1 of the 3 test clips are copies of training clips"
+    save_result(outputs, [True, True], seed=2, copies=["clip0", "clip1"])  # nothing is left of it
+    assert len(without_copies(find_results(outputs)[0])) == 2

@@ -15,6 +15,7 @@ import pytest
 import torch
 import yaml
 from executed import NOTEBOOKS, ROOT, SMALL, run, small_sweep
+from making import ucla_records, write_folder
 
 from bpilib.model import build_model
 from bpilib.reference import reference_state_dict
@@ -35,6 +36,7 @@ def html(notebook: nbformat.NotebookNode) -> str:
 
 def test_01_shows_the_data_and_plays_without_a_kernel(places, prepared):
     assert "480 clips (320 train, 160 test on xview)" in printed(prepared)
+    assert "xview: no test clip is a copy of a training clip" in printed(prepared)
     assert pictures(prepared) == 3
     assert html(prepared).count("<iframe") == 1  # the player carries its data and script in itself
     figures = places[0] / "outputs" / "synthetic_xview" / "figures"
@@ -49,6 +51,7 @@ def test_02_leaves_a_whole_run_and_says_what_it_used(places, trained):
     assert "text: minilm" in printed(trained[0])
     assert "device: " in printed(trained[0])
     assert "best test epoch, as published" in printed(trained[0])
+    assert "no test clip is a copy of a training clip" in printed(trained[0])
     assert ">parameter</th>" in html(trained[0])
 
 
@@ -77,6 +80,7 @@ def test_03_evaluates_a_run(places, trained):
     notebook = run("03_evaluate", folder, **there)
     summary = json.loads((folder / "outputs/synthetic_xview/bpi_joint_seed0/summary.json").read_text())
     assert f"top-1 {summary['test_top1']:.2f} %" in printed(notebook)
+    assert "no test clip is a copy of a training clip" in printed(notebook)
     assert pictures(notebook) == 4
     assert not (folder / "outputs/synthetic_xview/bpi_joint_seed0/export").exists()  # nobody asked for it
 
@@ -161,8 +165,36 @@ def test_07_compares_the_runs_there_are_and_lists_the_others(places, trained, tm
     assert {p.name for p in (out / "synthetic_xview").iterdir()} == figures | {"pairs.csv", "classes.csv"}
     assert pictures(notebook) == 4
     assert "of 1 pairs," in printed(notebook)
+    assert "no test clip is a copy of a training clip" in printed(notebook)
+    assert "without_copies" not in (out / "table.csv").read_text()
     one = run("07_compare", folder, outputs=there["outputs"], runs=["bpi_joint_seed0"])
     assert "nothing to compare yet" in printed(one) and pictures(one) == 1
+
+
+@pytest.mark.slow
+def test_copies_are_drawn_and_counted_apart_from_01_to_07(tmp_path):
+    records, copies = ucla_records(), [f"a{action:02d}_s01_e00_v03" for action in (2, 3, 6)]
+    records |= {name: records[name[:-1] + "2"] | {"file_name": name} for name in copies}
+    there = {"dataset": "ucla", "data": str(tmp_path / "store"), "outputs": str(tmp_path / "outputs")}
+    first = run("01_prepare_data", tmp_path, raw=str(write_folder(tmp_path / "raw", records)), **there)
+    said = "3 of the 20 test clips"
+    assert f"{said} (15.0 %) are copies of training clips (3 equal)" in printed(first) and pictures(first) == 5
+    place = tmp_path / "outputs/ucla_xview"
+    assert pd.read_csv(place / "copies.csv")["test"].tolist() == copies
+    assert {"copy_test.png", "copy_train.png"} <= {path.name for path in (place / "figures").iterdir()}
+    small = SMALL | {"epochs": 1, "batch_size": 20, "select": "last"}
+    for which in ({"modality": "joint"}, {"modality": "bone"}, {"model": "ctrgcn"}):
+        assert f"on 17 clips; {said} are copies" in printed(run("02_train", tmp_path, **which, **there, **small))
+    assert "without copies: top-1 " in printed(run("03_evaluate", tmp_path, **there))
+    shutil.move(tmp_path / "store", tmp_path / "gone")
+    whole = run("05_ensemble", tmp_path, **there)
+    assert "without copies: top-1 " in printed(whole) and "top1_without_copies" in html(whole)
+    assert "low_without_copies" in (place / "bpi_ensemble_seed0/subsets.csv").read_text()
+    last = run("07_compare", tmp_path, dataset="ucla", outputs=there["outputs"])
+    assert f"{said} are copies of training clips" in printed(last) and pictures(last) == 5
+    out = tmp_path / "outputs/comparison"
+    assert set(pd.read_csv(out / "ucla_xview/pairs_without_copies.csv")["clips"]) == {17}
+    assert set(pd.read_csv(out / "table.csv")["clips_without_copies"]) == {17}
 
 
 def test_08_goes_from_clips_of_another_tracker_to_a_classified_file(tmp_path):
