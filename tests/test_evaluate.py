@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from making import plant_copies, synthetic_store, tiny_config, write_prompts
 from noise import assert_float32_of
 from sklearn.metrics import accuracy_score, confusion_matrix, top_k_accuracy_score
