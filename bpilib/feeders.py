@@ -148,7 +148,8 @@ class Feeder:
 
     def _asked(self, positions: Tensor | np.ndarray | list[int]) -> tuple[int, int, bytes]:
         """What a batch depends on. The positions are copied, since the caller may write over them."""
-        return self.seed, self.epoch, torch.as_tensor(positions, dtype=torch.int64, device="cpu").numpy().tobytes()
+        positions = positions.cpu() if isinstance(positions, Tensor) else positions
+        return self.seed, self.epoch, np.array(positions, np.int64).tobytes()
 
     def _make(self, seed: int, epoch: int, asked: bytes) -> Batch:
         """A batch on the host."""

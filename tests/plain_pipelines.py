@@ -30,6 +30,12 @@ def plain_stream(x, skeleton, modality):
     return x.transpose(3, 0, 2, 1)
 
 
+def plain_place(i, length, window):
+    """Where frame i of the window is interpolated in a crop; in float32, as the published code has it."""
+    source = np.float32(i + 0.5) * (np.float32(length) / np.float32(window)) - np.float32(0.5)
+    return float(min(max(source, 0), length - 1))
+
+
 def plain_ntu(clip, modality, window=64, chance=None):
     """chance: three lists of uniform draws (share and place; angles), or None in test mode."""
     clip = clip.astype(np.float64)
@@ -44,7 +50,7 @@ def plain_ntu(clip, modality, window=64, chance=None):
     crop = clip[start : start + length]
     out = []
     for i in range(window):
-        source = min(max((i + 0.5) * length / window - 0.5, 0), length - 1)
+        source = plain_place(i, length, window)
         low = int(source)
         high = min(low + 1, length - 1)
         out.append(crop[low] * (1 - (source - low)) + crop[high] * (source - low))
