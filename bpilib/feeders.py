@@ -148,7 +148,7 @@ class Feeder:
 
     def _asked(self, positions: Tensor | np.ndarray | list[int]) -> tuple[int, int, bytes]:
         """What a batch depends on. The positions are copied, since the caller may write over them."""
-        positions = positions.cpu() if isinstance(positions, Tensor) else positions
+        positions = positions.cpu().numpy() if isinstance(positions, Tensor) else positions
         return self.seed, self.epoch, np.array(positions, np.int64).tobytes()
 
     def _make(self, seed: int, epoch: int, asked: bytes) -> Batch:
