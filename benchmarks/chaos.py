@@ -245,16 +245,16 @@ class Chaos:
         def memory() -> None:
             from bpilib.feeders import Feeder
 
-            batch, left = Feeder.batch, [4]
+            take, left = Feeder.take, [4]
 
             def starved(*arguments):
                 left[0] -= 1
                 if not left[0]:
                     used = psutil.Process().memory_info().vms
                     resource.setrlimit(resource.RLIMIT_AS, (used, used))
-                return batch(*arguments)
+                return take(*arguments)
 
-            Feeder.batch = starved
+            Feeder.take = starved
             fit(config)
 
         def interrupted() -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bpilib.data.store import SkeletonStore
-from bpilib.feeders import NTU_TEST_SHARE
+from bpilib.feeders import counted_frames, source_frames
 
 
 @contextmanager
@@ -64,12 +64,5 @@ def clip_frames(store: SkeletonStore, index: int, window: int, steps: int) -> np
     Returns:
         (S,) int64, counted from 0: the clip's frame in the middle of the step.
     """
-    middle = (np.arange(steps) + 0.5) * window / steps - 0.5  # in frames of the window
-    if store.skeleton.name == "ntu":
-        valid = max(1, int(store.valid_frames[index]))
-        start = int((1 - NTU_TEST_SHARE) * valid / 2)
-        length = valid - 2 * start
-        source = start + ((middle + 0.5) * length / window - 0.5).clip(0, length - 1)
-    else:
-        source = middle * (int(store.lengths[index]) - 1) / max(window - 1, 1)
-    return source.round().astype(np.int64)
+    frames = int(counted_frames(store)[index])
+    return source_frames(store.skeleton, frames, window, steps).round().astype(np.int64)

@@ -13,9 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from bpilib.data import custom, ucla
-from bpilib.data.intake import MAX_BYTES, fit_persons
-from bpilib.data.store import SkeletonStore, valid_frames
-from bpilib.feeders import Feeder
+from bpilib.data.intake import MAX_BYTES
+from bpilib.feeders import PREPARATION, prepare_clip
 from bpilib.files import MissingInputError
 from bpilib.model import CTRGCNClassifier
 from bpilib.runs import Run
@@ -23,21 +22,6 @@ from bpilib.skeleton import SKELETONS
 
 Network = Callable[[np.ndarray], np.ndarray]  # (N, 3, T, V, M) float32 to logits (N, K)
 TEXTS = ("model", "dataset", "benchmark", "modality", "skeleton", "fed", "input", "output")  # of what `describe` says
-PREPARATION = {
-    "ucla": (
-        "subtract joint 1 of the first frame from every joint of every frame",
-        "scale each axis linearly so that its least and greatest values over all frames and joints are -1 and 1",
-        "take the frames int(linspace(0, L - 1, T))",
-    ),
-    "ntu": (
-        "take the two bodies that move most (beside one alone put zeros in ntu60, its copy in ntu120)",
-        "subtract joint 1 of the first one's first frame from every joint of those present",
-        "keep the L frames that are not all zero, which come first; leave int(0.025 L) frames out at either end",
-        "interpolate the l that are left linearly over time: frame i of T is at (i + 0.5) l / T - 0.5 in 0 ... l - 1",
-    ),
-    "bone": ("subtract from each joint its parent",),
-    "motion": ("subtract each frame from the next one; the last is 0",),
-}
 
 
 class Logits(nn.Module):
@@ -160,19 +144,8 @@ class Classifier:
 
     def prepare(self, poses: np.ndarray) -> np.ndarray:
         """Poses (L, M, V, 3), as `read_clip` returns them, to the network's input (1, 3, T, V, M)."""
-        skeleton = SKELETONS[self.about["skeleton"]]
-        if poses.ndim != 4 or poses.shape[2:] != (skeleton.num_joints, 3) or not len(poses):
-            raise ValueError(
-                f"expected poses (L, M, {skeleton.num_joints}, 3) with L of at least 1, got {poses.shape}: this "
-                f"classifier is for the {skeleton.name} skeleton"
-            )
-        poses, _ = fit_persons(poses, self.about["persons"])
-        one = np.zeros(1, np.int64)
-        index = dict.fromkeys(("names", "labels", "subjects", "cameras", "setups"), one)
-        index |= {"offsets": np.array([0, len(poses)]), "valid_frames": np.array([valid_frames(poses)])}
-        manifest = {"dataset": "", "classes": [""], "skeleton": skeleton.name, "persons": self.about["persons"]}
-        store = SkeletonStore(Path(), manifest, poses, index)
-        return Feeder(store, one, self.about["fed"], self.about["window"]).batch(one)[0].numpy()
+        about = self.about
+        return prepare_clip(poses, SKELETONS[about["skeleton"]], about["persons"], about["fed"], about["window"])
 
     def classify(self, poses: np.ndarray) -> np.ndarray:
         """Poses (L, M, V, 3) to the probability of each class, (K,) float32."""

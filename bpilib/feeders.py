@@ -1,21 +1,59 @@
-"""Store to batches: the published pipelines of NW-UCLA and NTU, all samples of a batch at once.
+"""Store to batches: the published pipelines of NW-UCLA and NTU.
 
-Where the poses lie on the host, a compiled kernel goes clip by clip (`bpilib.kernels`); where they lie on a GPU, its
-tensor operations go over all clips at once. Nothing goes sample by sample through Python.
+A compiled kernel makes the clips of a batch on the host (`bpilib.kernels`), whatever device they are for. Where that is
+a GPU, the next batch is made in a thread while the GPU is busy with the one before.
 """
 
-import math
+import logging
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from bpilib import draws, kernels
-from bpilib.data.store import SkeletonStore
-from bpilib.kernels import NTU_MAX_ANGLE, NTU_MIN_CROP, NTU_TEST_SHARE, UCLA_COPIES, UCLA_MAX_ANGLE
-from bpilib.skeleton import MODALITIES
+from bpilib.data.intake import fit_persons
+from bpilib.data.store import SkeletonStore, valid_frames
+from bpilib.jit import at_hand
+from bpilib.kernels import NTU_TEST_SHARE, UCLA_COPIES
+from bpilib.skeleton import MODALITIES, Skeleton
+
+AHEAD = 2  # expected batches that a feeder holds at most
+COMPILING = 10  # seconds, about, that the first call on a machine takes
+# What test mode computes from raw poses, in words, for those who run an exported network without this package.
+PREPARATION = {
+    "ucla": (
+        "subtract joint 1 of the first frame from every joint of every frame",
+        "scale each axis linearly so that its least and greatest values over all frames and joints are -1 and 1",
+        "take the frames int(linspace(0, L - 1, T))",
+    ),
+    "ntu": (
+        "take the two bodies that move most (beside one alone put zeros in ntu60, its copy in ntu120)",
+        "subtract joint 1 of the first one's first frame from every joint of those present",
+        "keep the L frames that are not all zero, which come first; "
+        f"leave int({(1 - NTU_TEST_SHARE) / 2:g} L) frames out at either end",
+        "interpolate the l that are left linearly over time: frame i of T is at (i + 0.5) l / T - 0.5 in 0 ... l - 1",
+    ),
+    "bone": ("subtract from each joint its parent",),
+    "motion": ("subtract each frame from the next one; the last is 0",),
+}
+_log = logging.getLogger(__name__)
+
+
+class Batch(NamedTuple):
+    """What a training step takes of its clips, on the feeder's device.
+
+    Attributes:
+        x: (N, 3, T, V, M) float32.
+        labels: (N,) int64.
+        synonyms: (N,) float64 in [0, 1), uniform; each picks one of its class's synonyms.
+    """
+
+    x: Tensor
+    labels: Tensor
+    synonyms: Tensor
 
 
 class Feeder:
@@ -28,12 +66,13 @@ class Feeder:
             GAP and BPI make theirs in the network and are fed joint or joint_motion.
         window: T; the skeleton's own where None.
         train: random crops and rotations; otherwise the published test pipeline.
-        device: where the batches live. To a GPU the whole store moves if it fits into half the free memory, and the
-            batches are made there; else they are made on the host and copied.
+        device: where the batches go; they are made on the host, for a CUDA device in pinned memory.
         seed: of the draws, with `epoch` (an attribute, to be set before each epoch) and the position.
         repeats: times each clip comes in an epoch; positions run over n * repeats.
-        shared: a feeder of the same store and device, whose poses are used, so that a GPU holds them once.
-        ahead: make batches that are `expect`ed in a thread; None: where poses lie on the host and batches on a GPU.
+
+    Attributes:
+        indices: as given.
+        labels: (n,) int64, of those clips.
     """
 
     def __init__(
@@ -46,49 +85,28 @@ class Feeder:
         device: str | torch.device = "cpu",
         seed: int = 0,
         repeats: int = 1,
-        shared: "Feeder | None" = None,
-        ahead: bool | None = None,
     ):
-        if modality not in MODALITIES:
-            raise ValueError(f"unknown modality {modality!r}: expected one of {', '.join(MODALITIES)}")
         given = np.asarray(indices)
         whole = given.ndim == 1 and len(given) and given.dtype.kind in "iu"
         if not whole or given.min() < 0 or given.max() >= len(store):
             raise ValueError(f"expected integer indices (n,) within 0...{len(store) - 1}, got {given.dtype} {given}")
-        indices = given.astype(np.int64)
-        self.store, self.modality, self.train, self.seed, self.repeats = store, modality, train, seed, repeats
-        self.window = store.skeleton.window if window is None else window
-        if not 1 <= self.window <= UCLA_COPIES:
-            raise ValueError(f"window: expected 1 to {UCLA_COPIES} frames, got {self.window}")
+        self.store, self.train, self.seed, self.repeats = store, train, seed, repeats
+        self.modality, self.window = _modality(modality), _window(store.skeleton, window)
         self.device = torch.device(device)
         self.epoch = 0
-        self.indices = torch.from_numpy(indices).to(self.device)
-        self.labels = torch.from_numpy(store.labels).to(self.device)[self.indices]
-        # (all frames, MVC)
-        self._frames = self._place(torch.from_numpy(store.poses).flatten(1)) if shared is None else shared._frames
-        home = self._frames.device
-        self._is_ntu = store.skeleton.name == "ntu"
-        lengths = np.maximum(store.valid_frames, 1) if self._is_ntu else store.lengths
-        self._starts, self._lengths = (torch.from_numpy(a[indices]).to(home) for a in (store.offsets, lengths))
-        self._parents = torch.from_numpy(store.skeleton.parents).to(home)
-        persons, joints = store.poses.shape[1:3]
-        places = np.arange(persons * joints, dtype=np.uint64).reshape(persons, joints)  # of the joints in a frame
-        self._own, self._parent = places.T.ravel(), places[:, store.skeleton.parents].T.ravel()
-        ahead = home.type != self.device.type if ahead is None else ahead
-        self._thread = ThreadPoolExecutor(1, "feeder") if ahead else None
-        self._coming: deque[tuple[np.ndarray, Future]] = deque()
-
-    def _place(self, frames: Tensor) -> Tensor:
-        if self.device.type != "cuda":
-            return frames
-        free, _ = torch.cuda.mem_get_info(self.device)
-        return frames.to(self.device) if frames.nbytes < free / 2 else frames
+        self.indices = given.astype(np.int64)
+        self.labels = store.labels[self.indices].astype(np.int64)
+        self._poses = np.asarray(store.poses)
+        self._starts, self._lengths = store.offsets[self.indices], counted_frames(store)[self.indices]
+        self._pinned = self.device.type == "cuda"
+        self._thread: ThreadPoolExecutor | None = None
+        self._coming: deque[tuple[tuple, Future[Batch]]] = deque(maxlen=AHEAD)
 
     def __len__(self) -> int:
         return len(self.indices) * self.repeats
 
     def batch(self, positions: Tensor | np.ndarray | list[int]) -> tuple[Tensor, Tensor]:
-        """Make a batch.
+        """Clips and their labels.
 
         Args:
             positions: (N,) integers within 0 ... len(feeder) - 1.
@@ -99,132 +117,156 @@ class Feeder:
         Raises:
             IndexError: a position out of range.
         """
-        if self._coming:
-            expected, batch = self._coming.popleft()
-            if np.array_equal(expected, positions):
-                return batch.result()
-            self._coming.clear()
-        return self._make(positions)
+        batch = self.take(positions)
+        return batch.x, batch.labels
 
-    def expect(self, positions: np.ndarray) -> None:
-        """Begin to make a batch that `batch` will be asked for next but one or later, in this order, in this epoch."""
-        if self._thread is not None and len(positions):
-            self._coming.append((positions, self._thread.submit(self._make, positions)))
+    def take(self, positions: Tensor | np.ndarray | list[int]) -> Batch:
+        """All that a training step takes, made now or, if it was expected, ahead; arguments and errors of `batch`."""
+        asked = self._asked(positions)
+        for coming in self._coming:
+            if coming[0] == asked:
+                self._coming.remove(coming)
+                return self._send(coming[1].result())
+        return self._send(self._make(*asked))
 
-    def _make(self, positions: Tensor | np.ndarray | list[int]) -> tuple[Tensor, Tensor]:
-        positions = torch.as_tensor(positions, dtype=torch.int64, device="cpu")
-        if len(positions) and not 0 <= int(positions.min()) <= int(positions.max()) < len(self):
+    def expect(self, positions: Tensor | np.ndarray | list[int]) -> None:
+        """Begin to make, in a thread, a batch that will be asked for in this epoch; what goes wrong is raised then.
+
+        Of several the last AHEAD are held; one that is never asked for does no harm.
+        """
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, "feeder")
+        asked = self._asked(positions)
+        self._coming.append((asked, self._thread.submit(self._make, *asked)))
+
+    def close(self) -> None:
+        """End the thread and forget what was expected. A later `expect` starts another."""
+        self._coming.clear()
+        if self._thread is not None:
+            self._thread.shutdown(cancel_futures=True)
+            self._thread = None
+
+    def _asked(self, positions: Tensor | np.ndarray | list[int]) -> tuple[int, int, bytes]:
+        """What a batch depends on. The positions are copied, since the caller may write over them."""
+        positions = positions.cpu().numpy() if isinstance(positions, Tensor) else positions
+        return self.seed, self.epoch, np.array(positions, np.int64).tobytes()
+
+    def _make(self, seed: int, epoch: int, asked: bytes) -> Batch:
+        """A batch on the host."""
+        positions = np.frombuffer(bytearray(asked), np.int64)
+        if len(positions) and not 0 <= positions.min() <= positions.max() < len(self):
             raise IndexError(f"positions outside 0...{len(self) - 1}")
-        rows = (positions % len(self.indices)).to(self.device)
-        return (self._compiled(positions) if self._on_host else self._batched(positions)), self.labels[rows]
+        persons, joints = self._poses.shape[1:3]
+        x = torch.empty(len(positions), 3, self.window, joints, persons, pin_memory=self._pinned)
+        _fill(x.numpy(), self.store.skeleton, self._poses, self._starts, self._lengths, positions, self.modality,
+              self.train, seed, epoch)  # fmt: skip
+        labels = torch.from_numpy(self.labels[positions % len(self.labels)])
+        synonyms = torch.from_numpy(draws.uniform(seed, epoch, positions, draws.SYNONYM, 1)[:, 0])
+        return Batch(x, *(small.pin_memory() if self._pinned else small for small in (labels, synonyms)))
 
-    @property
-    def _on_host(self) -> bool:
-        """Whether the poses lie on the host."""
-        return self._frames.device.type == "cpu"
-
-    def _compiled(self, positions: Tensor) -> Tensor:
-        """Made on the host, clip by clip; (N, 3, T, V, M) on the device."""
-        persons, joints = self.store.poses.shape[1:3]
-        x = torch.empty(len(positions), 3, self.window, joints * persons, pin_memory=self.device.type == "cuda")
-        (kernels.ntu if self._is_ntu else kernels.ucla)(
-            x.numpy(), self._frames.numpy(), self._starts.numpy(), self._lengths.numpy(), self._own, self._parent,
-            positions.numpy(), self.train, self.modality.startswith("bone"), self.modality.endswith("motion"),
-            np.uint64(self.seed % 2**64), np.uint64(self.epoch % 2**64),
-        )  # fmt: skip
-        return x.unflatten(3, (joints, persons)).to(self.device, non_blocking=True)
-
-    def _batched(self, positions: Tensor) -> Tensor:
-        """Made where the poses lie, all clips at once; (N, 3, T, V, M)."""
-        positions = positions.to(self._frames.device)
-        rows = positions % len(self.indices)
-        if not len(rows):
-            empty = self.store.poses.shape[2:0:-1]
-            return torch.zeros(0, 3, self.window, *empty, device=positions.device)
-        x = self._ntu(positions, rows) if self._is_ntu else self._ucla(positions, rows)  # (N, T, M, V, 3)
-        if self.modality.startswith("bone"):
-            x = x - x[..., self._parents, :]
-        if self.modality.endswith("motion"):
-            x = torch.cat([x[:, 1:] - x[:, :-1], torch.zeros_like(x[:, :1])], 1)
-        return x.permute(0, 4, 1, 3, 2).contiguous()
-
-    def _gather(self, frames: Tensor) -> Tensor:
-        """(...,) frame numbers of the store to (..., M, V, 3)."""
-        return self._frames.index_select(0, frames.flatten()).view(*frames.shape, *self.store.poses.shape[1:])
-
-    def _ntu(self, positions: Tensor, rows: Tensor) -> Tensor:
-        """Crop, interpolate to the window, rotate; (N, T, M, V, 3)."""
-        valid = self._lengths[rows]
-        if self.train:
-            share, place = draws.uniform(self.seed, self.epoch, positions, draws.CROP, 2).unbind(1)
-            wanted = ((0.5 + 0.5 * share) * valid).floor().long().clamp(min=NTU_MIN_CROP)
-            length = torch.minimum(wanted, valid)
-            start = draws.integers(place, valid - length + 1)
-        else:
-            start = ((1 - NTU_TEST_SHARE) * valid.double() / 2).long()
-            length = valid - 2 * start
-        step = (length.float() / self.window)[:, None]
-        source = ((torch.arange(self.window, device=rows.device) + 0.5) * step - 0.5).clamp(min=0)  # (N, T)
-        low = torch.minimum(source.long(), length[:, None] - 1)
-        high = torch.minimum(low + 1, length[:, None] - 1)
-        share = (source - low)[..., None, None, None]
-        first = (self._starts[rows] + start)[:, None]
-        x = torch.lerp(self._gather(first + low), self._gather(first + high), share)
-        if self.train:
-            angles = draws.uniform(self.seed, self.epoch, positions, draws.ROTATE, 3).float()
-            turn = rotation((2 * angles - 1) * NTU_MAX_ANGLE)
-            x = torch.einsum("ndc,ntmvc->ntmvd", turn, x)
-        return x
-
-    def _ucla(self, positions: Tensor, rows: Tensor) -> Tensor:
-        """Centre, rotate, normalise over the whole clip, draw frames; (N, T, M, V, 3)."""
-        starts, lengths = self._starts[rows], self._lengths[rows]
-        ends = lengths.cumsum(0)
-        clip = torch.repeat_interleave(torch.arange(len(rows), device=rows.device), lengths)  # (all frames,)
-        offset = ends - lengths
-        frames = torch.arange(len(clip), device=rows.device) - offset[clip] + starts[clip]
-        x = self._gather(frames)  # (all frames, M, V, 3)
-        x = x - x[offset, 0, 1][clip][:, None, None]  # joint 2 of the first frame
-        if self.train:
-            angles = draws.uniform(self.seed, self.epoch, positions, draws.ROTATE, 2)
-            degrees = draws.integers(angles, torch.tensor(2 * UCLA_MAX_ANGLE + 1, device=rows.device)) - UCLA_MAX_ANGLE
-            about_x, about_y = (degrees * (math.pi / 180)).float().unbind(1)
-            zero = torch.zeros_like(about_x)
-            turn = rotation(torch.stack([zero, about_y, zero], 1)) @ rotation(torch.stack([about_x, zero, zero], 1))
-            x = torch.einsum("fmvc,fcd->fmvd", x, turn[clip])
-        low = torch.segment_reduce(x.amin((1, 2)), "min", lengths=lengths)[clip][:, None, None]
-        high = torch.segment_reduce(x.amax((1, 2)), "max", lengths=lengths)[clip][:, None, None]
-        extent = high - low
-        x = torch.where(extent > 0, (x - low) / extent.clamp(min=torch.finfo(x.dtype).tiny) * 2 - 1, 0)
-        if self.train:
-            chosen = draws.distinct(
-                self.seed, self.epoch, positions, draws.FRAMES, UCLA_COPIES * lengths, self.window
-            ).div(UCLA_COPIES, rounding_mode="floor")
-        else:
-            last = (lengths - 1)[:, None]
-            step = last.double() / max(self.window - 1, 1)
-            chosen = (torch.arange(self.window, device=rows.device) * step).long()
-            if self.window > 1:
-                chosen[:, -1:] = last
-        return x[offset[:, None] + chosen]
+    def _send(self, batch: Batch) -> Batch:
+        """To the device; from pinned memory without waiting for it."""
+        return Batch(*(tensor.to(self.device, non_blocking=self._pinned) for tensor in batch))
 
 
-def rotation(angles: Tensor) -> Tensor:
-    """Rotation matrices Rz Ry Rx, as the published feeders turn.
+def prepare_clip(
+    poses: np.ndarray, skeleton: Skeleton, persons: int, modality: str = "joint", window: int | None = None
+) -> np.ndarray:
+    """One clip as a network takes it, by the test pipeline.
 
     Args:
-        angles: (N, 3) rad, about x, y, z.
+        poses: (L, any number of persons, V, 3), as a store has them.
+        skeleton: whose joints they are; chooses the pipeline.
+        persons: M of the network; missing ones are zeros, of too many those that move most are kept.
+        modality, window: as of `Feeder`.
 
     Returns:
-        (N, 3, 3), to be applied to column vectors.
+        x (1, 3, T, V, M) float32.
+
+    Raises:
+        ValueError: another shape; coordinates that are not finite.
     """
-    (cx, cy, cz), (sx, sy, sz) = angles.cos().unbind(1), angles.sin().unbind(1)
-    one, zero = torch.ones_like(cx), torch.zeros_like(cx)
+    if poses.ndim != 4 or poses.shape[2:] != (skeleton.num_joints, 3) or not len(poses):
+        raise ValueError(
+            f"expected poses (L, M, {skeleton.num_joints}, 3) with L of at least 1, got {poses.shape}: these are "
+            f"not of the {skeleton.name} skeleton"
+        )
+    poses, _ = fit_persons(poses, persons)
+    frames = _counted(skeleton, np.array([len(poses)]), np.array([valid_frames(poses)]))
+    first = np.zeros(1, np.int64)
+    x = np.empty((1, 3, _window(skeleton, window), skeleton.num_joints, persons), np.float32)
+    _fill(x, skeleton, np.ascontiguousarray(poses), first, frames, first, _modality(modality))
+    return x
 
-    def matrix(*entries: Tensor) -> Tensor:
-        return torch.stack(entries, -1).unflatten(-1, (3, 3))
 
-    about_x = matrix(one, zero, zero, zero, cx, sx, zero, -sx, cx)
-    about_y = matrix(cy, zero, -sy, zero, one, zero, sy, zero, cy)
-    about_z = matrix(cz, sz, zero, -sz, cz, zero, zero, zero, one)
-    return about_z @ about_y @ about_x
+def source_frames(skeleton: Skeleton, frames: int, window: int | None = None, steps: int | None = None) -> np.ndarray:
+    """Which frame of a clip each frame of the window, or each step of a network's features, is about, in test mode.
+
+    A step's features start at one frame of the window and, through the temporal convolutions, see many around it.
+
+    Args:
+        skeleton: chooses the pipeline.
+        frames: of the clip, as `counted_frames` has them.
+        window: T; the skeleton's own where None.
+        steps: S of the features, each of T / S frames; None: T.
+
+    Returns:
+        (S,) float64, counted from 0, of the middle of each step: between two frames where it is interpolated there.
+    """
+    window = _window(skeleton, window)
+    if skeleton.name == "ntu":
+        found = np.empty(window)
+        kernels.ntu_test_frames(frames, found)
+    else:
+        found = np.empty(window, np.int64)
+        kernels.ucla_test_frames(frames, found)
+    steps = window if steps is None else steps
+    return np.interp((np.arange(steps) + 0.5) * window / steps - 0.5, np.arange(window), found)
+
+
+def counted_frames(store: SkeletonStore) -> np.ndarray:
+    """(len(store),) int64, frames of each clip that its pipeline counts: NTU's those that are not empty, at least 1."""
+    return _counted(store.skeleton, store.lengths, store.valid_frames)
+
+
+def _counted(skeleton: Skeleton, lengths: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    return np.maximum(valid, 1) if skeleton.name == "ntu" else lengths
+
+
+def _modality(modality: str) -> str:
+    if modality not in MODALITIES:
+        raise ValueError(f"unknown modality {modality!r}: expected one of {', '.join(MODALITIES)}")
+    return modality
+
+
+def _window(skeleton: Skeleton, window: int | None) -> int:
+    """T; NW-UCLA's frames are drawn out of copies of each, so a clip of one frame has no more than these to give."""
+    window = skeleton.window if window is None else window
+    if not 1 <= window <= UCLA_COPIES:
+        raise ValueError(f"window: expected 1 to {UCLA_COPIES} frames, got {window}")
+    return window
+
+
+def _fill(
+    x: np.ndarray, skeleton: Skeleton, poses: np.ndarray, starts: np.ndarray, lengths: np.ndarray,
+    positions: np.ndarray, modality: str, train: bool = False, seed: int = 0, epoch: int = 0,
+) -> None:  # fmt: skip
+    """Make clips.
+
+    Args:
+        x: (N, 3, T, V, M) float32, filled.
+        poses: (all frames, M, V, 3) float32.
+        starts, lengths: (n,) int64, the clips' first frames in poses, and the frames that count.
+        positions: (N,) int64; of clip position % n.
+        modality, train, seed, epoch: as of `Feeder`.
+    """
+    persons, joints = poses.shape[1:3]
+    places = np.arange(persons * joints, dtype=np.uint64).reshape(persons, joints)  # of the joints in a frame
+    kernel = kernels.ntu if skeleton.name == "ntu" else kernels.ucla
+    if not at_hand(kernel):
+        _log.info("compiling the feeder once (about %d s)", COMPILING)
+    kernel(
+        x.reshape(*x.shape[:3], joints * persons), poses.reshape(len(poses), -1), starts, lengths, places.T.ravel(),
+        places[:, skeleton.parents].T.ravel(), positions, train, modality.startswith("bone"),
+        modality.endswith("motion"), np.uint64(seed % 2**64), np.uint64(epoch % 2**64),
+    )  # fmt: skip

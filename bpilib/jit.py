@@ -1,6 +1,7 @@
 """Functions compiled by numba at their first call, and kept for the next process."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 from llvmlite import ir
 from numba import njit, types
@@ -18,6 +19,20 @@ def compiled(function: Callable, fastmath: bool | set[str] = False) -> Callable:
         return njit(cache=True, nogil=True, fastmath=fastmath)(function)
     except RuntimeError:  # numba found no such folder
         return njit(nogil=True, fastmath=fastmath)(function)
+
+
+def at_hand(function: Callable) -> bool:
+    """Whether the next call of a compiled function runs at once: else it is compiled first, for seconds.
+
+    Args:
+        function: from `compiled`; of one signature.
+    """
+    if function.signatures:
+        return True
+    source, folder = Path(function.py_func.__code__.co_filename), function.stats.cache_path
+    kept = Path(folder).glob(f"{source.stem}.{function.__name__}-*.nbi") if folder else ()
+    changed = source.stat().st_mtime if source.exists() else 0.0
+    return any(file.stat().st_mtime >= changed for file in kept)
 
 
 @intrinsic

@@ -1,8 +1,7 @@
 """The published pipelines of NW-UCLA and NTU, compiled: clip by clip, from the poses straight into the batch.
 
-What `feeders` does with tensors where the poses lie on a GPU, on the host: the same draws to the bit, the same numbers
-but for float32 rounding. Each clip passes through the processor's cache once. All of a kernel is in this file, since
-numba keeps what it compiled until the file changes.
+On the host, for every device; the draws are those of `bpilib.draws`, to the bit. Each clip passes through the
+processor's cache once. All of a kernel is in this file, since numba keeps what it compiled until the file changes.
 """
 
 import math
@@ -89,7 +88,7 @@ def _draw_frames(word, length, window, seen, times, chosen):
 
 @compiled
 def _rotation(x, y, z):
-    """Rz Ry Rx, three rows, of angles in rad, as `feeders.rotation`."""
+    """Rz Ry Rx, three rows, of angles in rad, to be applied to column vectors."""
     cx, cy, cz, sx, sy, sz = math.cos(x), math.cos(y), math.cos(z), math.sin(x), math.sin(y), math.sin(z)
     ax, ay, az = cy, sy * sx, -sy * cx  # Ry Rx, whose second row is 0, cx, sx
     return (
@@ -158,6 +157,32 @@ def _place(t, length, window):
     return max((np.float32(t) + np.float32(0.5)) * step - np.float32(0.5), np.float32(0))
 
 
+@compiled
+def _central(valid):
+    """First frame and length of NTU's crop in test mode."""
+    cut = int((1 - NTU_TEST_SHARE) * valid / 2)
+    return cut, valid - 2 * cut
+
+
+@compiled
+def ntu_test_frames(valid, frames):
+    """Fill frames (T,), floating, with the places in a clip of `valid` frames that test mode interpolates at."""
+    start, length = _central(valid)
+    for t in range(len(frames)):
+        frames[t] = start + min(_place(t, length, len(frames)), np.float32(length - 1))
+
+
+@compiled
+def ucla_test_frames(length, frames):
+    """Fill frames (T,) int64 with those that test mode takes of a clip: int(linspace(0, length - 1, T))."""
+    window = len(frames)
+    step = (length - 1) / max(window - 1, 1)  # divided, as NumPy does: a product with 1 / (T - 1) is off now and then
+    for t in range(window):
+        frames[t] = int(t * step)
+    if window > 1:
+        frames[window - 1] = length - 1
+
+
 @_finite
 def ntu(batch, poses, starts, lengths, own, parents, positions, train, bone, motion, seed, epoch):
     """Crop, interpolate to the window, rotate.
@@ -187,9 +212,8 @@ def ntu(batch, poses, starts, lengths, own, parents, positions, train, bone, mot
             word = _sequence(seed, epoch, ROTATE, position)
             turn = _rotation(_radians(word, 1), _radians(word, 2), _radians(word, 3))
         else:
-            cut = int((1 - NTU_TEST_SHARE) * valid / 2)
+            cut, length = _central(valid)
             start += cut
-            length = valid - 2 * cut
         (a, b, c), (d, e, f), (g, h, i) = turn
         for t in range(window):
             _fetch(numbers, coming + t * pace, coming + (t + 1) * pace)  # of the next clip, while this one is made
@@ -243,11 +267,7 @@ def ucla(batch, poses, starts, lengths, own, parents, positions, train, bone, mo
             )
             _draw_frames(_sequence(seed, epoch, FRAMES, position), length, window, seen, times, frames)
         else:
-            step = (length - 1) / max(window - 1, 1)
-            for t in range(window):
-                frames[t] = int(t * step)
-            if window > 1:
-                frames[window - 1] = length - 1
+            ucla_test_frames(length, frames)
         points = poses[start : start + length].reshape(-1)
         x, y, z = planes[0, : length * width], planes[1, : length * width], planes[2, : length * width]
         _turned(points, (points[3], points[4], points[5]), turn, x, y, z)

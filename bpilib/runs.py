@@ -79,20 +79,16 @@ class Run:
         return train[seen & keep] if part == "heldout" else train[seen & ~keep]
 
     def feeder(self, part: str, train: bool = False) -> Feeder:
-        """The feeder of "train", "heldout" or "test" clips, of the modality that the network is fed.
-
-        Made once, since on a GPU it holds the poses: an evaluation every epoch must not move them there again.
-        """
+        """The feeder of "train", "heldout" or "test" clips, of the modality that the network is fed; made once."""
         if (part, train) in self._feeders:
             return self._feeders[part, train]
         fed = self.config.modality
         if self.config.model != "ctrgcn":
             fed = fed.replace("bone", "joint")  # the network's operator makes the bones
         repeats = self.config.repeats if train else 1
-        shared = next(iter(self._feeders.values()), None)
         self._feeders[part, train] = Feeder(
             self.store, self.indices(part), fed, train=train, device=self.device, seed=self.config.seed,
-            repeats=repeats, shared=shared,
+            repeats=repeats,
         )  # fmt: skip
         return self._feeders[part, train]
 

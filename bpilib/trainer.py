@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from bpilib import checkpoint, distributed, draws
+from bpilib import checkpoint, distributed
 from bpilib.config import Config
 from bpilib.distributed import first_alone
 from bpilib.evaluate import Scores, copies_summary, mark_copies, score
@@ -58,10 +58,11 @@ class Trainer:
         if distributed.rank() == 0:
             self.journal = Journal(self.folder, self.progress.epoch, draw_confusion)
 
-    @first_alone
     def close(self) -> None:
-        """Close what is written for TensorBoard."""
-        self.journal.close()
+        """End the feeder's thread, close what is written for TensorBoard."""
+        self.feeder.close()
+        if distributed.rank() == 0:
+            self.journal.close()
 
     def run_epochs(self, stop: Callable[[], bool], watch: Watch | None) -> None:
         """Train to the last epoch; save after each, now and then within, and on interrupt."""
@@ -84,7 +85,8 @@ class Trainer:
         before, looked = progress.seconds, -math.inf
         while progress.batch < self.batches:
             size = config.batch_size
-            if len(coming := order[(progress.batch + 1) * size : self.batches * size][:size]):
+            coming = order[(progress.batch + 1) * size : self.batches * size][:size]
+            if len(coming) and self.run.device.type != "cpu":  # a CPU that trains has no time to make it beside
                 self.feeder.expect(distributed.share(coming))
             self._step(order[progress.batch * size : (progress.batch + 1) * size])
             progress.batch += 1
@@ -127,10 +129,7 @@ class Trainer:
 
         Each process computes its share of the clips, and from what all have found the loss of the whole batch.
         """
-        mine = distributed.share(positions)
-        x, labels = self.feeder.batch(mine)
-        at = torch.as_tensor(mine, device=labels.device)
-        synonyms = draws.uniform(self.config.seed, self.progress.epoch, at, draws.SYNONYM, 1)[:, 0]
+        x, labels, synonyms = self.feeder.take(distributed.share(positions))
         with self.autocast:
             out, texts = self.towers(x, labels, synonyms)
         out, texts, labels = distributed.gather_batch(out, texts, labels, len(positions))

@@ -35,7 +35,7 @@ def know_tiny_clip() -> None:
 @contextlib.contextmanager
 def in_double():
     """Networks, text encoders and losses in float64, so that rounding hides no difference. The clips are the same."""
-    build, batch, single = trainer.build, Feeder.batch, torch.Tensor.float
+    build, take, single = trainer.build, Feeder.take, torch.Tensor.float
 
     def build_double(config):
         run = build(config)
@@ -44,14 +44,14 @@ def in_double():
                 module.double()
         return run
 
-    def batch_double(self, positions):
+    def take_double(self, positions):
         with patch.object(torch.Tensor, "float", single):
-            x, labels = batch(self, positions)
-        return x.double(), labels
+            batch = take(self, positions)
+        return batch._replace(x=batch.x.double())
 
     with (
         patch.object(trainer, "build", build_double),
-        patch.object(Feeder, "batch", batch_double),
+        patch.object(Feeder, "take", take_double),
         patch.object(torch.Tensor, "float", torch.Tensor.double),
     ):
         yield

@@ -1,114 +1,30 @@
 """Batches: equal to the published pipelines in test mode, distributed as published in train mode."""
 
+import logging
 import math
 import re
+import subprocess
+import sys
+import threading
 
 import numpy as np
 import pytest
 import torch
+from plain_pipelines import PLAIN, chances, plain_place, turn_matrices
 from scipy.stats import chisquare, hypergeom
 
-from bpilib import draws
-from bpilib.feeders import Feeder, rotation
+from bpilib import draws, feeders, kernels
+from bpilib.data.store import SkeletonStore
+from bpilib.feeders import PREPARATION, Feeder, counted_frames, prepare_clip, source_frames
 from bpilib.skeleton import MODALITIES, NTU, UCLA
 
 EVERY_MODALITY = pytest.mark.parametrize("modality", MODALITIES)
 TRAIN = pytest.mark.parametrize("train", [True, False], ids=["train", "test"])
 
 
-@pytest.fixture(autouse=True, params=["compiled", "batched"])
-def pipeline(request, monkeypatch):
-    """Every test through the kernels of the host, and through the tensor operations of a GPU."""
-    monkeypatch.setattr(Feeder, "_on_host", request.param == "compiled")
-
-
 def feed(store, positions=None, **options):
     feeder = Feeder(store, np.arange(len(store)), **options)
     return feeder.batch(range(len(feeder)) if positions is None else positions)[0].numpy()
-
-
-# The plain version: the page's words, one sample, one frame, one number at a time.
-
-
-def turn_matrices(ax, ay, az):
-    about_x = np.array([[1, 0, 0], [0, math.cos(ax), math.sin(ax)], [0, -math.sin(ax), math.cos(ax)]])
-    about_y = np.array([[math.cos(ay), 0, -math.sin(ay)], [0, 1, 0], [math.sin(ay), 0, math.cos(ay)]])
-    about_z = np.array([[math.cos(az), math.sin(az), 0], [-math.sin(az), math.cos(az), 0], [0, 0, 1]])
-    return about_x, about_y, about_z
-
-
-def plain_stream(x, skeleton, modality):
-    """(T, M, V, 3) to (3, T, V, M) of a stream."""
-    if modality.startswith("bone"):
-        bones = np.zeros_like(x)
-        for child, parent in skeleton.bones:
-            bones[:, :, child] = x[:, :, child] - x[:, :, parent]
-        x = bones
-    if modality.endswith("motion"):
-        motion = np.zeros_like(x)
-        for t in range(len(x) - 1):
-            motion[t] = x[t + 1] - x[t]
-        x = motion
-    return x.transpose(3, 0, 2, 1)
-
-
-def plain_ntu(clip, modality, window=64, chance=None):
-    """chance: three lists of uniform draws (share and place; angles), or None in test mode."""
-    clip = clip.astype(np.float64)
-    valid = max(sum(bool(frame.any()) for frame in clip), 1)
-    if chance:
-        (share, place), angles = chance
-        length = min(max(math.floor((0.5 + 0.5 * share) * valid), 64), valid)
-        start = int(place * (valid - length + 1))
-    else:
-        start = int((1 - 0.95) * valid / 2)
-        length = valid - 2 * start
-    crop = clip[start : start + length]
-    out = []
-    for i in range(window):
-        source = min(max((i + 0.5) * length / window - 0.5, 0), length - 1)
-        low = int(source)
-        high = min(low + 1, length - 1)
-        out.append(crop[low] * (1 - (source - low)) + crop[high] * (source - low))
-    x = np.stack(out)
-    if chance:
-        about_x, about_y, about_z = turn_matrices(*(0.6 * angle - 0.3 for angle in angles))
-        turn = about_z @ about_y @ about_x
-        x = np.array([[[turn @ joint for joint in person] for person in frame] for frame in x])
-    return plain_stream(x, NTU, modality)
-
-
-def plain_ucla(clip, modality, window=52, chance=None):
-    """chance: two lists of uniform draws (angles; a long one of frames), or None in test mode."""
-    x = clip.astype(np.float64)
-    x = x - x[0, 0, 1]
-    if chance:
-        about_x, about_y, _ = turn_matrices(*(math.radians(int(u * 121) - 60) for u in chance[0]), 0)
-        x = x @ (about_y @ about_x)
-    low, high = x.min((0, 1, 2)), x.max((0, 1, 2))
-    x = 2 * (x - low) / np.where(high > low, high - low, np.inf) - (high > low)
-    if chance:
-        copies = [frame for frame in range(len(clip)) for _ in range(100)]
-        drawn = list(dict.fromkeys(int(u * len(copies)) for u in chance[1]))[:window]
-        assert len(drawn) == window
-        frames = sorted(copies[number] for number in drawn)
-    else:
-        frames = np.linspace(0, len(clip) - 1, window).astype(int)
-    return plain_stream(x[frames], UCLA, modality)
-
-
-PLAIN = {"ntu": plain_ntu, "ucla": plain_ucla}
-
-
-def chances(skeleton, seed, epoch, position):
-    """The draws of one sample, for the plain version."""
-
-    def draw(stream, count):
-        return draws.uniform(seed, epoch, torch.tensor([position]), stream, count)[0].tolist()
-
-    if skeleton is NTU:
-        return draw(draws.CROP, 2), draw(draws.ROTATE, 3)
-    return draw(draws.ROTATE, 2), draw(draws.FRAMES, 4000)
 
 
 # Small stores.
@@ -205,34 +121,30 @@ def test_ucla_equals_the_published_test_pipeline(key, golden, make_store):
     np.testing.assert_allclose(x[0], golden("ucla_feeder")[key], rtol=0, atol=1e-5)
 
 
-def test_rotation_equals_the_published_one(golden):
-    g = golden("rotation")
-    np.testing.assert_allclose(rotation(torch.from_numpy(g["angles_xyz"])), g["matrices"], rtol=0, atol=1e-6)
-
-
-def test_rotations_are_rotations():
-    turns = rotation(torch.rand(50, 3, dtype=torch.float64) * 7 - 3)
-    eye = torch.eye(3, dtype=torch.float64).expand(50, 3, 3)
-    torch.testing.assert_close(turns @ turns.transpose(1, 2), eye)
-    torch.testing.assert_close(torch.linalg.det(turns), torch.ones(50, dtype=torch.float64))
-    for i, matrix in enumerate(turn_matrices(0.3, -0.4, 0.5)):
-        angles = torch.zeros(1, 3, dtype=torch.float64)
-        angles[0, i] = (0.3, -0.4, 0.5)[i]
-        np.testing.assert_allclose(rotation(angles)[0], matrix, atol=1e-12)
+LINSPACE_WINDOWS = (1, 2, 13, 52, 64, 100)
 
 
 def test_ucla_takes_the_frames_of_linspace_at_every_length(make_store):
-    lengths = [*range(1, 202), 1000, 5000]
+    lengths = [*range(1, 301), 1000, 5000]
     clips = [np.zeros((length, 20, 3)) for length in lengths]
     for clip in clips:
         clip[:, 5] = np.arange(len(clip))[:, None]
     store = make_store(UCLA, clips)
-    for window in (1, 13, 52, 100):
+    for window in LINSPACE_WINDOWS:
         x = feed(store, window=window)[:, 0, :, 5, 0].astype(np.float64)
         for length, row in zip(lengths, x):
             expected = np.linspace(0, length - 1, window).astype(int)
             frames = (row + 1) / 2 * (length - 1) if length > 1 else np.zeros(window)
             np.testing.assert_allclose(frames, expected, atol=5e-3)
+            assert source_frames(UCLA, length, window).tolist() == expected.tolist()
+
+
+def test_a_reciprocal_would_take_other_frames():
+    """What must not come back: 1 / (T - 1) rounded, then multiplied, is off at lengths as common as these."""
+    for length in (10, 19, 37, 73):
+        wrong = (np.arange(52) * ((length - 1) * (1 / 51))).astype(int)
+        wrong[-1] = length - 1
+        assert (wrong != source_frames(UCLA, length)).any()
 
 
 def test_ntu_interpolates_as_torch_does_at_every_length(make_store):
@@ -278,7 +190,7 @@ def test_other_windows_equal_the_plain_version(short_store, window, train):
     for i in (0, 1, 4, 7):
         chance = chances(skeleton, 2, 0, i) if train else None
         expected = PLAIN[skeleton.name](short_store.sample(i), modality, window, chance)
-        np.testing.assert_allclose(x[i], expected, rtol=0, atol=1e-4)
+        np.testing.assert_allclose(x[i], expected, rtol=0, atol=3e-5)
 
 
 @TRAIN
@@ -287,8 +199,7 @@ def test_long_clips_equal_the_plain_version(store, train):
     x = feed(store, [position], train=train, seed=1)[0]
     chance = chances(store.skeleton, 1, 0, position) if train else None
     expected = PLAIN[store.skeleton.name](store.sample(position), "joint", chance=chance)
-    # A position of thousands of frames has three decimals in float32, as in the published interpolation.
-    np.testing.assert_allclose(x, expected, rtol=0, atol=3e-3 if store.skeleton is NTU else 3e-5)
+    np.testing.assert_allclose(x, expected, rtol=0, atol=3e-5)
 
 
 @EVERY_MODALITY
@@ -665,37 +576,312 @@ def test_an_empty_batch_is_empty(short_store, train):
     assert y.shape == (0,)
 
 
-# --- batches made ahead, poses held once
+# Batches made ahead.
 
 
-def test_batches_made_ahead_are_the_same_whether_taken_or_not(short_store):
-    def feeder(ahead):
-        return Feeder(short_store, np.arange(len(short_store)), train=True, seed=3, ahead=ahead)
-
-    plain, ahead = feeder(False), feeder(True)
-    batches = np.array([[0, 1], [1, 0], [0, 0]])
-    ahead.expect(batches[0])
-    for i, positions in enumerate(batches):
-        if i + 1 < len(batches):
-            ahead.expect(batches[i + 1])
-        x, labels = ahead.batch(positions)
-        assert torch.equal(x, plain.batch(positions)[0]) and torch.equal(labels, plain.batch(positions)[1])
-    ahead.expect(batches[0])
-    assert torch.equal(ahead.batch(batches[1])[0], plain.batch(batches[1])[0])  # another than was expected
-    assert torch.equal(ahead.batch(batches[0])[0], plain.batch(batches[0])[0])
-    plain.expect(batches[0])  # nothing is made where nothing is gained
-    assert not plain._coming
+@pytest.fixture
+def pair(short_store):
+    """A feeder whose batches are made ahead, and its like whose are not."""
+    made = [Feeder(short_store, np.arange(len(short_store)), train=True, seed=3, repeats=4) for _ in range(2)]
+    yield made
+    made[0].close()
 
 
-def test_an_expected_batch_that_can_not_be_made_says_so_when_it_is_asked_for(short_store):
-    feeder = Feeder(short_store, np.arange(len(short_store)), train=True, ahead=True)
-    feeder.expect(np.array([10**6]))
+def assert_same(batch, other):
+    for tensor, its in zip(batch, other, strict=True):
+        assert tensor.dtype == its.dtype and torch.equal(tensor, its)
+
+
+def makings(feeder, monkeypatch):
+    """The threads in which batches of a feeder are made from now on."""
+    names, make = [], feeder._make
+
+    def watched(*asked):
+        names.append(threading.current_thread().name)
+        return make(*asked)
+
+    monkeypatch.setattr(feeder, "_make", watched)
+    return names
+
+
+def test_batches_made_ahead_are_those_made_when_asked_for(pair, monkeypatch):
+    ahead, plain = pair
+    names = makings(ahead, monkeypatch)
+    order = np.random.RandomState(0).permutation(len(plain)).reshape(-1, 4)
+    for epoch in range(2):  # as the trainer asks
+        ahead.epoch = plain.epoch = epoch
+        for number, positions in enumerate(order):
+            if number + 1 < len(order):
+                ahead.expect(order[number + 1])
+            assert_same(ahead.take(positions), plain.take(positions))
+    assert names.count("feeder_0") == 2 * (len(order) - 1)
+    assert len(names) == 2 * len(order)  # none was made twice
+
+
+def test_a_batch_of_another_epoch_seed_or_order_is_never_served(pair):
+    ahead, plain = pair
+    positions = np.array([3, 1, 2])
+    ahead.expect(positions)
+    ahead.epoch = plain.epoch = 1
+    assert_same(ahead.take(positions), plain.take(positions))
+    ahead.expect(positions)
+    ahead.seed = plain.seed = 4
+    assert_same(ahead.take(positions), plain.take(positions))
+    ahead.expect(positions)
+    assert_same(ahead.take(positions[::-1]), plain.take(positions[::-1]))
+
+
+def test_positions_may_be_written_over_once_they_are_expected(pair):
+    ahead, plain = pair
+    positions = np.array([0, 1])
+    gate = threading.Event()
+    ahead.expect(np.array([], int))
+    ahead._thread.submit(gate.wait, 60)
+    ahead.expect(positions)
+    positions += 5
+    gate.set()
+    assert_same(ahead.take([0, 1]), plain.take([0, 1]))
+    assert_same(ahead.take(positions), plain.take([5, 6]))
+
+
+def test_a_batch_is_served_once_and_those_never_asked_for_are_few(pair):
+    ahead, plain = pair
+    ahead.expect([0])
+    first, second = ahead.take([0]), ahead.take([0])
+    first.x.zero_()
+    assert_same(second, plain.take([0]))
+    for position in range(20):
+        ahead.expect([position])
+    assert len(ahead._coming) == feeders.AHEAD
+    assert_same(ahead.take([19]), plain.take([19]))
+
+
+def test_what_fails_in_the_thread_is_raised_where_the_batch_is_asked_for(pair, monkeypatch):
+    ahead, plain = pair
+    ahead.expect([10**6])
     with pytest.raises(IndexError, match="positions outside"):
-        feeder.batch(np.array([10**6]))
+        ahead.take([10**6])
+    make = ahead._make
+    monkeypatch.setattr(ahead, "_make", lambda *asked: 1 / 0)
+    ahead.expect([1])
+    monkeypatch.setattr(ahead, "_make", make)
+    with pytest.raises(ZeroDivisionError):
+        ahead.take([1])
+    assert_same(ahead.take([1]), plain.take([1]))  # and is forgotten then
+    ahead.expect([2])
+    assert_same(ahead.take([2]), plain.take([2]))
 
 
-def test_two_feeders_hold_the_poses_once(short_store):
-    first = Feeder(short_store, np.arange(len(short_store)), train=True)
-    second = Feeder(short_store, np.arange(1), shared=first)
-    assert second._frames is first._frames
-    assert torch.equal(second.batch([0])[0], Feeder(short_store, np.arange(1)).batch([0])[0])
+def test_closing_ends_the_thread_and_another_may_begin(pair):
+    ahead, plain = pair
+    before = {*threading.enumerate()}
+    for _ in range(2):
+        ahead.expect([0, 1])
+        begun = {*threading.enumerate()} - before
+        assert len(begun) == 1
+        ahead.close()
+        assert not begun.pop().is_alive() and not ahead._coming
+        assert_same(ahead.take([0, 1]), plain.take([0, 1]))
+    ahead.close()
+
+
+LEFT = """
+import sys
+import numpy as np
+from bpilib.data.store import SkeletonStore
+from bpilib.feeders import Feeder
+
+feeder = Feeder(SkeletonStore.open(sys.argv[1]), np.arange(1), train=True)
+feeder.expect([0])
+feeder.take([0])
+feeder.expect([0])
+raise KeyboardInterrupt
+"""
+
+
+def test_an_interrupted_process_ends_though_its_feeder_was_not_closed(make_store):
+    store = make_store(UCLA, [noise(UCLA, 60, 0)])
+    command = [sys.executable, "-c", LEFT, str(store.path)]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert process.returncode and process.stderr.splitlines()[-1] == "KeyboardInterrupt", process.stderr
+
+
+# All that a step takes.
+
+
+def test_labels_and_draws_of_synonyms_come_with_the_clips(short_store):
+    count = len(short_store)
+    feeder = Feeder(short_store, np.arange(count), train=True, seed=6, repeats=3)
+    feeder.epoch = 2
+    positions = np.array([4, 20, 4, 11])
+    x, labels, synonyms = feeder.take(positions)
+    assert torch.equal(x, feeder.batch(positions)[0]) and torch.equal(labels, feeder.batch(positions)[1])
+    assert labels.dtype == torch.int64 and labels.tolist() == short_store.labels[positions % count].tolist()
+    assert synonyms.dtype == torch.float64
+    assert synonyms.tolist() == draws.uniform(6, 2, positions, draws.SYNONYM, 1)[:, 0].tolist()
+
+
+def test_batches_for_another_device_are_sent_there(short_store):
+    here, there = (Feeder(short_store, [0, 1], train=True, device=device) for device in ("cpu", "meta"))
+    for tensor, its in zip(there.take([1, 0]), here.take([1, 0]), strict=True):
+        assert tensor.device.type == "meta"  # no GPU is needed for its copies
+        assert (tensor.shape, tensor.dtype) == (its.shape, its.dtype)
+
+
+def test_for_cuda_batches_are_made_in_pinned_memory_and_sent_without_waiting(short_store, monkeypatch):
+    """By what PyTorch is asked for: whether a GPU then does it is for the next test."""
+    pinned, waits = [], []
+    empty, to = torch.empty, torch.Tensor.to
+
+    def pretended_empty(*shape, pin_memory=False):
+        pinned.append(pin_memory)
+        return empty(*shape)
+
+    def pretended_to(tensor, device, non_blocking=False):
+        waits.append((str(device), not non_blocking))
+        return to(tensor, "cpu")
+
+    monkeypatch.setattr(torch, "empty", pretended_empty)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(True) or tensor)
+    monkeypatch.setattr(torch.Tensor, "to", pretended_to)
+    there = Feeder(short_store, [0, 1, 2], train=True, device="cuda:1").take([1, 0])
+    assert pinned == [True] * 3 and waits == [("cuda:1", False)] * 3
+    monkeypatch.undo()
+    assert_same(there, Feeder(short_store, [0, 1, 2], train=True).take([1, 0]))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@EVERY_MODALITY
+@TRAIN
+def test_a_gpu_is_fed_the_same_bits(short_store, modality, train):
+    here, there = (
+        Feeder(short_store, np.arange(len(short_store)), modality, train=train, device=device)
+        for device in ("cpu", "cuda")
+    )
+    assert all(tensor.is_pinned() for tensor in there._make(*there._asked([0, 1])))
+    for number in range(len(here)):
+        there.expect([number, 0])
+        batch = there.take([number, 0])
+        assert batch.x.device.type == "cuda"
+        assert_same([tensor.cpu() for tensor in batch], here.take([number, 0]))
+    there.close()
+
+
+# One clip, without a store.
+
+
+@EVERY_MODALITY
+def test_one_clip_is_prepared_as_the_test_pipeline_does(short_store, modality, monkeypatch):
+    expected = feed(short_store, modality=modality)
+    monkeypatch.setattr(SkeletonStore, "__init__", None)  # none is made up
+    for number in range(len(short_store)):
+        poses = short_store.sample(number)
+        for given in (poses, np.asfortranarray(poses).astype(np.float64), np.flip(poses, 0).copy()[::-1]):
+            found = prepare_clip(given, short_store.skeleton, poses.shape[1], modality)
+            assert found.dtype == np.float32 and found.shape == expected[:1].shape
+            assert np.array_equal(found[0], expected[number])
+
+
+def test_a_clip_s_persons_are_made_those_of_the_network():
+    clip = ntu_case(2, 70, 2)
+    one = np.concatenate([clip[:, :1], np.zeros_like(clip[:, :1])], 1)
+    assert np.array_equal(prepare_clip(clip[:, :1], NTU, 2), prepare_clip(one, NTU, 2))
+    still = np.ones((70, 1, 25, 3), np.float32)
+    assert np.array_equal(prepare_clip(np.concatenate([still, clip], 1), NTU, 2), prepare_clip(clip, NTU, 2))
+
+
+@pytest.mark.parametrize("shape", [(0, 2, 25, 3), (9, 2, 20, 3), (9, 25, 3), (9, 2, 25, 2)], ids=str)
+def test_what_is_no_clip_of_the_skeleton_is_refused(shape):
+    with pytest.raises(ValueError, match=r"expected poses \(L, M, 25, 3\).*got .*not of the ntu skeleton"):
+        prepare_clip(np.ones(shape), NTU, 2)
+
+
+def test_a_clip_of_an_impossible_modality_window_or_number_is_refused():
+    clip = np.ones((5, 1, 20, 3))
+    with pytest.raises(ValueError, match="unknown modality 'motion'"):
+        prepare_clip(clip, UCLA, 1, "motion")
+    with pytest.raises(ValueError, match="1 to 100 frames, got 101"):
+        prepare_clip(clip, UCLA, 1, window=101)
+    with pytest.raises(ValueError, match="not finite"):
+        prepare_clip(clip * np.inf, UCLA, 1)
+
+
+def test_a_kernel_is_compiled_for_one_kind_of_arguments(short_store):
+    """A second would cost every user its compilation."""
+    for modality in MODALITIES:
+        feed(short_store, modality=modality, train=True)
+        read_only = short_store.sample(3).astype(np.float64)
+        read_only.flags.writeable = False
+        prepare_clip(read_only, short_store.skeleton, 1, modality)
+    kernel = kernels.ntu if short_store.skeleton is NTU else kernels.ucla
+    assert len(kernel.signatures) == 1
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_first_call_says_that_it_compiles(short_store, kept, monkeypatch, caplog):
+    monkeypatch.setattr(feeders, "at_hand", lambda kernel: kept)
+    with caplog.at_level(logging.INFO, logger="bpilib.feeders"):
+        feed(short_store, [0])
+    assert ("compiling the feeder once (about" in caplog.text) == (not kept)
+
+
+# Which frames: by the page's words.
+
+
+def plain_places(skeleton, length, window):
+    """Where test mode looks, one frame at a time."""
+    if skeleton is UCLA:
+        return np.linspace(0, length - 1, window).astype(int).astype(float)
+    bias = int((1 - 0.95) * length / 2)
+    left = length - 2 * bias
+    return np.array([bias + plain_place(i, left, window) for i in range(window)])
+
+
+@pytest.mark.parametrize("skeleton", [NTU, UCLA], ids=lambda s: s.name)
+def test_source_frames_are_those_of_the_page_at_every_length(skeleton):
+    for length in range(1, 301):
+        for window in (None, 1, 2, 17, 100):
+            found = source_frames(skeleton, length, window)
+            expected = plain_places(skeleton, length, window or skeleton.window)
+            assert found.dtype == np.float64
+            assert found.tolist() == expected.tolist()
+            assert (np.diff(found) >= 0).all() and 0 <= found[0] <= found[-1] <= length - 1
+
+
+@pytest.mark.parametrize("skeleton", [NTU, UCLA], ids=lambda s: s.name)
+def test_steps_are_about_the_middle_of_their_frames(skeleton):
+    for length in (1, 7, 64, 201):
+        frames = source_frames(skeleton, length, 64)
+        for steps in (16, 32):
+            each = frames.reshape(steps, -1)
+            middle = each.shape[1] // 2
+            np.testing.assert_allclose(
+                source_frames(skeleton, length, 64, steps), each[:, middle - 1 : middle + 1].mean(1)
+            )
+        assert source_frames(skeleton, length, 64, 64).tolist() == frames.tolist()
+
+
+def test_the_frames_counted_are_those_of_the_pipeline(make_store):
+    clip = noise(NTU, 12, 0)
+    clip[9:] = 0
+    assert counted_frames(make_store(NTU, [clip, 0 * clip])).tolist() == [9, 1]
+    assert counted_frames(make_store(UCLA, [noise(UCLA, 12, 0), np.zeros((4, 20, 3))])).tolist() == [12, 4]
+
+
+def formula(kind, pattern):
+    """What a regular expression finds in the words for a pipeline, as a function of its letters."""
+    (found,) = re.findall(pattern, " ".join(PREPARATION[kind]))
+    source = re.sub(r"(?<=[\d)]) (?=[a-zA-Z])", " * ", found).replace("linspace", "np.linspace")
+    return lambda **letters: np.asarray(eval(source, {"np": np, "int": np.int64}, letters))
+
+
+def test_the_words_for_the_test_pipelines_give_its_frames():
+    frames = formula("ucla", r"take the frames int\((linspace\(.*\))\)")
+    cut = formula("ntu", r"leave (int\(.*?\)) frames out")
+    place = formula("ntu", r"frame i of T is at (.*) in 0 \.\.\. l - 1")
+    for length in range(1, 301):
+        assert frames(L=length, T=52).astype(int).tolist() == source_frames(UCLA, length).tolist()
+        start = cut(L=length)
+        left = length - 2 * start
+        expected = start + place(i=np.arange(64), l=left, T=64).clip(0, left - 1)
+        np.testing.assert_allclose(source_frames(NTU, length), expected, rtol=1e-6, atol=1e-5)

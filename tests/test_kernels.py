@@ -1,4 +1,4 @@
-"""The compiled pipelines draw what the tensors draw, to the bit, and give their numbers within float32 rounding."""
+"""The compiled pipelines: the draws to the bit, the plain version's numbers within float32 rounding, in any thread."""
 
 import math
 from concurrent.futures import ThreadPoolExecutor
@@ -6,9 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+from plain_pipelines import PLAIN, chances, turn_matrices
 
 from bpilib import draws, kernels
-from bpilib.feeders import Feeder, rotation
+from bpilib.feeders import Feeder
 from bpilib.skeleton import MODALITIES, NTU, UCLA
 
 LENGTHS = (1, 2, 5, 40, 64, 65, 83, 130, 300)
@@ -24,31 +25,32 @@ def store(request, make_store):
     return make_store(skeleton, clips, [i % 3 for i in range(len(clips))])
 
 
-def both(store, monkeypatch, modality="joint", **options):
-    """The batch of all clips through the kernel and through tensors."""
-    feeder = Feeder(store, np.arange(len(store))[::-1], modality, **options)
+def assert_plain(store, modality, train, seed, window=None, repeats=1):
+    """Every clip of a batch is the plain version's, in an order of its own and with some that come twice."""
+    feeder = Feeder(store, np.arange(len(store))[::-1], modality, window, train=train, seed=seed, repeats=repeats)
     feeder.epoch = 5
     positions = [*range(len(feeder)), 3, 3]
-    compiled = feeder.batch(positions)
-    monkeypatch.setattr(Feeder, "_on_host", False)
-    return compiled, feeder.batch(positions)
+    x, labels = feeder.batch(positions)
+    assert x.dtype == torch.float32 and x.is_contiguous()
+    assert x.any() == (feeder.window > 1 or not modality.endswith("motion"))
+    for n, position in enumerate(positions):
+        index = len(store) - 1 - position % len(store)
+        chance = chances(store.skeleton, seed, 5, position) if train else None
+        expected = PLAIN[store.skeleton.name](store.sample(index), modality, feeder.window, chance)
+        np.testing.assert_allclose(x[n], expected, rtol=0, atol=3e-5)
+        assert labels[n] == store.labels[index]
 
 
 @pytest.mark.parametrize("modality", MODALITIES)
 @pytest.mark.parametrize("train", [True, False], ids=["train", "test"])
-def test_both_pipelines_give_the_same(store, monkeypatch, modality, train):
-    (x, y), (expected, labels) = both(store, monkeypatch, modality, train=train, seed=-3, repeats=3)
-    assert x.dtype == expected.dtype and x.shape == expected.shape and x.is_contiguous()
-    torch.testing.assert_close(x, expected, rtol=1e-6, atol=3e-6)
-    assert torch.equal(y, labels)
-    assert x.any() and expected.any()
+def test_clips_are_those_of_the_plain_version(store, modality, train):
+    assert_plain(store, modality, train, seed=-3, repeats=2)
 
 
 @pytest.mark.parametrize("window", [1, 2, 17, 100])
 @pytest.mark.parametrize("train", [True, False], ids=["train", "test"])
-def test_both_pipelines_give_the_same_at_every_window(store, monkeypatch, window, train):
-    (x, _), (expected, _) = both(store, monkeypatch, "joint_motion", train=train, window=window, seed=2**64 - 1)
-    torch.testing.assert_close(x, expected, rtol=1e-6, atol=3e-6)
+def test_clips_are_those_of_the_plain_version_at_every_window(store, window, train):
+    assert_plain(store, "joint_motion", train, seed=2**64 - 1, window=window)
 
 
 @pytest.mark.parametrize("seed", [0, 1, -1, 2**31, 2**63, 2**64 - 1])
@@ -56,7 +58,7 @@ def test_draws_are_the_same_to_the_bit(seed):
     for epoch, stream in ((0, draws.CROP), (7, draws.ROTATE), (12345, draws.FRAMES)):
         for position in (0, 12345, 2**40):
             word = np.uint64(kernels._sequence(np.uint64(seed % 2**64), np.uint64(epoch), stream, position))
-            expected = draws.uniform(seed, epoch, torch.tensor([position]), stream, 20)[0]
+            expected = draws.uniform(seed, epoch, np.array([position]), stream, 20)[0]
             assert [kernels._uniform(word, number) for number in range(1, 21)] == expected.tolist()
 
 
@@ -68,32 +70,33 @@ def test_whole_numbers_stay_below(below):
 
 
 @pytest.mark.parametrize("window", [1, 52, 100])
-def test_frames_are_those_of_the_distinct_draws(window):
-    lengths = torch.tensor([1, 2, 3, 31, 201, 5000])
-    positions = torch.arange(len(lengths))
-    expected = draws.distinct(9, 4, positions, draws.FRAMES, lengths * kernels.UCLA_COPIES, window)
+def test_frames_are_those_of_the_first_distinct_draws(window):
     seen, times = np.zeros(5000 * kernels.UCLA_COPIES, bool), np.zeros(5000, int)
-    for position, length in enumerate(lengths.tolist()):
-        frames = np.empty(window, int)
+    for position, length in enumerate((1, 2, 3, 31, 201, 5000)):
+        frames, copies = np.empty(window, int), kernels.UCLA_COPIES * length
         word = np.uint64(kernels._sequence(np.uint64(9), np.uint64(4), draws.FRAMES, position))
         kernels._draw_frames(word, length, window, seen, times, frames)
-        assert frames.tolist() == (expected[position] // kernels.UCLA_COPIES).tolist()
+        sequence = draws.uniform(9, 4, np.array([position]), draws.FRAMES, 4000)[0]
+        distinct = list(dict.fromkeys(int(draw * copies) for draw in sequence))[:window]
+        assert len(distinct) == window
+        assert frames.tolist() == sorted(number // kernels.UCLA_COPIES for number in distinct)
         assert not seen.any() and not times.any()
 
 
-def test_rotations_are_the_same():
+def test_rotations_are_the_published_ones(golden):
+    published = golden("rotation")
+    assert len(published["angles_xyz"])
+    for angles, matrix in zip(published["angles_xyz"], published["matrices"], strict=True):
+        np.testing.assert_allclose(kernels._rotation(*angles.tolist()), matrix, rtol=0, atol=1e-6)
+
+
+def test_rotations_are_rotations():
     for angles in np.random.RandomState(0).uniform(-math.pi, math.pi, (20, 3)):
-        expected = rotation(torch.from_numpy(angles)[None])[0]
-        np.testing.assert_allclose(kernels._rotation(*angles), expected, rtol=0, atol=1e-7)
-
-
-def test_batches_for_another_device_are_made_on_the_host(store):
-    here = Feeder(store, np.arange(len(store)), train=True)
-    there = Feeder(store, np.arange(len(store)), train=True, device="meta")  # no GPU is needed for its copies
-    x, labels = there.batch([1, 0])
-    assert x.device.type == labels.device.type == "meta"
-    assert x.shape == here.batch([1, 0])[0].shape
-    assert there._thread is not None and here._thread is None  # made ahead, while the device is at work
+        turn = np.array(kernels._rotation(*angles), float)
+        np.testing.assert_allclose(turn @ turn.T, np.eye(3), rtol=0, atol=1e-6)
+        assert np.linalg.det(turn) == pytest.approx(1, abs=1e-6)
+        about_x, about_y, about_z = turn_matrices(*angles)
+        np.testing.assert_allclose(turn, about_z @ about_y @ about_x, rtol=0, atol=1e-6)
 
 
 def test_threads_do_not_disturb_each_other(store):
@@ -102,5 +105,5 @@ def test_threads_do_not_disturb_each_other(store):
     expected = [feeder.batch(order)[0] for order in orders]
     with ThreadPoolExecutor(4) as pool:
         for _ in range(3):
-            for x, alone in zip(pool.map(feeder._make, orders), expected):
-                assert torch.equal(x[0], alone)
+            for (x, _), alone in zip(pool.map(feeder.batch, orders), expected):
+                assert torch.equal(x, alone)
