@@ -28,22 +28,22 @@ import torch
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT / "tests/helpers"))
 
 from making import tiny_config, write_prompts  # noqa: E402
 
-from bpilib import checkpoint  # noqa: E402
 from bpilib.data import prepare  # noqa: E402
 from bpilib.evaluate import Scores, evaluate  # noqa: E402
-from bpilib.files import write_atomically  # noqa: E402
+from bpilib.system import checkpoint  # noqa: E402
+from bpilib.system.files import write_atomically  # noqa: E402
 from bpilib.train import fit  # noqa: E402
-from bpilib.trainer import Trainer  # noqa: E402
+from bpilib.training.trainer import Trainer  # noqa: E402
 
 Job = Callable[[], object]
 NOT_RESULTS = ("training_seconds", "resumed")
 SWEEP = """
 import sys
-from bpilib import clusters, sweep
+from bpilib.sweeps import clusters, sweep
 if __name__ == "__main__":
     with clusters.connect("local", workers=2, cores=1) as client:
         table = sweep.run(sweep.load(sys.argv[1], sys.argv[2]), client)

@@ -22,8 +22,10 @@ from pathlib import Path
 import joblib
 import psutil
 
-from bpilib.data import ntu_files, prepare
-from bpilib.files import PROJECT, write_atomically
+from bpilib.data import prepare
+from bpilib.data.ntu import build as ntu_build
+from bpilib.data.ntu import raw_files
+from bpilib.system.files import PROJECT, write_atomically
 
 READING, WHOLE = 60, 48  # files/s as published
 FEW, MANY = 1000, 8000
@@ -35,7 +37,7 @@ CLOCK = time.process_time if os.environ.get("NTU_BENCH_CPU") else time.perf_coun
 def make(folder: Path) -> tuple[Path, Path]:
     """Folders of FEW made files, and of MANY: the same under eight subjects and replications."""
     few, many = folder / "few", folder / "many"
-    command = [sys.executable, PROJECT / "tests/make_raw_ntu.py", few, "--set", "bulk60", "--count", str(FEW)]
+    command = [sys.executable, PROJECT / "tests/helpers/make_raw_ntu.py", few, "--set", "bulk60", "--count", str(FEW)]
     subprocess.run([*command, "--seed", "9"], check=True, stdout=subprocess.DEVNULL)
     (few / "manifest.json").unlink()
     many.mkdir()
@@ -60,16 +62,16 @@ def timed(work: Callable[[], object]) -> float:
     return CLOCK() - start
 
 
-def parse_all(files: list[ntu_files.RawFile]) -> None:
+def parse_all(files: list[raw_files.RawFile]) -> None:
     """Read files to bodies, and drop them."""
-    from bpilib.data import ntu_text
+    from bpilib.data.ntu import parser
 
-    reader = ntu_files.Reader()
+    reader = raw_files.Reader()
     for file in files:
-        ntu_text.parse(reader.read(file))
+        parser.parse(reader.read(file))
 
 
-def split_all(files: list[ntu_files.RawFile], lines: bool) -> None:
+def split_all(files: list[raw_files.RawFile], lines: bool) -> None:
     """Read files, split them into lines or not, and drop them."""
     for file in files:
         content = Path(file.path).read_bytes()
@@ -79,9 +81,9 @@ def split_all(files: list[ntu_files.RawFile], lines: bool) -> None:
 
 def measure(what: str, raw: str, jobs: int) -> float:
     """Seconds for all files below `raw`."""
-    from bpilib.data import ntu_build, ntu_text
+    from bpilib.data.ntu import parser
 
-    ntu_text.compile_now()
+    parser.compile_now()
     if what == "prepare":
         ntu_build.FEW = 1  # `jobs` processes for the small set, too, which is otherwise left to one
         out = Path(raw).with_name(f"store_{jobs}")
@@ -90,7 +92,7 @@ def measure(what: str, raw: str, jobs: int) -> float:
             seconds = timed(lambda: prepare("ntu60", raw=raw, out=out, progress=False, n_jobs=jobs))
         shutil.rmtree(out)
         return seconds
-    files = ntu_files.find(raw)
+    files = raw_files.find(raw)
     chunks = [files[i : i + 50] for i in range(0, len(files), 50)]
     parallel = joblib.Parallel(n_jobs=jobs)
     return {

@@ -28,17 +28,17 @@ from plain import PlainNetwork, plain_batch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from bpilib import runs
 from bpilib.config import resolve
 from bpilib.data import SkeletonStore, prepare
 from bpilib.data.store import Clip, StoreWriter
 from bpilib.feeders import Feeder
-from bpilib.files import PROJECT, write_atomically
 from bpilib.losses import skeleton_text_loss
-from bpilib.machine import autocast, keep_freed_memory, pick_device
 from bpilib.model import build_model
 from bpilib.skeleton import MODALITIES, NTU, UCLA, Skeleton
-from bpilib.trainer import Trainer
+from bpilib.system import device
+from bpilib.system.device import autocast, keep_freed_memory, pick_device
+from bpilib.system.files import PROJECT, write_atomically
+from bpilib.training.trainer import Trainer
 
 FOLDER = PROJECT / "outputs" / "bench"
 BATCH = {"ucla": 32, "ntu": 16}
@@ -246,7 +246,7 @@ def main(what: str) -> None:
 if __name__ == "__main__":
     if sys.argv[2:]:
         if sys.argv[2] == "plain":
-            runs.keep_freed_memory = lambda: None
+            device.keep_freed_memory = lambda: None
         else:
             keep_freed_memory()
         work = measure_feeder if sys.argv[1] == "feeder" else measure

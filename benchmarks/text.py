@@ -26,13 +26,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bpilib.config import resolve
 from bpilib.data import prepare
-from bpilib.distributed import Towers
-from bpilib.files import PROJECT, write_atomically
-from bpilib.machine import autocast, pick_device
-from bpilib.prompts import load_prompts
 from bpilib.skeleton import UCLA
-from bpilib.text import ClipText, TextEncoder
-from bpilib.trainer import Trainer
+from bpilib.system.device import autocast, pick_device
+from bpilib.system.files import PROJECT, write_atomically
+from bpilib.text.clip import ClipText
+from bpilib.text.encoder import TextEncoder
+from bpilib.text.prompts import load_prompts
+from bpilib.training.data_parallel import Towers
+from bpilib.training.trainer import Trainer
 
 BATCH = 32
 REPEATS = 3

@@ -18,8 +18,8 @@ import numpy as np
 from ipywidgets import VBox
 
 from bpilib import widgets
-from bpilib.files import PROJECT, write_atomically
 from bpilib.skeleton import NTU, UCLA, Skeleton
+from bpilib.system.files import PROJECT, write_atomically
 
 REPEATS = 6
 WAIT = 0.3  # seconds from which a change is felt as a wait
@@ -28,7 +28,7 @@ PICTURES = {"attention": "attention_card", "true": "evidence"}
 
 
 class Seen(NamedTuple):
-    """As bpilib.attention.Views, of which the browser takes these."""
+    """As bpilib.analysis.outputs.Views, of which the browser takes these."""
 
     labels: np.ndarray
     predictions: np.ndarray

@@ -1,1 +1,0 @@
-"""bpilib: the thin module under the notebooks (see README.md)."""

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from bpilib.data import custom, ucla
-from bpilib.data.intake import MAX_BYTES
+from bpilib.data.clip_file import read_clip as read_clip
+from bpilib.errors import MissingInputError
 from bpilib.feeders import PREPARATION, prepare_clip
-from bpilib.files import MissingInputError
 from bpilib.model import CTRGCNClassifier
 from bpilib.runs import Run
 from bpilib.skeleton import SKELETONS
@@ -167,37 +167,19 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
     return torch.from_numpy(logits).softmax(-1).numpy()
 
 
-def read_clip(path: str | Path, about: dict[str, Any], tracker: str | None = None) -> np.ndarray:
-    """One raw file to poses (L, M, V, 3) float32.
+def classify(run: Run, poses: np.ndarray) -> pd.Series:
+    """The probability of each class for one clip, prepared as test clips are.
 
     Args:
-        path: NW-UCLA's .json, NTU's .skeleton, or a .npy (L, V, 3) or (L, M, V, 3) as a store has it, of any name.
-        about: of the classifier that it is for.
-        tracker: whose joints a .npy has, to be made NTU's (`bpilib.data.mapping`); None: the classifier's own.
+        run: from `bpilib.runs.open_run`.
+        poses: (L, M, V, 3) or (L, V, 3) of numbers, as the run's data set has them; missing persons are zeros.
 
     Returns:
-        (L, M, V, 3) float32, as a store has them.
+        Probabilities by class name, the highest first.
 
     Raises:
-        MissingInputError: not there.
-        ValueError: another kind of file or another skeleton; what is wrong with it.
+        ValueError: another skeleton, numbers that are not finite, no frame.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise MissingInputError(f"no clip at {path}: set clip_file to a .json, .skeleton or .npy file")
-    kinds = {".json": "ucla", ".skeleton": "ntu", ".npy": about["skeleton"]}
-    if kinds.get(path.suffix) != about["skeleton"]:
-        fitting = " or ".join(suffix for suffix, skeleton in kinds.items() if skeleton == about["skeleton"])
-        raise ValueError(f"{path}: expected a {fitting} clip, for a classifier of the {about['skeleton']} skeleton")
-    if path.stat().st_size > MAX_BYTES:
-        raise ValueError(f"{path}: {path.stat().st_size} bytes, more than the {MAX_BYTES} a clip may have")
-    try:
-        if path.suffix == ".json":
-            return ucla.poses_of(json.loads(path.read_bytes())["skeletons"])
-        if path.suffix == ".npy":
-            return np.array(custom.load(path, (SKELETONS[about["skeleton"]].num_joints,), tracker), np.float32)
-        from bpilib.data import ntu_build  # brings the compiler along
-
-        return ntu_build.poses_of(path.read_bytes(), about["dataset"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"{path} is not a clip that can be read: {error}") from error
+    poses = np.asarray(poses)
+    shares = Classifier.of(run).classify(poses[:, None] if poses.ndim == 3 else poses)
+    return pd.Series(shares, run.store.classes, name="probability").sort_values(ascending=False, kind="stable")

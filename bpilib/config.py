@@ -15,11 +15,12 @@ from typing import Any
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from bpilib.files import PARAMS, in_project
-from bpilib.machine import pick_device
-from bpilib.masking import masked
-from bpilib.recipes import BENCHMARKS, RAW, benchmarks_of, nearest, own_benchmark, recipe
-from bpilib.skeleton import MODALITIES, MODELS
+from bpilib.errors import did_you_mean
+from bpilib.model import MODELS
+from bpilib.recipes import BENCHMARKS, RAW, benchmarks_of, own_benchmark, recipe
+from bpilib.skeleton import MODALITIES
+from bpilib.system.device import pick_device
+from bpilib.system.files import PARAMS, in_project, masked
 
 # What a parameter changes: the numbers of a run, or only where, how fast and on what it runs.
 RESULT, PLACE, MACHINE, NOTEBOOK = "result", "place", "machine", "notebook"
@@ -179,7 +180,7 @@ _FIELDS = {f.name: f for f in dataclasses.fields(Config)}
 def _checked(name: str, value: Any) -> Any:
     """`value` as parameter `name` holds it, or ValueError."""
     if name not in _FIELDS:
-        raise ValueError(f"unknown parameter {name!r}{nearest(name, _FIELDS)} (known: {', '.join(_FIELDS)})")
+        raise ValueError(f"unknown parameter {name!r}{did_you_mean(name, _FIELDS)} (known: {', '.join(_FIELDS)})")
     field = _FIELDS[name]
     kinds = typing.get_args(field.type) if isinstance(field.type, types.UnionType) else (field.type,)
     plain = [typing.get_origin(kind) or kind for kind in kinds]
@@ -198,7 +199,7 @@ def _checked(name: str, value: Any) -> Any:
     choices = field.metadata["choices"]
     if choices and value is not None and value not in choices:
         known = ", ".join(choices)
-        raise ValueError(f"parameter {name}: unknown {value!r}{nearest(value, choices)} (expected one of {known})")
+        raise ValueError(f"parameter {name}: unknown {value!r}{did_you_mean(value, choices)} (expected one of {known})")
     return value
 
 

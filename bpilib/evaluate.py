@@ -12,17 +12,18 @@ import torch
 from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix
 
-from bpilib import distributed
-from bpilib.config import MODALITIES, Config
+from bpilib.config import Config
 from bpilib.data.copies import benchmark_copies
 from bpilib.data.store import SkeletonStore
-from bpilib.directory import selected_epoch
+from bpilib.errors import MissingInputError
 from bpilib.feeders import Feeder
-from bpilib.files import MissingInputError, read_npz, write_atomically
-from bpilib.machine import full_float32, out_of_memory
 from bpilib.model import CTRGCNClassifier
 from bpilib.recipes import ensemble_weights
-from bpilib.runs import Run, open_run
+from bpilib.runs import Run, open_run, selected_epoch
+from bpilib.skeleton import MODALITIES
+from bpilib.system import distributed
+from bpilib.system.device import full_float32, out_of_memory
+from bpilib.system.files import read_npz, write_atomically
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from bpilib.classify import OPENERS, Logits, Network, describe
-from bpilib.config import nearest
-from bpilib.files import write_atomically
+from bpilib.errors import did_you_mean
 from bpilib.reference import reference_state_dict
 from bpilib.runs import Run
+from bpilib.system.files import write_atomically
 
 FILES = {"onnx": "classifier.onnx", "pt2": "classifier.pt2", "published": "published.pt"}
 CHECKED = 8  # clips
@@ -45,7 +45,8 @@ def export_run(run: Run, what: str = "all") -> dict[str, Path]:
         ValueError: unknown `what`; logits that differ, and nothing is written then.
     """
     if what not in (*FILES, "all"):
-        raise ValueError(f"export: expected {', '.join(FILES)} or all, got {what!r}{nearest(what, [*FILES, 'all'])}")
+        hint = did_you_mean(what, [*FILES, "all"])
+        raise ValueError(f"export: expected {', '.join(FILES)} or all, got {what!r}{hint}")
     wanted = [name for name in FILES if what in (name, "all")]
     about, contents, found = describe(run), {}, {}
     if {"onnx", "pt2"} & {*wanted}:

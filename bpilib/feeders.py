@@ -1,7 +1,7 @@
 """Store to batches: the published pipelines of NW-UCLA and NTU.
 
-A compiled kernel makes the clips of a batch on the host (`bpilib.kernels`), whatever device they are for. Where that is
-a GPU, the next batch is made in a thread while the GPU is busy with the one before.
+A compiled kernel makes the clips of a batch on the host (`ops.feeder_kernels`), whatever device they are for. Where
+that is a GPU, the next batch is made in a thread while the GPU is busy with the one before.
 """
 
 import logging
@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bpilib import draws, kernels
-from bpilib.data.intake import fit_persons
+from bpilib.data.importer import fit_persons
 from bpilib.data.store import SkeletonStore, valid_frames
-from bpilib.jit import at_hand
-from bpilib.kernels import NTU_TEST_SHARE, UCLA_COPIES
+from bpilib.ops import counter_rng, feeder_kernels
+from bpilib.ops.feeder_kernels import NTU_TEST_SHARE, UCLA_COPIES
+from bpilib.ops.jit import at_hand
 from bpilib.skeleton import MODALITIES, Skeleton
 
 AHEAD = 2  # expected batches that a feeder holds at most
@@ -161,7 +161,7 @@ class Feeder:
         _fill(x.numpy(), self.store.skeleton, self._poses, self._starts, self._lengths, positions, self.modality,
               self.train, seed, epoch)  # fmt: skip
         labels = torch.from_numpy(self.labels[positions % len(self.labels)])
-        synonyms = torch.from_numpy(draws.uniform(seed, epoch, positions, draws.SYNONYM, 1)[:, 0])
+        synonyms = torch.from_numpy(counter_rng.uniform(seed, epoch, positions, counter_rng.SYNONYM, 1)[:, 0])
         return Batch(x, *(small.pin_memory() if self._pinned else small for small in (labels, synonyms)))
 
     def _send(self, batch: Batch) -> Batch:
@@ -216,10 +216,10 @@ def source_frames(skeleton: Skeleton, frames: int, window: int | None = None, st
     window = _window(skeleton, window)
     if skeleton.name == "ntu":
         found = np.empty(window)
-        kernels.ntu_test_frames(frames, found)
+        feeder_kernels.ntu_test_frames(frames, found)
     else:
         found = np.empty(window, np.int64)
-        kernels.ucla_test_frames(frames, found)
+        feeder_kernels.ucla_test_frames(frames, found)
     steps = window if steps is None else steps
     return np.interp((np.arange(steps) + 0.5) * window / steps - 0.5, np.arange(window), found)
 
@@ -262,7 +262,7 @@ def _fill(
     """
     persons, joints = poses.shape[1:3]
     places = np.arange(persons * joints, dtype=np.uint64).reshape(persons, joints)  # of the joints in a frame
-    kernel = kernels.ntu if skeleton.name == "ntu" else kernels.ucla
+    kernel = feeder_kernels.ntu if skeleton.name == "ntu" else feeder_kernels.ucla
     if not at_hand(kernel):
         _log.info("compiling the feeder once (about %d s)", COMPILING)
     kernel(

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from bpilib.refinement import SUBSETS, Refined
+from bpilib.ops.topology_refinement import SUBSETS, Refined
 
 
 def _init_conv(weight: Tensor, bias: Tensor, fan_out: int) -> None:

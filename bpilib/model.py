@@ -1,4 +1,7 @@
-"""The networks: CTR-GCN, GAP and BPI on one backbone."""
+"""Skeletons: joint names, bones, body parts, adjacency and bone operators of NTU RGB+D and NW-UCLA.
+
+Joints are numbered from 0 here; the sensors' manuals and the published code count from 1.
+"""
 
 import copy
 import math
@@ -9,7 +12,9 @@ from torch import Tensor, nn
 
 from bpilib.gcn import CTRGCN
 from bpilib.interaction import PartInteraction
-from bpilib.skeleton import MODALITIES, MODELS, Skeleton
+from bpilib.skeleton import MODALITIES, Skeleton
+
+MODELS = ("ctrgcn", "gap", "bpi")
 
 
 class Output(NamedTuple):

@@ -1,23 +1,16 @@
 """What is published of each data set: benchmarks, hyperparameters, ensemble weights."""
 
-import difflib
 import json
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from bpilib.files import PARAMS, parse_yaml
+from bpilib.errors import did_you_mean
 from bpilib.skeleton import MODALITIES
+from bpilib.system.files import PARAMS, parse_yaml
 
 BENCHMARKS = {"ucla": ("xview",), "synthetic": ("xview",), "ntu60": ("xsub", "xview"), "ntu120": ("xsub", "xset")}
 RAW = {"ucla": "data/NW-UCLA", "synthetic": "data/synthetic", "ntu60": "data/NTU", "ntu120": "data/NTU"}
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """", did you mean ...?" for a mistyped name, or nothing."""
-    close = difflib.get_close_matches(str(name), list(known), 1, 0.5)
-    return f", did you mean {close[0]!r}?" if close else ""
 
 
 def benchmarks_of(dataset: str, store: str | Path) -> tuple[str, ...]:
@@ -61,7 +54,7 @@ def own_benchmark(values: dict[str, Any], raw_given: bool) -> str:
     fit = re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}", dataset) and dataset.lower() not in BENCHMARKS
     if not fit or not (raw_given or Path(values["raw"]).exists()):
         raise ValueError(
-            f"parameter dataset: unknown {dataset!r}{nearest(dataset.lower(), BENCHMARKS)} (expected one of "
+            f"parameter dataset: unknown {dataset!r}{did_you_mean(dataset.lower(), BENCHMARKS)} (expected one of "
             f"{', '.join(BENCHMARKS)}; or a name of your own, of letters, digits, '.', '_' and '-': prepare it with "
             f"notebook 01, whose parameter raw names its clips. There is no store of it at {values['data']})"
         )

@@ -10,14 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bpilib import checkpoint
 from bpilib.config import Config
-from bpilib.directory import claim
-from bpilib.files import MissingInputError
-from bpilib.gcn import SUBSETS
-from bpilib.lock import hold
+from bpilib.errors import MissingInputError
 from bpilib.model import BPIClassifier, CTRGCNClassifier, GAPClassifier
-from bpilib.runs import build
+from bpilib.ops.topology_refinement import SUBSETS
+from bpilib.runs import build, claim
+from bpilib.system import checkpoint
+from bpilib.system.lock import hold
 
 CLIP_NAME = "ViT-B/32"  # part of the published names of the global head
 BATCH_NORM = ("weight", "bias", "running_mean", "running_var")

@@ -19,7 +19,8 @@ import nbformat
 from nbconvert import HTMLExporter
 from PIL import Image
 
-from bpilib.files import MissingInputError, in_project, write_atomically
+from bpilib.errors import MissingInputError
+from bpilib.system.files import in_project, write_atomically
 
 FOLDER = "report"
 THUMBNAIL = (560, 350)  # pixels, at most

@@ -1,23 +1,97 @@
-"""A run: what is built from a configuration, and what lies in a run directory."""
+"""Configuration to Run: data, network and text encoder of a run, and what lies in its directory."""
 
+import json
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
+import yaml
 
-from bpilib import checkpoint
-from bpilib.config import Config, nearest
+from bpilib.config import Config, resolve
 from bpilib.data.store import SkeletonStore
-from bpilib.directory import no_run, saved_config, selected_epoch
+from bpilib.errors import MissingInputError, did_you_mean
 from bpilib.feeders import Feeder
-from bpilib.files import MissingInputError, in_project
-from bpilib.machine import keep_freed_memory, pick_device
 from bpilib.model import CTRGCNClassifier, build_model
-from bpilib.prompts import load_prompts
-from bpilib.text import TextEncoder, build_text
+from bpilib.system import checkpoint
+from bpilib.system.device import keep_freed_memory, pick_device
+from bpilib.system.files import in_project, parse_yaml, write_atomically
+from bpilib.text import build_text
+from bpilib.text.encoder import TextEncoder
+from bpilib.text.prompts import load_prompts
+
+
+def selected_epoch(config: Config) -> int | None:
+    """The epoch that a finished run's figures are of; None where that is not known."""
+    try:
+        return json.loads((config.run_directory / "summary.json").read_text())["selected_epoch"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def no_run(config: Config) -> MissingInputError:
+    """That there is no run, and which there are."""
+    found = sorted(str(p.parent.relative_to(config.outputs)) for p in Path(config.outputs).glob("*/*/best.pt"))
+    return MissingInputError(
+        f"no trained run in {config.run_directory}: run notebooks/02_train.ipynb with the same parameters first. "
+        f"Runs there are: {', '.join(found) or 'none'}"
+    )
+
+
+def saved_config(config: Config) -> Config:
+    """The configuration a run was started with, places and machine as given now.
+
+    Raises:
+        MissingInputError: no such run; those there are, are listed.
+    """
+    path = config.run_directory / "config.yaml"
+    if not path.exists():
+        raise no_run(config)
+    saved, given = _settings(path), vars(config)
+    return resolve(**(given | {name: saved[name] for name in config.result_settings() if name in saved}))
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    """What a config.yaml holds."""
+    try:
+        saved = parse_yaml(path.read_bytes())
+        if not {"dataset", "model", "seed"} <= saved.keys():
+            raise ValueError("settings are missing")
+    except (yaml.YAMLError, ValueError, AttributeError) as error:
+        again = "remove it and run notebooks/02_train.ipynb with the run's parameters again: its checkpoints are kept"
+        raise ValueError(f"{path} is damaged ({' '.join(str(error).split())}): {again}") from error
+    return saved
+
+
+def claim(config: Config) -> None:
+    """Write config.yaml into the run directory, or check that the run there asks for the same results.
+
+    A directory with a config.yaml alone (a start that failed) holds no run.
+
+    Raises:
+        ValueError: another configuration is there; the differences are listed.
+    """
+    path = config.run_directory / "config.yaml"
+    if path.exists():
+        there, now = Config.saved(_settings(path)).result_settings(), config.result_settings()
+        differ = [f"{key}: {there.get(key)!r} there, {now[key]!r} now" for key in now if there.get(key) != now[key]]
+        if not differ:
+            return
+        made = ("last.pt", "last.previous.pt", "best.pt", "scores.npz", "summary.json")
+        if any((config.run_directory / name).exists() for name in made):
+            raise ValueError(
+                f"{config.run_directory} holds a run with other settings ({'; '.join(differ)}). Nothing was changed: "
+                "set the parameter tag (say tag='b') or outputs to start another run beside it, or use its settings"
+            )
+    write_atomically(path, yaml.safe_dump(config.settings(), sort_keys=False))
+
+
+def history(config: Config) -> pd.DataFrame:
+    """metrics.csv of a run: one row an epoch."""
+    return pd.read_csv(config.run_directory / "metrics.csv")
 
 
 @dataclass
@@ -49,7 +123,7 @@ class Run:
         classes, names = self.store.classes, self.config.unseen or []
         if wrong := [name for name in names if name not in classes]:
             raise ValueError(
-                f"parameter unseen: {wrong[0]!r} is no class of {self.config.dataset}{nearest(wrong[0], classes)} "
+                f"parameter unseen: {wrong[0]!r} is no class of {self.config.dataset}{did_you_mean(wrong[0], classes)} "
                 f"(its classes: {', '.join(classes)})"
             )
         if len(names) == len(classes):

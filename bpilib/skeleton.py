@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 import numpy as np
 
 MODALITIES = ("joint", "bone", "joint_motion", "bone_motion")
-MODELS = ("ctrgcn", "gap", "bpi")
 
 
 def _links(text: str) -> tuple[tuple[int, int], ...]:

@@ -10,17 +10,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from bpilib.config import Config
 from bpilib.data.store import SkeletonStore
-from bpilib.directory import claim
-from bpilib.journal import DrawConfusion
-from bpilib.launch import launch
-from bpilib.lock import hold
-from bpilib.machine import out_of_memory, pick_device
-from bpilib.runs import same_clips
-from bpilib.trainer import Trainer, Watch
+from bpilib.runs import claim, history, same_clips
+from bpilib.system.device import out_of_memory, pick_device
+from bpilib.system.lock import hold
+from bpilib.training.launch import launch
+from bpilib.training.tensorboard import DrawConfusion
+from bpilib.training.trainer import Trainer, Watch
 
 
 def fit(config: Config, watch: Watch | None = None, draw_confusion: DrawConfusion | None = None) -> Path:
@@ -87,7 +84,7 @@ def _train(config: Config, watch: Watch | None, draw_confusion: DrawConfusion | 
 
 
 def train_share(config: Config, stop: Callable[[], bool], draw_confusion: DrawConfusion | None = None) -> None:
-    """What one of several processes does for a run; see `bpilib.launch.launch`."""
+    """What one of several processes does for a run; see `bpilib.training.launch.launch`."""
     with _memory(config), contextlib.closing(Trainer(config, draw_confusion)) as trainer:
         trainer.run_epochs(stop, None)
 
@@ -100,11 +97,6 @@ def _memory(config: Config) -> contextlib.AbstractContextManager:
         "no checkpoint is lost. The same run goes on with more free memory, precision='bf16' or another device; a "
         "smaller batch_size or width makes another run (set the parameter tag)",
     )
-
-
-def history(config: Config) -> pd.DataFrame:
-    """metrics.csv of a run: one row an epoch."""
-    return pd.read_csv(config.run_directory / "metrics.csv")
 
 
 @contextlib.contextmanager

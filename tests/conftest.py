@@ -22,12 +22,12 @@ from bpilib.data.store import Clip, StoreWriter
 # Where the tests are a background job, a shell has Ctrl-C ignored, by them and by all that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parent / "goldens"
 
 
 @pytest.fixture(scope="session")
 def golden():
-    """golden("loss"): the arrays of tests/data/loss.npz by name."""
+    """golden("loss"): the arrays of tests/goldens/loss.npz by name."""
 
     def load(name):
         with np.load(DATA / f"{name}.npz") as archive:
@@ -87,7 +87,7 @@ def made(tmp_path_factory):
         key = (which, count, seed)
         if key not in folders:
             out = tmp_path_factory.mktemp("raw") / which
-            command = [sys.executable, Path(__file__).with_name("make_raw_ntu.py"), out, "--set", which]
+            command = [sys.executable, Path(__file__).parent / "helpers" / "make_raw_ntu.py", out, "--set", which]
             subprocess.run([*command, "--count", str(count), "--seed", str(seed)], check=True, capture_output=True)
             folders[key] = out
         return folders[key]

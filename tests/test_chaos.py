@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from bpilib.files import PROJECT
+from bpilib.system.files import PROJECT
 
 
 @pytest.mark.slow

@@ -10,12 +10,14 @@ import pytest
 import torch
 from making import record, tiny_config
 
-from bpilib.classify import Classifier, describe, read_clip
-from bpilib.data import ntu_build, synthetic, ucla
-from bpilib.data.mapping import to_ntu
+from bpilib.classify import Classifier, describe
+from bpilib.data import synthetic, ucla
+from bpilib.data.clip_file import read_clip
+from bpilib.data.ntu import build as ntu_build
+from bpilib.data.trackers import to_ntu
+from bpilib.errors import MissingInputError
 from bpilib.evaluate import predict
 from bpilib.feeders import Feeder
-from bpilib.files import MissingInputError
 from bpilib.runs import build
 from bpilib.skeleton import MODALITIES, NTU
 

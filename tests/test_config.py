@@ -12,12 +12,12 @@ import pandas as pd
 import pytest
 import yaml
 
-from bpilib.config import BENCHMARKS, Config, from_notebook, parameter_table, resolve, words
+from bpilib.config import Config, from_notebook, parameter_table, resolve, words
 from bpilib.data.store import Clip, StoreWriter
-from bpilib.files import PARAMS, PROJECT
 from bpilib.model import build_model
-from bpilib.recipes import ensemble_weights
+from bpilib.recipes import BENCHMARKS, ensemble_weights
 from bpilib.skeleton import MODALITIES, NTU, UCLA
+from bpilib.system.files import PARAMS, PROJECT
 
 J, B, JM, BM = MODALITIES
 LONG, SHORT = [90, 100], [80, 90]

@@ -12,8 +12,8 @@ from making import plant_copies, synthetic_store, tiny_config, write_prompts
 from noise import assert_float32_of
 from sklearn.metrics import accuracy_score, confusion_matrix, top_k_accuracy_score
 
+from bpilib.errors import MissingInputError
 from bpilib.evaluate import Scores, copies_summary, ensemble, evaluate, predict, score, subsets
-from bpilib.files import MissingInputError
 from bpilib.runs import build, open_run
 from bpilib.skeleton import MODALITIES
 from bpilib.train import fit
@@ -286,7 +286,7 @@ def test_scores_from_before_there_were_checksums_are_read(tmp_path):
 
 def test_scores_that_unpack_to_too_much_are_refused(tmp_path, monkeypatch):
     scores().save(tmp_path / "scores.npz")
-    monkeypatch.setattr("bpilib.files.MOST", 1000)
+    monkeypatch.setattr("bpilib.system.files.MOST", 1000)
     with pytest.raises(ValueError, match="bytes once unpacked, more than the 1000 it may have"):
         Scores.load(tmp_path / "scores.npz")
 

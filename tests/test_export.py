@@ -10,7 +10,7 @@ import torch
 from making import tiny_config
 from noise import assert_float32_of
 
-from bpilib import export as export_module
+from bpilib import classify, export
 from bpilib.classify import Classifier
 from bpilib.evaluate import predict
 from bpilib.export import export_run
@@ -46,7 +46,7 @@ def test_all_files_are_there_and_nothing_else(made):
     assert {path.name for path in folder.iterdir()} == {
         "classifier.onnx", "classifier.pt2", "classifier.json", "published.pt"
     }  # fmt: skip
-    assert paths == {name: folder / file for name, file in export_module.FILES.items()}
+    assert paths == {name: folder / file for name, file in export.FILES.items()}
 
 
 @pytest.mark.parametrize("name", ["onnx", "pt2"])
@@ -99,7 +99,7 @@ def test_files_hold_no_weights_of_training_alone_and_no_place_of_this_machine(ma
     program = torch.export.load(paths["pt2"])
     assert sum(tensor.numel() for tensor in program.state_dict.values()) <= ours < ours + heads
     for path in paths.values():
-        assert str(export_module.__file__).encode() not in path.read_bytes()
+        assert str(export.__file__).encode() not in path.read_bytes()
     onnx = pytest.importorskip("onnx").load(paths["onnx"])
     assert not any(node.metadata_props for node in onnx.graph.node)
     shape = onnx.graph.input[0].type.tensor_type.shape.dim
@@ -123,21 +123,21 @@ def test_the_run_is_left_as_it_was(made):
 def test_logits_that_differ_are_not_written(made, monkeypatch, tmp_path):
     run, _ = made
     other = build(run.config.changed(outputs=str(tmp_path)))
-    monkeypatch.setattr(export_module, "_program", lambda run, x: None)
-    monkeypatch.setattr(export_module, "_pt2", lambda program, about: b"")
+    monkeypatch.setattr(export, "_program", lambda run, x: None)
+    monkeypatch.setattr(export, "_pt2", lambda program, about: b"")
     feeder = other.feeder("test")
-    x, logits = export_module._check_clips(other)
+    x, logits = export._check_clips(other)
     scale = np.ptp(logits, axis=0).max()
     for off in (2e-4, np.nan):
         monkeypatch.setitem(
-            export_module.OPENERS, ".pt2",
+            classify.OPENERS, ".pt2",
             lambda content, off=off: (lambda x: off * scale + predict_batch(other.model, x), {}),
         )  # fmt: skip
         with pytest.raises(ValueError, match=r"classifier\.pt2: its logits differ .* nothing was written"):
             export_run(other, "pt2")
     assert not (other.config.run_directory / "export").exists()
     monkeypatch.setitem(
-        export_module.OPENERS, ".pt2", lambda content: (lambda x: predict_batch(other.model, x), {})
+        classify.OPENERS, ".pt2", lambda content: (lambda x: predict_batch(other.model, x), {})
     )
     assert export_run(other, "pt2")["pt2"].exists() and len(feeder) == 20 and len(x) == 8
 

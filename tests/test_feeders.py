@@ -13,9 +13,10 @@ import torch
 from plain_pipelines import PLAIN, chances, plain_place, turn_matrices
 from scipy.stats import chisquare, hypergeom
 
-from bpilib import draws, feeders, kernels
-from bpilib.data.store import SkeletonStore
+from bpilib import feeders
+from bpilib.data import SkeletonStore
 from bpilib.feeders import PREPARATION, Feeder, counted_frames, prepare_clip, source_frames
+from bpilib.ops import counter_rng, feeder_kernels
 from bpilib.skeleton import MODALITIES, NTU, UCLA
 
 EVERY_MODALITY = pytest.mark.parametrize("modality", MODALITIES)
@@ -718,7 +719,7 @@ def test_labels_and_draws_of_synonyms_come_with_the_clips(short_store):
     assert torch.equal(x, feeder.batch(positions)[0]) and torch.equal(labels, feeder.batch(positions)[1])
     assert labels.dtype == torch.int64 and labels.tolist() == short_store.labels[positions % count].tolist()
     assert synonyms.dtype == torch.float64
-    assert synonyms.tolist() == draws.uniform(6, 2, positions, draws.SYNONYM, 1)[:, 0].tolist()
+    assert synonyms.tolist() == counter_rng.uniform(6, 2, positions, counter_rng.SYNONYM, 1)[:, 0].tolist()
 
 
 def test_batches_for_another_device_are_sent_there(short_store):
@@ -813,7 +814,7 @@ def test_a_kernel_is_compiled_for_one_kind_of_arguments(short_store):
         read_only = short_store.sample(3).astype(np.float64)
         read_only.flags.writeable = False
         prepare_clip(read_only, short_store.skeleton, 1, modality)
-    kernel = kernels.ntu if short_store.skeleton is NTU else kernels.ucla
+    kernel = feeder_kernels.ntu if short_store.skeleton is NTU else feeder_kernels.ucla
     assert len(kernel.signatures) == 1
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bpilib.gcn import CTRGCN, Block, NarrowPointwise, SpatialUnit, TemporalUnit, pointwise
-from bpilib.refinement import Refined
+from bpilib.ops.topology_refinement import Refined
 from bpilib.skeleton import NTU, UCLA
 
 ADJACENCY = torch.from_numpy(UCLA.adjacency())

@@ -1,4 +1,4 @@
-"""The structure that the design promises: one-way imports, short modules, stripped notebooks, current README."""
+"""The structure that the design promises: imports go down, notebooks are stripped, the parameter table is current."""
 
 import ast
 import json
@@ -12,75 +12,96 @@ import pytest
 import yaml
 
 from bpilib.config import parameter_table, resolve
-from bpilib.sweep import load
+from bpilib.sweeps.sweep import load
 
 ROOT = Path(__file__).resolve().parents[1]
-MODULES = sorted((ROOT / "bpilib").rglob("*.py"))
+PACKAGE = ROOT / "bpilib"
+MODULES = sorted(PACKAGE.rglob("*.py"))
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-# Each module may import from the modules before it in this list, and from none after it.
-ORDER = """
-files lock jit machine skeleton draws kernels prompts recipes masking config
-data.store data.copies data.ntu_files data.ntu_text data.ntu_bodies data.ntu data.ntu_build data.ucla data.acting
-data.synthetic data.intake data.npz data.unpickle data.pickles data.mapping data.custom data data.example
-refinement gcn interaction model losses packing torchscript text feeders checkpoint directory runs distributed evaluate
-reference classify export activation attention schedule journal trainer launch train own language results compare report
-headless clusters sweep seeds
-""".split()
-# Arrays in, figures out: only notebooks import them.
-FIGURES = "style bars drawing looks heatmaps evidence plots ranking comparisons maps cards widgets finder board".split()
+# From the ground up: a file or folder at the top of the package imports from lower levels, and from its own folder.
+LEVELS = (
+    {"errors", "skeleton", "interaction", "metrics", "ops"},
+    {"system", "gcn"},
+    {"model", "text", "recipes", "plots", "report"},
+    {"config", "data", "losses", "widgets"},
+    {"feeders"},
+    {"runs"},
+    {"evaluate", "reference", "classify"},
+    {"training", "analysis", "sweeps", "export"},
+    {"train"},
+)
+LEVEL = {place: number for number, places in enumerate(LEVELS, 1) for place in places}
+# Arrays in, figures out.
+FIGURES_MAY_IMPORT = {"skeleton", "system.files", "plots"}
 
 
-def name_of(path: Path) -> str:
-    parts = path.relative_to(ROOT / "bpilib").with_suffix("").parts
-    return ".".join(part for part in parts if part != "__init__")
+def place_of(path: Path) -> str:
+    """The file or folder at the top of the package that a module is in: "runs", "data"."""
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
 
 
 def imports_of(path: Path) -> set[str]:
-    """Names of the bpilib modules that a file imports, anywhere in it."""
-    found: set[str] = set()
-    package = ["bpilib", *path.relative_to(ROOT / "bpilib").parent.parts]
+    """What a module imports from the package, anywhere in it, without "bpilib.": {"system.files", "runs"}."""
+    found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            above = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
-            base = ".".join(part for part in (above, node.module or "") if part)
-            found |= {f"{base}.{alias.name}" for alias in node.names} | {base}
-    known = {f"bpilib.{name_of(p)}": name_of(p) for p in MODULES if name_of(p)}
-    return {known[name] for name in found if name in known}
+            assert node.level == 0, f"{path}: write from bpilib... import, not a relative import"
+            inside = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name for name in inside if module_at(name)} or {node.module}
+    return {name.removeprefix("bpilib.") for name in found if name.startswith("bpilib.")}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_imports_go_one_way(path):
-    name = name_of(path)
-    imported = imports_of(path) - {name}
-    if not name:
-        assert not imported
-    elif name in FIGURES:
-        assert imported <= {"files", "skeleton", *FIGURES[: FIGURES.index(name)]}
-    else:
-        assert name in ORDER, f"{name} has no place in the order of imports"
-        assert imported <= set(ORDER[: ORDER.index(name)]), f"{name} imports what comes after it"
+def module_at(name: str) -> bool:
+    """Whether "bpilib.system.files" is a module of the package."""
+    path = ROOT / name.replace(".", "/")
+    return path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()
 
 
-def test_open_clip_is_imported_by_text_alone():
-    assert [name_of(p) for p in MODULES if re.search(r"^\s*(import|from) open_clip", p.read_text(), re.M)] == ["text"]
+def test_every_place_has_a_level():
+    assert {place_of(path) for path in MODULES} - {"__init__"} == set(LEVEL)
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_modules_are_short_and_plain(path):
-    text = path.read_text()
-    assert path.name != "utils.py"
-    assert "import *" not in text
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_down(path):
+    place = place_of(path)
+    if place == "__init__":
+        assert not imports_of(path)
+        return
+    upward = [name for name in imports_of(path) if name.split(".")[0] != place
+              and LEVEL[name.split(".")[0]] >= LEVEL[place]]  # fmt: skip
+    assert not upward, f"{place} (level {LEVEL[place]}) imports {', '.join(upward)}, which is not below it"
 
 
-@pytest.mark.parametrize("name", [f"bpilib.{name_of(p)}" for p in MODULES if name_of(p)])
-def test_every_module_imports_alone(name):
-    if name in ("bpilib.widgets", "bpilib.train"):  # the ends of the two chains import all the others
-        subprocess.run([sys.executable, "-W", "error::DeprecationWarning:bpilib", "-c", f"import {name}"], check=True)
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_figures_know_nothing_of_runs_and_nothing_knows_of_figures(path):
+    place = place_of(path)
+    if place == "plots":
+        assert {name if name in FIGURES_MAY_IMPORT else name.split(".")[0] for name in imports_of(path)} <= (
+            FIGURES_MAY_IMPORT
+        )
+    elif place != "widgets":
+        assert not {name.split(".")[0] for name in imports_of(path)} & {"plots", "widgets"}
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_open_clip_has_one_importer():
+    importers = [path for path in MODULES if re.search(r"^\s*(import|from) open_clip", path.read_text(), re.M)]
+    assert importers == [PACKAGE / "text" / "clip.py"]
+
+
+def test_no_star_imports_and_no_place_for_this_and_that():
+    for path in MODULES:
+        assert "import *" not in path.read_text(), path
+        assert path.stem not in ("utils", "helpers", "misc", "common"), path
+
+
+@pytest.mark.parametrize("name", ["bpilib.widgets", "bpilib.train"])  # the ends of the two chains import all the others
+def test_imports_run_without_deprecations(name):
+    subprocess.run([sys.executable, "-W", "error::DeprecationWarning:bpilib", "-c", f"import {name}"], check=True)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebooks_are_stripped_and_shaped(path):
     notebook = json.loads(path.read_text())
     cells = notebook["cells"]
@@ -122,7 +143,7 @@ def test_the_demo_runs_every_notebook_and_sweeps_what_it_has_trained():
         assert swept[trained.run_directory] == trained.result_settings()
 
 
-def test_readme_parameter_table_is_current():
+def test_the_parameter_table_is_current():
     assert parameter_table() in (ROOT / "README.md").read_text()
 
 
@@ -134,3 +155,10 @@ def test_environment_has_one_source_of_truth():
     for wanted in [*project["dependencies"], *project["optional-dependencies"]["test"]]:
         name = re.match(r"[\w.-]+", wanted)[0].lower()
         assert name in pinned or name.replace("_", "-") in pinned or name.replace("-", "_") in pinned, name
+
+
+def test_the_package_is_whole_when_it_is_built():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert project["tool"]["setuptools"]["packages"]["find"]["include"] == ["bpilib*"]
+    folders = {path.parent for path in MODULES}
+    assert all((folder / "__init__.py").is_file() for folder in folders), "a folder without __init__.py is left out"

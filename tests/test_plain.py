@@ -9,11 +9,11 @@ import torch
 from noise import in_float64
 
 from bpilib.data.store import Clip, StoreWriter
-from bpilib.files import PROJECT
 from bpilib.losses import skeleton_text_loss
 from bpilib.model import build_model
 from bpilib.reference import load_reference_weights
 from bpilib.skeleton import NTU, SKELETONS, UCLA
+from bpilib.system.files import PROJECT
 
 sys.path.insert(0, str(PROJECT / "benchmarks"))
 from plain import PlainNetwork, plain_batch

@@ -9,13 +9,13 @@ import torch
 from making import tiny_config
 from noise import assert_float32_of
 
-from bpilib import checkpoint
+from bpilib.errors import MissingInputError
 from bpilib.evaluate import evaluate
-from bpilib.files import MissingInputError
 from bpilib.model import build_model
 from bpilib.reference import import_weights, load_reference_weights, reference_state_dict
 from bpilib.runs import build, open_run
 from bpilib.skeleton import NTU, SKELETONS, UCLA
+from bpilib.system import checkpoint
 
 NAMES = pytest.mark.parametrize("name", ["ctrgcn", "gap", "bpi"])
 PREFIXES = pytest.mark.parametrize("prefix", ["", "module."])

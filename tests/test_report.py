@@ -10,9 +10,9 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
-from bpilib.files import MissingInputError
+from bpilib.errors import MissingInputError
+from bpilib.plots.style import Picture
 from bpilib.report import write_report
-from bpilib.style import Picture
 
 
 def png():

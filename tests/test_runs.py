@@ -10,13 +10,12 @@ import torch
 import yaml
 from making import tiny_config, write_prompts
 
-from bpilib import checkpoint
 from bpilib.data import synthetic
-from bpilib.directory import claim, saved_config
+from bpilib.errors import MissingInputError
 from bpilib.evaluate import evaluate
-from bpilib.files import MissingInputError
-from bpilib.runs import build, open_run, start_from
+from bpilib.runs import build, claim, open_run, saved_config, start_from
 from bpilib.skeleton import MODALITIES, NTU
+from bpilib.system import checkpoint
 from bpilib.train import fit
 
 SUBJECTS = 5  # of `place`

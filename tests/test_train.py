@@ -19,21 +19,24 @@ import open_clip
 import pandas as pd
 import pytest
 import torch
-from making import events, synthetic_store, tiny_config, write_embeddings, write_prompts
+from making import HELPERS, events, synthetic_store, write_embeddings, write_prompts
 from noise import assert_float32_of
+from small_runs import EPOCHS, assert_same_run, config_of
 
-from bpilib import checkpoint, train, trainer
+from bpilib import evaluate, train
 from bpilib.config import resolve
 from bpilib.data import synthetic
+from bpilib.errors import MissingInputError
 from bpilib.evaluate import Scores
-from bpilib.files import MissingInputError
 from bpilib.losses import skeleton_text_loss
-from bpilib.runs import build, open_run
-from bpilib.train import _interruptible, fit, history
-from bpilib.trainer import Trainer, learning_rate
+from bpilib.runs import build, history, open_run
+from bpilib.system import checkpoint, files
+from bpilib.train import _interruptible, fit
+from bpilib.training import trainer
+from bpilib.training.trainer import Trainer, learning_rate
 
 MODELS = ("bpi", "ctrgcn")
-EPOCHS, STEPS, CLIPS = 2, 5, 20  # of `config_of` on 1 subject
+STEPS, CLIPS = 5, 20  # of `config_of` on 1 subject
 PROMISED = {"config.yaml", "last.pt", "best.pt", "metrics.csv", "scores.npz", "summary.json"}
 
 
@@ -59,47 +62,8 @@ def whole(place):
     return of
 
 
-def config_of(place: Path, outputs: Path, **changes):
-    return tiny_config(place, outputs, **({"batch_size": 4, "epochs": EPOCHS} | changes))
-
-
 def states(folder: Path):
     return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()}
-
-
-def assert_same(a, b, at=""):
-    """Equal nested values, tensors bit for bit."""
-    if isinstance(a, dict):
-        assert a.keys() == b.keys(), at
-        for key in a:
-            assert_same(a[key], b[key], f"{at}/{key}")
-    elif isinstance(a, list):
-        assert len(a) == len(b), at
-        for i, (x, y) in enumerate(zip(a, b)):
-            assert_same(x, y, f"{at}/{i}")
-    elif isinstance(a, torch.Tensor):
-        assert torch.equal(a, b), at
-    else:
-        assert a == b or (a != a and b != b), f"{at}: {a} {b}"
-
-
-def assert_same_run(folder: Path, expected: Path):
-    """Everything but how long it took."""
-    left, right = (
-        pd.read_csv(f / "metrics.csv", dtype=str).drop(columns="clips_per_second") for f in (folder, expected)
-    )
-    pd.testing.assert_frame_equal(left, right)
-    for name in ("last.pt", "best.pt"):
-        a, b = checkpoint.load(folder / name), checkpoint.load(expected / name)
-        for key in ("model", "text", "optimizer", "random", "epoch", "text_digest"):
-            if key in b:
-                assert_same(a[key], b[key], f"{name}/{key}")
-    a, b = Scores.load(folder / "scores.npz"), Scores.load(expected / "scores.npz")
-    np.testing.assert_array_equal(a.logits, b.logits)
-    a, b = (json.loads((f / "summary.json").read_text()) for f in (folder, expected))
-    assert {k: v for k, v in a.items() if k not in ("training_seconds", "resumed")} == {
-        k: v for k, v in b.items() if k not in ("training_seconds", "resumed")
-    }
 
 
 def resumed(folder: Path) -> int:
@@ -392,7 +356,7 @@ def test_a_second_ctrl_c_interrupts_at_once(place, tmp_path, at_step):
 
 
 def test_ctrl_c_while_evaluating_saves_after_the_next_step(place, whole, tmp_path, monkeypatch):
-    config, score = config_of(place, tmp_path, model="ctrgcn"), trainer.score
+    config, score = config_of(place, tmp_path, model="ctrgcn"), evaluate.score
 
     def interrupted(run):
         signal.raise_signal(signal.SIGINT)
@@ -459,7 +423,7 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 from making import tiny_config
 from bpilib.train import fit
-from bpilib.trainer import Trainer
+from bpilib.training.trainer import Trainer
 
 done, step = [0], Trainer._step
 
@@ -478,7 +442,7 @@ fit(tiny_config(Path({place!r}), Path({outputs!r}), **settings))
 def child(place: Path, outputs: Path, model: str, after: int, minutes: float) -> subprocess.Popen:
     """A process that trains and is killed in the middle of its step `after`."""
     code = KILLED.format(
-        tests=str(Path(__file__).parent),
+        tests=str(HELPERS),
         place=str(place),
         outputs=str(outputs),
         model=model,
@@ -511,7 +475,7 @@ from pathlib import Path
 import psutil
 from making import tiny_config
 from bpilib.train import fit
-from bpilib.trainer import Trainer
+from bpilib.training.trainer import Trainer
 
 step, done = Trainer._step, [0]
 
@@ -530,7 +494,7 @@ fit(tiny_config(Path({place!r}), Path({outputs!r}), batch_size=4, epochs=2, chec
 
 def test_out_of_memory_says_what_to_change_and_the_run_goes_on(place, whole, tmp_path):
     """In a process that may take no more, by a batch that is too large for the feeder."""
-    code = STARVED.format(tests=str(Path(__file__).parent), place=str(place), outputs=str(tmp_path))
+    code = STARVED.format(tests=str(HELPERS), place=str(place), outputs=str(tmp_path))
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=1500)
     said = process.stderr.splitlines()[-1]
     assert process.returncode == 1, process.stderr
@@ -736,7 +700,7 @@ def test_the_choice_survives_a_stop(two, tmp_path, scripted, select, after):
 
 def test_a_kill_between_the_last_checkpoint_and_its_metrics_loses_no_row(place, tmp_path, scripted, monkeypatch):
     config = config_of(place, tmp_path, model="ctrgcn", epochs=3, batch_size=20)
-    write = trainer.write_atomically
+    write = files.write_atomically
 
     def killed(path, content):
         if path.name == "metrics.csv" and content.count("\n") == 4:

@@ -7,10 +7,12 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from figures import attention_of, clip_of, joints_of
 from matplotlib.text import Annotation, Text
-from test_plots import attention_of, clip_of, joints_of
 
-from bpilib import style, widgets
+from bpilib import widgets
+from bpilib.plots import activation, attention_heatmaps, attention_skeleton
+from bpilib.plots.style import THEME
 from bpilib.skeleton import NTU, UCLA
 
 CLASSES = ["pick up", "sit <down>", "throw"]
@@ -18,7 +20,7 @@ LABELS, PREDICTIONS = np.array([0, 0, 1, 1, 2]), np.array([0, 1, 1, 1, 2])
 
 
 class Seen(NamedTuple):
-    """As bpilib.attention.Views, of which the browser takes these."""
+    """As bpilib.analysis.outputs.Views, of which the browser takes these."""
 
     labels: np.ndarray
     predictions: np.ndarray
@@ -70,12 +72,12 @@ def test_no_name_of_a_joint_is_cut(spread):
     pose = np.zeros((1, 1, 20, 3))
     pose[0, 0, :, 1] = np.linspace(-0.9, 0.9, 20)
     pose[0, 0, :, 0] = spread * np.linspace(-0.9, 0.9, 20)[np.random.default_rng(0).permutation(20)]
-    weights, query, key, groups = style.check_attention(attention_of(UCLA), joints_of(UCLA))["arm"]
+    weights, query, key, groups = attention_heatmaps.check_attention(attention_of(UCLA), joints_of(UCLA))["arm"]
     longest = UCLA.joints.index("shoulder centre")
     for side in (-1, 1):
         pose[0, 0, longest, 0] = side * spread * 0.9
         weights[..., key == longest] = 0.5
-        figure = widgets.attention_card(pose, weights, query, key, groups, UCLA, "arm")
+        figure = attention_skeleton.attention_card(pose, weights, query, key, groups, UCLA, "arm")
         figure.png()
         names = [t for t in figure.findobj(Annotation) if t.get_text().startswith("shoulder centre")]
         boxes = [Text.get_window_extent(name) for name in names]  # without the leader
@@ -98,7 +100,7 @@ def test_the_picture_shows_the_chosen_head_and_clip():
 def drawn(monkeypatch, picture, clip):
     """What the browser asks to be drawn of a clip's evidence."""
     calls = []
-    real = widgets.evidence
+    real = activation.evidence
     monkeypatch.setattr(widgets, "evidence", lambda *a: calls.append(a) or real(*a))
     shown = browser()
     shown.controls["picture"].value = picture
@@ -204,7 +206,7 @@ def test_views_without_evidence_have_attention_alone():
 def test_pictures_follow_the_theme():
     shown = browser()
     assert "bpi-figure" in shown.view._dom_classes
-    assert shown.children[-1].value == style.THEME
+    assert shown.children[-1].value == THEME
 
 
 def test_class_and_verdict_choose_the_clips():

@@ -38,7 +38,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from bpilib.data.store import SkeletonStore
-from bpilib.files import write_atomically
+from bpilib.system.files import write_atomically
 
 FILE_NAME = "copies.json"
 FORMAT = {"format": "bpilib copies", "version": 1}  # the version counts changes of what a copy is

@@ -17,8 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from bpilib.files import MissingInputError, read_npz, sync, write_atomically
+from bpilib.errors import MissingInputError
 from bpilib.skeleton import SKELETONS, Skeleton
+from bpilib.system.files import read_npz, sync, write_atomically
 
 VERSION = 1
 

@@ -18,7 +18,7 @@ import numpy as np
 import pooch
 
 from bpilib.data.store import Clip, Problem
-from bpilib.files import MissingInputError
+from bpilib.errors import MissingInputError
 
 CLASSES = (
     "pick up with one hand", "pick up with two hands", "drop trash", "walk around", "sit down", "stand up",

@@ -1,0 +1,251 @@
+"""What lies under outputs/: finished runs and ensembles, their means over seeds, beside published figures.
+
+Accuracies are top-1 in %. What was selected by its accuracy on the test clips stays in a column of its own.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from bpilib.config import Config
+from bpilib.evaluate import Scores
+from bpilib.metrics import bootstrap
+from bpilib.system.files import PARAMS, parse_yaml
+
+ENSEMBLE = re.compile(r"(?P<model>[a-z]+)_ensemble_seed(?P<seed>\d+)(?:_(?P<tag>.+))?")  # as 05 names its folders
+ACCURACY = ("top1", "sd", "low", "high")
+NAMING = ("dataset", "benchmark", "model", "modality", "seed", "tag")  # what a run directory is called by
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run, or an ensemble of runs, with its scores.
+
+    Attributes:
+        name: its folder below outputs, "ucla_xview/bpi_joint_seed0".
+        benchmark: "<dataset>_<benchmark>".
+        model, modality: as of the run; the streams of an ensemble, joined by " + ".
+        seed, tag: as of the run.
+        settings: all else that its numbers depend on.
+        honest: its epoch was not chosen on the test clips.
+        scores: of the test clips, by the chosen epoch.
+        best_test: top-1 in % of the epoch that is best on the test clips; None for an ensemble of honest runs.
+    """
+
+    name: str
+    benchmark: str
+    model: str
+    modality: str
+    seed: int
+    tag: str
+    settings: dict[str, Any]
+    honest: bool
+    scores: Scores
+    best_test: float | None
+
+    @property
+    def right(self) -> pd.Series:
+        """(n,) bool by clip name, whether the clip was recognised."""
+        return pd.Series(self.scores.predictions == self.scores.labels, self.scores.names).sort_index()
+
+    @property
+    def labels(self) -> pd.Series:
+        """(n,) int64 by clip name."""
+        return pd.Series(self.scores.labels, self.scores.names).sort_index()
+
+
+def find_results(outputs: str | Path) -> tuple[list[Result], pd.DataFrame]:
+    """Every run and ensemble below `outputs`, and what could not be read.
+
+    Returns:
+        Results in the order of their names; a table (run, reason) of the folders that hold no finished run.
+    """
+    outputs, found, left_out = Path(outputs), {}, []
+    for marker, read in (("config.yaml", _read_run), ("subsets.csv", _read_ensemble)):
+        for path in sorted(outputs.rglob(marker)):
+            name = path.parent.relative_to(outputs).as_posix()
+            try:
+                found[name] = read(path.parent, name, found)
+            except (ValueError, KeyError, TypeError, AttributeError, OSError, yaml.YAMLError) as error:
+                missing = f"{path.name} or summary.json lacks {error}" if isinstance(error, KeyError) else str(error)
+                left_out.append((name, " ".join(missing.split())))
+    return [found[name] for name in sorted(found)], pd.DataFrame(left_out, columns=["run", "reason"])
+
+
+def _read_run(folder: Path, name: str, _: dict[str, Result]) -> Result:
+    saved = parse_yaml((folder / "config.yaml").read_bytes())
+    known = Config(**{key: saved[key] for key in Config.__dataclass_fields__ if key in saved})
+    if not (folder / "summary.json").exists():
+        rows = (folder / "metrics.csv").read_text().count("\n") - 1 if (folder / "metrics.csv").exists() else 0
+        done = f"unfinished, {rows} of {saved['epochs']} epochs"
+        raise ValueError(f"{done}: run 02_train.ipynb with its parameters again to go on")
+    summary = json.loads((folder / "summary.json").read_text())
+    best, scores = summary["best_test_epoch_as_published"]["test_top1"], _scores(folder)
+    if (epoch := summary.get("selected_epoch", scores.epoch)) != scores.epoch:
+        raise ValueError(f"scores.npz is of epoch {scores.epoch}, summary.json of {epoch}: run 03_evaluate.ipynb again")
+    settings = {key: value for key, value in known.result_settings().items() if key not in NAMING}
+    naming = (f"{known.dataset}_{known.benchmark}", known.model, known.modality, known.seed, known.tag)
+    return Result(name, *naming, settings, known.select != "test", scores, float(best))
+
+
+def _read_ensemble(folder: Path, name: str, found: dict[str, Result]) -> Result:
+    """An ensemble of 05, which is as honest as its streams."""
+    match = ENSEMBLE.fullmatch(folder.name)
+    if not match:
+        raise ValueError(f"expected a folder <model>_ensemble_seed<seed>, got {folder.name}")
+    whole = pd.read_csv(folder / "subsets.csv").iloc[-1]
+    streams = whole["subset"].split(" + ")
+    runs = [str(Path(name).with_name(folder.name.replace("_ensemble_", f"_{stream}_"))) for stream in streams]
+    if len(streams) == 1:
+        raise ValueError("an ensemble of one stream, which is listed by itself: run 05_ensemble.ipynb with more")
+    if lost := [run for run in runs if run not in found]:
+        raise ValueError(f"an ensemble of {', '.join(lost)}, no finished run here: how its epoch was chosen is unknown")
+    honest = all(found[run].honest for run in runs)
+    settings = {"weights": whole["weights"], "origin": whole["origin"]}
+    scores = _scores(folder)
+    naming = (found[runs[0]].benchmark, match["model"], whole["subset"], int(match["seed"]), match["tag"] or "")
+    return Result(name, *naming, settings, honest, scores, None if honest else scores.top(1))
+
+
+def _scores(folder: Path) -> Scores:
+    """scores.npz, whose parts fit each other."""
+    scores = Scores.load(folder / "scores.npz")
+    count, classes = len(scores.labels), len(scores.classes)
+    if scores.logits.shape != (count, classes) or len(set(scores.names.tolist())) != count or not count:
+        raise ValueError(f"{folder / 'scores.npz'}: expected {classes} logits for each of {count} clips, got others")
+    if scores.copies is not None and (scores.copies.shape != (count,) or scores.copies.dtype != bool):
+        raise ValueError(f"{folder / 'scores.npz'}: expected one truth value for each of {count} clips in copies")
+    if not 0 <= scores.labels.min() <= scores.labels.max() < classes or not np.isfinite(scores.logits).all():
+        raise ValueError(f"{folder / 'scores.npz'}: labels without a class, or logits that are not finite")
+    return scores
+
+
+def load_published(path: str | Path = PARAMS / "published.yaml") -> pd.DataFrame:
+    """Published accuracies, one row a method, set of streams and benchmark.
+
+    Returns:
+        benchmark, method, model ("" where it is none of ours), streams, low, high (%, equal where one figure), select
+        (how the epoch was chosen), source.
+
+    Raises:
+        ValueError: an entry without one of the keys.
+    """
+    rows = []
+    for entry in parse_yaml(Path(path).read_bytes())["figures"]:
+        if missing := {"method", "streams", "select", "source", "top1"} - {*entry}:
+            raise ValueError(f"{path}: {entry.get('method', entry)} lacks {', '.join(sorted(missing))}")
+        streams = entry["streams"]
+        streams = " + ".join(streams) if isinstance(streams, list) else f"{streams} streams"
+        for benchmark, top1 in entry["top1"].items():
+            low, high = top1 if isinstance(top1, list) else (top1, top1)
+            rows.append((benchmark, entry["method"], entry.get("model", ""), streams, float(low), float(high),
+                         entry["select"], entry["source"]))  # fmt: skip
+    names = ["benchmark", "method", "model", "streams", "low", "high", "select", "source"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def label(result: Result) -> str:
+    """Model and streams for a figure: "bpi joint + bone", with the tag where there is one."""
+    return f"{result.model} {result.modality}" + (f" ({result.tag})" if result.tag else "")
+
+
+def labels(results: Sequence[Result]) -> dict[str, str]:
+    """`label` by `Result.name`; where two have the same one, the names of their folders."""
+    short = [label(result) for result in results]
+    return {r.name: text if short.count(text) == 1 else Path(r.name).name for r, text in zip(results, short)}
+
+
+def groups(results: Sequence[Result]) -> list[list[Result]]:
+    """Results that are seeds of one another: the same clips, and the same in everything but the seed."""
+    together: dict[str, list[Result]] = {}
+    for result in results:
+        clips = hash((*result.labels.items(), *result.scores.classes))
+        key = (result.benchmark, result.model, result.modality, result.tag, result.settings, clips)
+        together.setdefault(json.dumps(key, sort_keys=True, default=str), []).append(result)
+    return list(together.values())
+
+
+def without_copies(results: Sequence[Result]) -> list[Result]:
+    """The results on those test clips that are no copies of training clips, of benchmarks where some are.
+
+    A result whose scores don't say (made before copies were looked for) takes the copies from others of its benchmark.
+    """
+    copies: dict[str, set[str]] = {}
+    for result in results:
+        if result.scores.copies is not None:
+            found = copies.setdefault(result.benchmark, set())
+            found |= {*result.scores.names[result.scores.copies].tolist()}
+    out = []
+    for result in results:
+        keep = ~np.isin(result.scores.names, [*copies.get(result.benchmark, ())])
+        if copies.get(result.benchmark) and keep.any():
+            out.append(replace(result, scores=result.scores.only(keep)))
+    return out
+
+
+def describe_copies(results: Sequence[Result]) -> str:
+    """One line: how many test clips of one benchmark's results are copies of training clips, or that none is."""
+    known = [result.scores.copies for result in results if result.scores.copies is not None]
+    if not known:
+        return "copies of training clips among the test clips: not known, run notebooks/03_evaluate.ipynb again"
+    most = max(known, key=np.sum)
+    count = f"{most.sum()} of the {len(most)} test clips are copies of training clips"
+    return count if most.any() else "no test clip is a copy of a training clip"
+
+
+def summarise(results: Sequence[Result], published: pd.DataFrame) -> pd.DataFrame:
+    """One row a group of seeds: accuracies that are honest, that were selected on the test clips, and published ones.
+
+    Args:
+        results: from `find_results`.
+        published: from `load_published`.
+
+    Returns:
+        benchmark, name (`label`), settings (those that differ between groups of one name), n (seeds), clips; top1, sd
+        (NaN for n = 1), low, high: mean, standard deviation and 95 % interval of runs chosen off the test clips, NaN
+        for others; best_test: mean of the best test epochs; published: text, "" where there is none.
+        The interval is Wilson's for one run, as in 03; for several, a bootstrap over clips of their mean accuracy.
+        Where test clips are copies of training clips: clips, top1, sd, low and high again without them, in columns
+        clips_without_copies and so on.
+    """
+    rows = []
+    clean = {result.name: result for result in without_copies(results)}
+    every = groups(results)
+    for group in every:
+        first = group[0]
+        alike = [other[0].settings for other in every if label(other[0]) == label(first)
+                 and other[0].benchmark == first.benchmark]  # fmt: skip
+        differ = [key for key in first.settings if any(other.get(key) != first.settings[key] for other in alike)]
+        top1, sd, low, high = _accuracy(group) if first.honest else (np.nan,) * 4
+        best = [result.best_test for result in group if result.best_test is not None]
+        same = published[(published.benchmark == first.benchmark) & (published.model == first.model)
+                         & (published.streams == first.modality)]  # fmt: skip
+        texts = [f"{row.low:g}" + (f"–{row.high:g}" if row.high > row.low else "") for row in same.itertuples()]
+        rows.append({
+            "benchmark": first.benchmark, "name": label(first),
+            "settings": ", ".join(f"{key} {first.settings[key]}" for key in differ),
+            "n": len(group), "clips": len(first.scores.labels), "top1": top1, "sd": sd, "low": low, "high": high,
+            "best_test": float(np.mean(best)) if best else np.nan, "published": "; ".join(texts),
+        })  # fmt: skip
+        rest = [clean[result.name] for result in group if first.honest and result.name in clean]
+        numbers = (len(rest[0].scores.labels), *_accuracy(rest)) if rest else (np.nan,) * 5
+        rows[-1] |= {f"{key}_without_copies": value for key, value in zip(("clips", *ACCURACY), numbers)}
+    columns = "benchmark name settings n clips top1 sd low high best_test published".split()
+    columns += [f"{key}_without_copies" for key in ("clips", *ACCURACY) if clean]
+    return pd.DataFrame(rows, columns=columns).sort_values(["benchmark", "name"], ignore_index=True)
+
+
+def _accuracy(group: list[Result]) -> tuple[float, float, float, float]:
+    """Mean, sd and 95 % interval of the accuracy of seeds."""
+    top1 = [result.scores.top(1) for result in group]
+    if len(group) == 1:
+        return top1[0], np.nan, *group[0].scores.interval()
+    clips = pd.concat([result.right for result in group], axis=1).mean(axis=1)
+    return float(np.mean(top1)), float(np.std(top1, ddof=1)), *bootstrap(clips.to_numpy(float))

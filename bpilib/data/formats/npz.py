@@ -1,0 +1,266 @@
+"""Arrays that others prepared, to a store, and back: the `NTU60_CS.npz` family.
+
+Such a file holds x_train and x_test (n, T, M·V·3) float32, clips padded with zero frames to T = 300 (columns: x y z of
+the first person's joints, then of the second's), and y_train and y_test (n, K), one-hot. It can be larger than memory:
+both directions go clip by clip.
+
+Source: the preparation scripts that CTR-GCN, InfoGCN, HD-GCN, GAP and BPI share.
+"""
+
+import hashlib
+import math
+import struct
+import warnings
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from bpilib.data.importer import MAX_BYTES, Intake, class_names, source_of
+from bpilib.data.store import Clip, SkeletonStore
+from bpilib.errors import MissingInputError
+from bpilib.skeleton import NTU, SKELETONS, Skeleton
+from bpilib.system.files import array_header, write_atomically
+
+PARTS = ("train", "test")
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Whatever reading meets becomes a ValueError that names the file."""
+    try:
+        yield
+    except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError) as error:
+        raise ValueError(f"{path} is damaged or no npz ({error}): get or make it again") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+class _Rows:
+    """An array of an npz, read row by row from the zip: `shape`, `dtype`, and iteration over the first axis."""
+
+    def __init__(self, archive: zipfile.ZipFile, key: str):
+        self.archive = archive
+        try:
+            self.info = archive.getinfo(f"{key}.npy")
+        except KeyError:
+            names = ", ".join(archive.namelist()[:6]) or "nothing"
+            raise ValueError(f"no {key} in it: expected x_train, y_train, x_test and y_test, got {names}") from None
+        with archive.open(self.info) as file:
+            self.shape, fortran, self.dtype = array_header(file)
+            self.start = file.tell()
+        if fortran or self.dtype.kind not in "fiub":
+            raise ValueError(f"{key}: expected numbers in C order, got {'Fortran order' if fortran else self.dtype}")
+        self.row_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
+        if not self.shape or self.row_bytes > MAX_BYTES:
+            raise ValueError(f"{key}: expected an array of clips, got shape {self.shape}")
+        expected, size = self.start + self.shape[0] * self.row_bytes, self.info.file_size
+        if size != expected:
+            raise ValueError(f"{key}: shape {self.shape} {self.dtype} needs {expected} bytes, the file has {size}")
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        path = Path(self.archive.filename)
+        with self.archive.open(self.info) as file:
+            file.read(self.start)
+            for _ in range(self.shape[0]):
+                with _reading(path):
+                    row = np.frombuffer(file.read(self.row_bytes), self.dtype).reshape(self.shape[1:])
+                yield row
+
+
+def _open(path: Path, stack: ExitStack) -> dict[str, tuple[_Rows, _Rows]]:
+    """part → (x, y) of an npz; the file is closed with the stack."""
+    if not path.is_file():
+        raise MissingInputError(f"no file {path}: expected an npz with x_train, y_train, x_test and y_test")
+    with _reading(path):
+        archive = stack.enter_context(zipfile.ZipFile(path))
+        return {part: (_Rows(archive, f"x_{part}"), _Rows(archive, f"y_{part}")) for part in PARTS}
+
+
+def _check(parts: dict[str, tuple[_Rows, _Rows]], columns: int, classes: int) -> None:
+    """Whether the arrays have the shapes expected."""
+    for part, (x, y) in parts.items():
+        if len(x.shape) != 3 or x.shape[2] != columns or not x.shape[1] or x.dtype.kind != "f":
+            raise ValueError(f"x_{part}: expected (n, T, {columns}) floats, got {x.shape} {x.dtype}")
+        if y.shape != (x.shape[0], classes):
+            raise ValueError(
+                f"y_{part}: expected ({x.shape[0]}, {classes}), one-hot: a row for each of x_{part}, a column for "
+                f"each class; got {y.shape}"
+            )
+
+
+def _skeleton(columns: int) -> Skeleton:
+    """The skeleton whose clips have so many columns."""
+    for skeleton in SKELETONS.values():
+        if skeleton.persons * skeleton.num_joints * 3 == columns:
+            return skeleton
+    known = " or ".join(f"{s.persons * s.num_joints * 3} ({name})" for name, s in SKELETONS.items())
+    raise ValueError(f"x_train: expected (n, T, M·V·3) with {known} columns, got {columns}")
+
+
+def _label(row: np.ndarray) -> int | None:
+    """The class of a one-hot row; None where it is not one-hot."""
+    hot = np.flatnonzero(row)
+    return int(hot[0]) if len(hot) == 1 and row[hot[0]] == 1 else None
+
+
+def import_npz(
+    files: dict[str, str | Path],
+    out: str | Path,
+    dataset: str,
+    classes: Iterable[str] | None = None,
+    skeleton: Skeleton | None = NTU,
+    *,
+    on_error: str = "skip",
+    overwrite: bool = False,
+    progress: bool = True,
+) -> SkeletonStore:
+    """Make a store of published arrays; memory stays that of a clip and the index, whatever the files' size.
+
+    Padding is cut: trailing frames that are zero throughout. The files carry no names and no subjects: clips are called
+    train_000001, test_000001 after the first file and lie in its order; subjects, cameras and setups are 0.
+
+    Args:
+        files: benchmark → npz, e.g. {"xsub": "NTU60_CS.npz", "xview": "NTU60_CV.npz"}. Files of the same clips in
+            different splits become one store: clips are recognised by the SHA-256 of their frames, and their label.
+        out: folder of the store.
+        dataset: name of the data set.
+        classes: its K class names in label order; None: those of classes.txt beside the first file, else "class 0" and
+            so on.
+        skeleton: V and M of the columns; None: by their number.
+        on_error: "skip" leaves a bad clip out, lists it in problems.csv (file: x_train or x_test; line: row, from 1)
+            and warns; "raise" raises.
+        overwrite: replace a store at `out` once the new one is whole.
+        progress: show a bar.
+
+    Raises:
+        MissingInputError: no such file.
+        ValueError: a file that is damaged or something else; files that do not hold the same clips.
+    """
+    paths = {benchmark: Path(path) for benchmark, path in files.items()}
+    if not paths:
+        raise ValueError("files: expected at least one benchmark and its npz, e.g. {'xsub': 'NTU60_CS.npz'}")
+    apart = "import each file into a store of its own"
+    with ExitStack() as stack:
+        opened = {b: _open(path, stack) for b, path in paths.items()}
+        first, (x, y) = next(iter(paths.values())), next(iter(opened.values()))["train"]
+        with _reading(first):
+            skeleton = skeleton or _skeleton(x.shape[-1])
+        shape = (skeleton.persons, skeleton.num_joints, 3)
+        classes = class_names(first.parent, [str(y.shape[-1] - 1)], classes)
+        for benchmark, parts in opened.items():
+            with _reading(paths[benchmark]):
+                _check(parts, math.prod(shape), len(classes))
+        totals = {b: sum(x.shape[0] for x, _ in parts.values()) for b, parts in opened.items()}
+        if len(set(totals.values())) > 1:
+            raise ValueError(f"the files do not hold the same clips, their counts differ ({totals}): {apart}")
+        writer = stack.enter_context(Intake(out, dataset, skeleton, classes, on_error, overwrite))
+        bar = stack.enter_context(tqdm(unit=" clips", total=sum(totals.values()), disable=not progress, desc="import"))
+        known: dict[tuple, list[int | None]] = {}  # (SHA-256, label) → clips of the first file; None: left out
+        splits: dict[str, dict[str, list[int]]] = {}
+        for benchmark, parts in opened.items():
+            left = {key: list(indices) for key, indices in known.items()} if splits else None
+            splits[benchmark] = {part: [] for part in parts}
+            for part, (x, y) in parts.items():
+                for row, (frames, onehot) in enumerate(zip(x, y), 1):
+                    bar.update()
+                    place, label = (f"{paths[benchmark].name}: x_{part}", row), _label(onehot)
+                    frames = frames[: 1 + np.flatnonzero(frames.any(1)).max(initial=-1)]
+                    key = (hashlib.sha256(frames).digest(), label) if len(paths) > 1 else None
+                    if left is None:
+                        index = _take(writer, f"{part}_{row:06d}", frames.reshape(-1, *shape), label, place)
+                        if key:
+                            known.setdefault(key, []).append(index)
+                    elif left.get(key):
+                        index = left[key].pop(0)
+                        if index is None:
+                            writer.refuse(place[0], f"the clip was left out of {next(iter(paths))} already", place[1])
+                    else:
+                        raise ValueError(
+                            f"{paths[benchmark]}: row {row} of x_{part} (label {label}) is not among the clips of "
+                            f"{first}, so they do not hold the same clips: {apart}"
+                        )
+                    if index is not None:
+                        splits[benchmark][part].append(index)
+        bar.close()
+        return writer.finish(splits, source_of(*paths.values()))
+
+
+def _take(writer: Intake, name: str, poses: np.ndarray, label: int | None, place: tuple[str, int]) -> int | None:
+    """A row of the first file to the store; its index, or None if it was refused."""
+    try:
+        if label is None:
+            raise ValueError("its label is not one-hot: expected a single 1 among zeros")
+        if not len(poses):
+            raise ValueError("all its frames are zero")
+        with np.errstate(over="ignore"):
+            return writer.take(Clip(name, poses.astype(np.float32), label))
+    except ValueError as error:
+        writer.refuse(place[0], error, place[1])
+        return None
+
+
+def export_npz(
+    store: SkeletonStore,
+    benchmark: str,
+    path: str | Path,
+    frames: int | None = 300,
+    *,
+    progress: bool = True,
+) -> Path:
+    """Write the clips of a benchmark as published arrays, clip by clip; the file appears when it is whole.
+
+    Args:
+        store: any store; `import_npz` reads the file, with its skeleton and classes.
+        benchmark: its split "train" becomes x_train (n, T, M·V·3) float32 and y_train (n, K) float64; "test" likewise.
+        path: the npz. NTU60 takes 10.2 GB for each benchmark, NTU120 20.5 GB.
+        frames: T; None: that of the longest clip.
+        progress: show a bar.
+
+    Raises:
+        ValueError: no such benchmark; clips longer than T.
+    """
+    parts = {part: store.split(benchmark, part) for part in PARTS}
+    lengths = store.lengths[np.concatenate([*parts.values()])]
+    frames = int(lengths.max(initial=1)) if frames is None else frames
+    if frames < 1:
+        raise ValueError(f"frames: expected at least 1, got {frames}")
+    if (lengths > frames).any():
+        what = f"{(lengths > frames).sum()} clips are longer than {frames} frames, the longest has {lengths.max()}"
+        raise ValueError(f"{what}: pass frames=None for all of them")
+    ended = sum(not store.sample(i)[-1].any() for i in np.concatenate([*parts.values()]))
+    if ended:
+        warnings.warn(
+            f"{ended} clips end with frames that are zero throughout: in this format they look like padding, and "
+            f"readers cut them",
+            stacklevel=2,
+        )
+    onehot = np.eye(len(store.classes))
+    padded = np.zeros((frames, math.prod(store.poses.shape[1:])), "<f4")
+
+    def pose_rows(indices: np.ndarray) -> Iterator[np.ndarray]:
+        for i in tqdm(indices, unit=" clips", disable=not progress, desc=Path(path).name):
+            poses = store.sample(i)
+            padded[: len(poses)] = poses.reshape(len(poses), -1)  # (L, M, V, 3) -> (L, MV3)
+            padded[len(poses) :] = 0
+            yield padded
+
+    def write(target: Path) -> None:
+        with zipfile.ZipFile(target, "w") as archive:
+            for part, indices in parts.items():
+                _write_rows(archive, f"x_{part}", (len(indices), *padded.shape), "<f4", lambda i=indices: pose_rows(i))
+                labels = store.labels[indices]
+                _write_rows(archive, f"y_{part}", (len(indices), len(onehot)), "<f8", lambda y=labels: iter(onehot[y]))
+
+    return write_atomically(path, write)
+
+
+def _write_rows(archive: zipfile.ZipFile, key: str, shape: tuple, descr: str, rows: Callable[[], Iterable]) -> None:
+    with archive.open(f"{key}.npy", "w", force_zip64=True) as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
+        for row in rows():
+            file.write(row.tobytes())

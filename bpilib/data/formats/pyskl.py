@@ -1,0 +1,227 @@
+"""Annotation pickles of PYSKL and MMAction2, to a store, and back.
+
+Such a pickle is a dict of `split`, {name: [frame_dir, ...]}, and `annotations`, a list of dicts with frame_dir (the
+clip's name), label, total_frames and keypoint (M, T, V, C); other keys are not looked at. Here C is 3.
+
+Source: Duan et al., "PYSKL: Towards Good Practices for Skeleton Action Recognition", ACM MM 2022.
+"""
+
+import pickle
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from bpilib.data.formats.safe_pickle import PickledArray, unpickled
+from bpilib.data.importer import Intake, class_names, fit_persons, skeleton_of, source_of
+from bpilib.data.ntu.protocol import NAME as NTU_NAME
+from bpilib.data.store import Clip, SkeletonStore
+from bpilib.data.ucla import NAME as UCLA_NAME
+from bpilib.skeleton import NTU, Skeleton
+from bpilib.system.files import write_atomically
+
+EXPECTED = "expected a dict of split {name: [frame_dir, ...]} and annotations, a list of dicts, as PYSKL has them"
+SPLIT = re.compile(r"(?:(.+)_)?(train|val|test)(\d*)")  # xsub_train, xset_val; train1 of data sets with numbered splits
+NAMES = (  # of clips, and what their numbers are
+    (NTU_NAME, ("setup", "camera", "subject")),
+    (UCLA_NAME, ("action", "subject", "episode", "camera")),
+)
+
+
+def import_pickle(
+    path: str | Path,
+    out: str | Path,
+    dataset: str,
+    classes: Iterable[str] | None = None,
+    skeleton: Skeleton | None = NTU,
+    *,
+    on_error: str = "skip",
+    overwrite: bool = False,
+    progress: bool = True,
+) -> SkeletonStore:
+    """Make a store of an annotation pickle: nothing that it asks for is run, and its arrays are read one by one.
+
+    Clips keep their names and their order. Subject, camera and setup come from the annotation, where it has them (ours
+    do), or from a name as NTU RGB+D and NW-UCLA have them; else they are 0. Splits xsub_train and xsub_val (or
+    xsub_test) become benchmark "xsub", train and test, and so on; plain train and val become benchmark "split".
+    Missing persons are zeros; of too many, those that move most are kept (`fit_persons`), and problems.csv says so.
+
+    Args:
+        path: the pickle.
+        out: folder of the store.
+        dataset: name of the data set.
+        classes: its K class names in label order; None: those of classes.txt beside the pickle, else "class 0" and so
+            on to the highest label.
+        skeleton: V and M of the clips; None: by the joints of the first.
+        on_error: "skip" leaves a bad clip out, lists it in problems.csv and warns; "raise" raises.
+        overwrite: replace a store at `out` once the new one is whole.
+        progress: show bars.
+
+    Raises:
+        MissingInputError: no such file.
+        ValueError: a pickle of something else, or one that asks for more than plain containers and arrays; a clip in
+            both parts of a split.
+    """
+    path = Path(path)
+    with unpickled(path, progress) as content:
+        split, annotations = _parts(content, path)
+        dicts = [annotation for annotation in annotations if isinstance(annotation, dict)]
+        labels = [entry.get("label") for entry in dicts]
+        whole = (str(label) for label in labels if type(label) is int and 0 <= label < 1 << 31)
+        classes = class_names(path.parent, whole, classes)
+        if skeleton is None:
+            arrays = [entry["keypoint"] for entry in dicts if isinstance(entry.get("keypoint"), PickledArray)]
+            shapes = [array.shape for array in arrays if len(array.shape) == 4]
+            skeleton = skeleton_of(shapes[0][2] if shapes else 0, f"{path}, keypoint of the first annotation")
+        with Intake(out, dataset, skeleton, classes, on_error, overwrite) as writer:
+            clips: dict[str, int | None] = {}  # name → index; None: left out
+            bar = tqdm(annotations, unit=" clips", disable=not progress, desc="import")
+            for number, annotation in enumerate(bar):
+                name = annotation.get("frame_dir") if isinstance(annotation, dict) else None
+                name = name if isinstance(name, str) else f"annotations[{number}]"
+                try:
+                    if clips.get(name) is not None:  # before it is loaded: two bytes may name it once more
+                        raise ValueError("its frame_dir comes a second time")
+                    clip, dropped = _clip(annotation, skeleton)
+                    index = writer.take(clip)
+                except ValueError as error:
+                    writer.refuse(name, error)
+                    clips.setdefault(name, None)
+                else:
+                    clips[name] = index
+                    writer.crowded(name, dropped)
+            return writer.finish(_splits(split, clips, writer), source_of(path))
+
+
+def _parts(content: object, path: Path) -> tuple[dict, list]:
+    if not isinstance(content, dict) or not isinstance(content.get("annotations"), list):
+        got = (
+            f"a dict of {', '.join(map(str, [*content][:6]))}" if isinstance(content, dict) else type(content).__name__
+        )
+        raise ValueError(f"{path}: {EXPECTED}; got {got:.200}")
+    split = content.get("split")
+    if not isinstance(split, dict) or not split:
+        raise ValueError(f"{path}: {EXPECTED}; its split is {type(split).__name__}, or empty")
+    for name, names in split.items():
+        if not isinstance(name, str) or not SPLIT.fullmatch(name):
+            raise ValueError(f"{path}: split {name!r:.100}: expected names like xsub_train, xsub_val or train, test")
+        if not isinstance(names, list | tuple) or not all(isinstance(clip, str) for clip in names):
+            raise ValueError(f"{path}: split {name}: expected a list of frame_dir, got {type(names).__name__}")
+    return split, content["annotations"]
+
+
+def _clip(annotation: object, skeleton: Skeleton) -> tuple[Clip, int]:
+    """An annotation to a clip, and the number of persons left out."""
+    if not isinstance(annotation, dict):
+        raise ValueError(f"expected a dict, got {type(annotation).__name__}")
+    missing = [key for key in ("frame_dir", "label", "total_frames", "keypoint") if key not in annotation]
+    if missing:
+        raise ValueError(f"no {', '.join(missing)}")
+    name, label, frames = annotation["frame_dir"], annotation["label"], annotation["total_frames"]
+    if not isinstance(name, str):
+        raise ValueError(f"frame_dir: expected str, got {type(name).__name__}")
+    if ".." in name.split("/"):
+        raise ValueError("frame_dir: expected a name without '..', which a store does not take")
+    if type(label) is not int or type(frames) is not int:
+        raise ValueError("label and total_frames: expected whole numbers")
+    keypoint = annotation["keypoint"]
+    shape = keypoint.shape if isinstance(keypoint, PickledArray) else type(keypoint).__name__
+    expected = (frames, skeleton.num_joints, 3)
+    if not isinstance(shape, tuple) or len(shape) != 4 or shape[1:] != expected or 0 in shape:
+        raise ValueError(
+            f"keypoint: expected (M, total_frames, V, C) = (M, {', '.join(map(str, expected))}), got {shape}"
+        )
+    numbers = {}
+    for pattern, meaning in NAMES:
+        if match := pattern.fullmatch(name):
+            numbers = dict(zip(meaning, map(int, match.groups())))
+    numbers |= {key: value for key, value in annotation.items() if type(value) is int}
+    subject, camera, setup = (numbers.get(key, 0) for key in ("subject", "camera", "setup"))
+    poses, dropped = fit_persons(keypoint.load().transpose(1, 0, 2, 3), skeleton.persons)  # (M,T,V,C) -> (T,M,V,C)
+    return Clip(name, poses, label, subject, camera, setup), dropped
+
+
+def _splits(
+    split: dict[str, Iterable[str]], clips: dict[str, int | None], writer: Intake
+) -> dict[str, dict[str, np.ndarray]]:
+    """Split names and frame_dirs to benchmarks, parts and indices; clips that are not there are listed."""
+    splits: dict[str, dict[str, np.ndarray]] = {}
+    for split_name, names in split.items():
+        benchmark, part, number = SPLIT.fullmatch(split_name).groups()
+        benchmark = (benchmark or "split") + number
+        part = "train" if part == "train" else "test"
+        if part in splits.setdefault(benchmark, {}):
+            raise ValueError(f"split {split_name}: {benchmark} has a val and a test part; take one of them out")
+        indices: dict[int, None] = {}
+        for name in names:
+            if name not in clips:
+                writer.refuse(name[:200], f"named in split {split_name}, but there is no annotation of it")
+            elif clips[name] in indices:
+                writer.refuse(name, f"named twice in split {split_name}", done="taken once")
+            elif clips[name] is not None:
+                indices[clips[name]] = None
+        splits[benchmark][part] = np.array([*indices], np.int64)
+        both = np.intersect1d(*splits[benchmark].values()) if len(splits[benchmark]) == 2 else ()
+        if len(both):
+            name = next(name for name, index in clips.items() if index == both[0])
+            raise ValueError(f"{len(both)} clips are in both parts of {benchmark}, {name} among them")
+    return splits
+
+
+def export_pickle(store: SkeletonStore, path: str | Path, *, progress: bool = True) -> Path:
+    """Write a store as an annotation pickle, clip by clip; the file appears when it is whole.
+
+    keypoint is float32 (M, T, V, 3) without the last persons that are zero throughout; the part "test" of a benchmark
+    is called val, as PYSKL does. Annotations also carry subject, camera and setup, which others pass over.
+
+    Args:
+        store: any store.
+        path: the pickle, of protocol 3; old NumPy reads it, too.
+        progress: show a bar.
+
+    Raises:
+        ValueError: clips of the same name, which a split could not tell apart.
+    """
+    if len(set(store.names)) < len(store):
+        raise ValueError("some clips have the same name: a pickle's splits could not tell them apart")
+    split = {
+        f"{benchmark}_{'val' if part == 'test' else part}": store.names[store.split(benchmark, part)].tolist()
+        for benchmark, parts in store.manifest["counts"]["splits"].items()
+        for part in parts
+    }
+
+    def write(target: Path) -> None:
+        with target.open("wb") as file:  # opcodes by hand, as no pickler takes a list bit by bit
+            file.write(pickle.PROTO + b"\x03" + pickle.EMPTY_DICT + pickle.MARK)
+            _append(file, "split", split, "annotations", [])
+            file.write(pickle.MARK)
+            for i in tqdm(range(len(store)), unit=" clips", disable=not progress, desc=Path(path).name):
+                _append(file, _annotation(store, i))
+            file.write(pickle.APPENDS + pickle.SETITEMS + pickle.STOP)
+
+    return write_atomically(path, write)
+
+
+def _append(file: BinaryIO, *values: object) -> None:
+    """Write values as pickles without beginning and end; each overwrites the memo of the one before."""
+    for value in values:
+        content = pickle.dumps(value, protocol=3)[2:-1]
+        new, old = b"cnumpy._core.multiarray\n_reconstruct\n", b"cnumpy.core.multiarray\n_reconstruct\n"
+        file.write(content.replace(new, old, 1))  # the name that NumPy 1 and 2 know; it comes before any array's bytes
+
+
+def _annotation(store: SkeletonStore, i: int) -> dict[str, object]:
+    poses = np.array(store.sample(i)).transpose(1, 0, 2, 3)  # (T,M,V,C) -> (M,T,V,C)
+    persons = 1 + np.flatnonzero(poses.view(np.uint32).any((1, 2, 3))).max(initial=0)  # by bits: -0 is kept
+    return {
+        "frame_dir": str(store.names[i]),
+        "label": int(store.labels[i]),
+        "total_frames": poses.shape[1],
+        "subject": int(store.subjects[i]),
+        "camera": int(store.cameras[i]),
+        "setup": int(store.setups[i]),
+        "keypoint": np.ascontiguousarray(poses[:persons]),
+    }

@@ -1,0 +1,156 @@
+"""What preparing and importing share: taking clips, saying what could not be taken, fitting skeleton and persons."""
+
+import re
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from bpilib.data.store import Clip, Problem, SkeletonStore, StoreWriter
+from bpilib.errors import MissingInputError
+from bpilib.skeleton import SKELETONS, Skeleton
+
+CLASSES = "classes.txt"
+MAX_BYTES = 64 << 20  # of one clip; the largest real one has 0.2 MB
+MAX_CLASSES = 10_000
+
+
+class Intake(StoreWriter):
+    """A StoreWriter that lists what it could not take, or raises, and says at the end what was left out.
+
+    Args:
+        on_error: "skip" leaves a bad clip out, counts it in problems.csv and warns; "raise" raises.
+        others: of StoreWriter.
+    """
+
+    def __init__(
+        self,
+        out: str | Path,
+        dataset: str,
+        skeleton: Skeleton,
+        classes: Iterable[str],
+        on_error: str = "skip",
+        overwrite: bool = False,
+    ):
+        if on_error not in ("skip", "raise"):
+            raise ValueError(f"on_error: expected 'skip' or 'raise', got {on_error!r}")
+        super().__init__(out, dataset, skeleton, classes, overwrite=overwrite)
+        self.on_error, self.count = on_error, 0
+
+    def take(self, clip: Clip) -> int:
+        """Append a clip and return its index; raises ValueError as `add` does, then nothing is appended."""
+        if not 0 < len(clip.name) <= 200 or not clip.name.isprintable():
+            raise ValueError(f"expected a name of 1 to 200 printable characters, got {clip.name[:200]!r}")
+        if not all(0 <= number < 1 << 31 for number in (clip.subject, clip.camera, clip.setup)):
+            raise ValueError("subject, camera and setup: expected whole numbers from 0")
+        self.add(clip)
+        self.count += 1
+        return self.count - 1
+
+    def refuse(self, file: str, what: object, line: int = 0, done: str = "left out") -> None:
+        """List a problem, or raise it."""
+        if self.on_error == "raise":
+            raise ValueError(f"{file}{f', {line}' if line else ''}: {what}")
+        self.problems.append(Problem(file, str(what), line, done))
+
+    def crowded(self, file: str, dropped: int) -> None:
+        """List that persons were left out of a clip (`fit_persons`), if any were."""
+        if dropped:
+            what = f"{self.shape[0] + dropped} persons, {self.shape[0]} expected"
+            self.refuse(file, what, done="kept those that move most")
+
+    def finish(self, splits: dict[str, dict[str, np.ndarray]], source: dict[str, object]) -> SkeletonStore:
+        """As StoreWriter's, then a warning that lists the first problems."""
+        for benchmark in splits:
+            if not re.fullmatch(r"[\w.-]+", benchmark):
+                raise ValueError(f"a benchmark needs a name of letters, digits, _ . and -, got {benchmark!r}")
+        store = super().finish(splits, source)
+        warn_of_problems(store)
+        return store
+
+
+def warn_of_problems(store: SkeletonStore) -> None:
+    """Say loudly what could not be taken as it was when a store was made."""
+    problems = store.problems()
+    if not problems:
+        return
+    left_out = sum(problem.done == "left out" for problem in problems)
+    lines = [f"  {p.file}{f', line {p.line}' if p.line else ''}: {p.what}: {p.done}" for p in problems[:10]]
+    lines += [f"  ... and {len(problems) - 10:,} more"] if len(problems) > 10 else []
+    count = f"{len(problems):,} problem{'s' * (len(problems) != 1)}"
+    where = store.path / "problems.csv"
+    warnings.warn(f"{count}, {left_out:,} left out (all of them in {where}):\n" + "\n".join(lines), stacklevel=3)
+
+
+def source_of(*paths: Path) -> dict[str, object]:
+    """What a store is made of: names and sizes.
+
+    Raises:
+        MissingInputError: one of them is not there.
+    """
+    for path in paths:
+        if not path.is_file():
+            raise MissingInputError(f"no raw data at {path}")
+    return {
+        "name": ", ".join(path.name for path in paths[:2]),
+        "files": len(paths),
+        "bytes": sum(path.stat().st_size for path in paths),
+    }
+
+
+def skeleton_of(joints: int, where: object) -> Skeleton:
+    """The skeleton that has so many joints; ValueError that says where there are others."""
+    for skeleton in SKELETONS.values():
+        if skeleton.num_joints == joints:
+            return skeleton
+    known = " or ".join(f"{skeleton.num_joints} joints ({name})" for name, skeleton in SKELETONS.items())
+    raise ValueError(f"{where}: expected {known}, got {joints}")
+
+
+def class_names(folder: Path, labels: Iterable[str], classes: Iterable[str] | None) -> list[str]:
+    """Class names in label order: those given; else those of classes.txt in `folder`, one a line; else the labels,
+    sorted, or "class 0" and so on where all of them are numbers.
+
+    Raises:
+        ValueError: none, too many, or one of them twice.
+    """
+    labels = {*labels} - {""}
+    if classes is not None:
+        names = list(classes)
+    elif (folder / CLASSES).is_file():
+        lines = (folder / CLASSES).read_text(encoding="utf-8-sig").splitlines()
+        names = [line.strip() for line in lines if line.strip()]
+    elif all(label.isdecimal() for label in labels):
+        last = max((int(label) for label in labels), default=0)
+        names = [f"class {i}" for i in range(min(last, MAX_CLASSES) + 1)]
+    else:
+        names = sorted(labels)
+    if not names or len(set(names)) < len(names) or len(names) > MAX_CLASSES:
+        raise ValueError(
+            f"{folder}: expected 1 to {MAX_CLASSES} different class names, got {len(names)}, {len(set(names))} of them "
+            f"different; write them into {CLASSES}, one a line"
+        )
+    return names
+
+
+def fit_persons(poses: np.ndarray, persons: int) -> tuple[np.ndarray, int]:
+    """Make (L, any number of persons, V, 3) into (L, persons, V, 3) float32, and say how many persons were left out.
+
+    Missing persons are zeros. Of too many, those that are zero throughout go first; then the ones that move most (the
+    published measure: the variance over frames, summed over joints and axes) stay, in the order they came in.
+
+    Raises:
+        ValueError: coordinates that are not finite, also as float32.
+    """
+    with np.errstate(over="ignore"):
+        poses = poses.astype(np.float32)
+    if not np.isfinite(poses).all():
+        raise ValueError("coordinates that are not finite (NaN or infinite)")
+    present = np.flatnonzero(poses.any((0, 2, 3)))
+    if poses.shape[1] > persons:
+        motion = poses[:, present].var(0, dtype=np.float64).sum((1, 2))
+        kept = np.sort(present[np.argsort(-motion, kind="stable")[:persons]])
+        poses = poses[:, kept]
+    missing = persons - poses.shape[1]
+    return np.pad(poses, ((0, 0), (0, missing), (0, 0), (0, 0))), max(len(present) - persons, 0)

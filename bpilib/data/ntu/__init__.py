@@ -1,0 +1,1 @@
+"""NTU RGB+D: raw `.skeleton` files to a store."""

@@ -1,0 +1,188 @@
+"""NTU RGB+D 60 and 120: what belongs to them. Names, protocols, splits, classes, the official list of missing samples.
+
+Source: Shahroudy et al., "NTU RGB+D", CVPR 2016; Liu et al., "NTU RGB+D 120", TPAMI 2020. A
+file `SsssCcccPpppRrrrAaaa.skeleton` is named by setup, camera, subject, replication and action.
+"""
+
+import functools
+import itertools
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from bpilib.data.ntu.raw_files import ENDING, BadFileError, RawFile, find, fingerprint
+from bpilib.data.store import Problem, SkeletonStore
+from bpilib.errors import MissingInputError
+from bpilib.system.files import PARAMS, parse_yaml
+
+NAME = re.compile(r"S(\d{3})C(\d{3})P(\d{3})R(\d{3})A(\d{3})", re.ASCII)
+IDS = ("setup", "camera", "subject", "replication", "action")
+LIMITS = {"ntu60": (17, 3, 40, 2, 60), "ntu120": (32, 3, 106, 2, 120)}
+TRAIN_SUBJECTS = (
+    1, 2, 4, 5, 8, 9, 13, 14, 15, 16, 17, 18, 19, 25, 27, 28, 31, 34, 35, 38,  # these 20 are NTU60's
+    45, 46, 47, 49, 50, 52, 53, 54, 55, 56, 57, 58, 59, 70, 74, 78, 80, 81, 82, 83, 84, 85, 86, 89, 91, 92, 93, 94,
+    95, 97, 98, 100, 103,
+)  # fmt: skip
+SIZES = {  # published, train and test
+    "ntu60": {"xsub": (40_091, 16_487), "xview": (37_646, 18_932)},
+    "ntu120": {"xsub": (63_026, 50_919), "xset": (54_468, 59_477)},
+}
+CLASSES = PARAMS / "prompts" / "ntu120.yaml"
+MISSING = PARAMS / "ntu_missing.txt"
+
+
+@functools.cache
+def missing() -> frozenset[str]:
+    """The samples that the data set's authors list as without usable skeletons: 302 of NTU60, 535 of NTU120."""
+    return frozenset(MISSING.read_text().split())
+
+
+def classes(dataset: str) -> list[str]:
+    """The official class names in the order A001, A002, ...
+
+    Raises:
+        MissingInputError, ValueError: the file that holds them is not there, or holds another number.
+    """
+    if not CLASSES.is_file():
+        raise MissingInputError(f"the class names are read from {CLASSES}, which is not there: restore it from git")
+    names = parse_yaml(CLASSES.read_bytes())["classes"]
+    if len(names) != LIMITS["ntu120"][-1]:
+        raise ValueError(f"{CLASSES}: expected {LIMITS['ntu120'][-1]} classes, got {len(names)}")
+    return names[: LIMITS[dataset][-1]]
+
+
+def ids_of(name: str, dataset: str) -> tuple[int, ...]:
+    """Setup, camera, subject, replication and action from a file's name without ending.
+
+    Raises:
+        BadFileError: not such a name, or a number outside the data set's protocol.
+    """
+    match = NAME.fullmatch(name)
+    if match is None:
+        raise BadFileError("its name is not like S001C002P003R002A013")
+    ids = tuple(int(number) for number in match.groups())
+    for what, number, most in zip(IDS, ids, LIMITS[dataset]):
+        if not 1 <= number <= most:
+            raise BadFileError(f"{what} {number} is outside the protocol of {dataset} (1 to {most})")
+    return ids
+
+
+def splits(dataset: str, subjects: np.ndarray, cameras: np.ndarray, setups: np.ndarray) -> dict[str, dict]:
+    """Benchmark → part → clip indices as published: by subject, camera or setup ascending, then as the clips come."""
+
+    def ordered(key: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+        indices = np.flatnonzero(chosen)
+        return indices[np.argsort(key[indices], kind="stable")]
+
+    rules = {
+        "xsub": (subjects, np.isin(subjects, TRAIN_SUBJECTS)),
+        "xview": (cameras, np.isin(cameras, (2, 3))),
+        "xset": (setups, setups % 2 == 0),
+    }
+    return {
+        benchmark: {"train": ordered(key, train), "test": ordered(key, ~train)}
+        for benchmark, (key, train) in rules.items()
+        if benchmark in SIZES[dataset]
+    }
+
+
+@dataclass
+class Listing:
+    """The raw files by what is to be done with them, each list sorted by name."""
+
+    files: list[RawFile] = field(default_factory=list)  # to be read
+    problems: list[Problem] = field(default_factory=list)  # bad by their names alone
+    missing: list[str] = field(default_factory=list)  # on the official list, and here nevertheless
+    elsewhere: int = 0  # of setups that are NTU120's, where NTU60 is asked for
+    source: dict[str, object] = field(default_factory=dict)  # what a store's manifest says of them
+
+    def absent(self) -> list[str]:
+        """Names that the full recordings have and the raw files have not.
+
+        Every subject who was recorded in a setup did its 60 actions twice before three cameras; scenes of which there
+        is no file at all can't be told.
+        """
+        here = {file.name for file in self.files} | {p.file.removesuffix(ENDING) for p in self.problems} | missing()
+        every = (range(1, 4), range(1, 3), range(1, 61))
+        found: list[str] = []
+        for setup, subject, half in sorted({(f.name[:4], f.name[8:12], f.name[17:] > "060") for f in self.files}):
+            names = (
+                f"{setup}C{camera:03}{subject}R{replication:03}A{action + 60 * half:03}"
+                for camera, replication, action in itertools.product(*every)
+            )
+            found += (name for name in names if name not in here)
+        return found
+
+
+def listing(dataset: str, raw: str | Path | Sequence[str | Path]) -> Listing:
+    """Find the raw files, and sort out what their names alone tell.
+
+    Raises:
+        MissingInputError, ValueError: as `ntu_files.find`.
+    """
+    listed, taken = Listing(), []
+    for name, group in itertools.groupby(find(raw), key=lambda file: file.name):
+        file, *others = group
+        match = NAME.fullmatch(name)
+        if dataset == "ntu60" and match and LIMITS["ntu60"][0] < int(match[1]) <= LIMITS["ntu120"][0]:
+            listed.elsewhere += 1
+            continue
+        taken.append(file)
+        try:
+            ids_of(name, dataset)
+            if any(other.size != file.size for other in others):  # of one size: unpacked and in the zip, say
+                raise BadFileError(f"{1 + len(others)} files of this name, of different sizes")
+        except BadFileError as error:
+            listed.problems.append(Problem(name + ENDING, str(error)))
+            continue
+        if name in missing():
+            listed.missing.append(name)
+        else:
+            listed.files.append(file)
+    places = [raw] if isinstance(raw, str | Path) else raw
+    listed.source = {
+        "name": ", ".join(Path(place).name for place in places),
+        "files": len(taken),
+        "bytes": sum(file.size for file in taken),
+        "fingerprint": fingerprint(taken),
+    }
+    return listed
+
+
+def differences(store: SkeletonStore, listed: Listing | None = None) -> str:
+    """By how many clips, and which, a store's splits differ from the published sizes; empty: in none.
+
+    Args:
+        store: of NTU60 or NTU120; of benchmarks that it does not have, nothing is said.
+        listed: the raw files it was made of; None: it was imported.
+    """
+    lines = []
+    for benchmark, sizes in SIZES[store.dataset].items():
+        for part, published in zip(("train", "test"), sizes) if benchmark in store.benchmarks else ():
+            count = len(store.split(benchmark, part))
+            if count != published:
+                lines.append(f"  {benchmark} {part}: {count:,} clips, published {published:,} ({count - published:+,})")
+    if not lines:
+        return ""
+    differ = f"{store.dataset} differs from the published splits, accuracies will not compare:\n"
+    if listed is None:
+        return differ + "\n".join(lines)
+    left_out = [problem.file for problem in store.problems() if problem not in listed.problems]
+    published = sum(SIZES[store.dataset]["xsub"])
+    if left_out:
+        lines.append(f"  left out as bad: {_some(left_out)}")
+    if len(listed.files) > published / 2:
+        absent = listed.absent()
+        if absent:
+            lines.append(f"  not among the raw files: {_some(absent)}")
+    else:
+        lines.append(f"  the raw files are {len(listed.files):,} of {published:,}")
+    return differ + "\n".join(lines)
+
+
+def _some(names: list[str]) -> str:
+    more = f", ... and {len(names) - 20:,} more" if len(names) > 20 else ""
+    return f"{len(names):,} files ({', '.join(names[:20])}{more})"

@@ -1,0 +1,148 @@
+"""NTU RGB+D raw files where they lie: in folders or in zips, read in place without unpacking."""
+
+import hashlib
+import os
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from bpilib.errors import MissingInputError
+
+ENDING = ".skeleton"
+MAX_BYTES = 32 << 20  # of one file; the largest real ones have a few MB
+HOW = (
+    "get nturgbd_skeletons_s001_to_s017.zip (and nturgbd_skeletons_s018_to_s032.zip for ntu120) from "
+    "https://rose1.ntu.edu.sg/dataset/actionRecognition and name the folder they are in, or where they are unpacked"
+)
+
+
+class BadFileError(ValueError):
+    """A raw file that can't be used: what is wrong, and on which line (0: the whole file)."""
+
+    def __init__(self, what: str, line: int = 0):
+        super().__init__(what)
+        self.line = line
+
+
+class RawFile(NamedTuple):
+    """A `.skeleton` file: its name without ending, size in bytes, and where to read it.
+
+    `stamp` is the time of its last change, or its CRC in a zip. In a zip, `start` and `packed` are where its header
+    and how long its packed content is, `method` how it is packed; -1 outside.
+    """
+
+    name: str
+    path: str
+    size: int
+    stamp: int
+    start: int = -1
+    packed: int = -1
+    method: int = -1
+
+
+def find(raw: str | Path | Sequence[str | Path]) -> list[RawFile]:
+    """All `.skeleton` files below `raw`, sorted by name.
+
+    Args:
+        raw: a folder (files at any depth, and zips that lie in it itself), a zip, or several of either.
+
+    Raises:
+        MissingInputError: nothing there.
+        ValueError: a file that is no zip.
+    """
+    places = [Path(raw)] if isinstance(raw, str | Path) else [Path(place) for place in raw]
+    found: list[RawFile] = []
+    for place in places:
+        if not place.exists():
+            raise MissingInputError(f"no raw data at {place}: {HOW}")
+        if place.is_dir():
+            found += _in_folder(place)
+        for archive in sorted(place.glob("*.zip")) if place.is_dir() else [place]:
+            found += _in_zip(archive)
+    if not found:
+        raise MissingInputError(f"no {ENDING} file and no zip of them in {', '.join(map(str, places))}: {HOW}")
+    return sorted(found, key=lambda file: file.name)
+
+
+def _in_folder(folder: Path) -> Iterator[RawFile]:
+    seen = set()  # links are followed, but no folder is entered twice
+    for place, folders, files in os.walk(folder, followlinks=True):
+        seen.add(os.path.realpath(place))
+        folders[:] = sorted(f for f in folders if os.path.realpath(os.path.join(place, f)) not in seen)
+        for file in files:
+            if file.endswith(ENDING) and not file.startswith("."):
+                path = os.path.join(place, file)
+                try:
+                    state = os.stat(path)
+                    yield RawFile(file.removesuffix(ENDING), path, state.st_size, state.st_mtime_ns)
+                except OSError:  # a dead link: reading it will say so
+                    yield RawFile(file.removesuffix(ENDING), path, 0, 0)
+
+
+def _in_zip(path: Path) -> Iterator[RawFile]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{path} is not a zip file ({error}); a broken download? {HOW}") from error
+    for member in members:
+        name = PurePosixPath(member.filename).name
+        if name.endswith(ENDING) and not name.startswith("."):
+            method = member.compress_type if not member.flag_bits & 1 else -2  # 1: encrypted
+            where = (member.header_offset, member.compress_size, method)
+            yield RawFile(name.removesuffix(ENDING), str(path), member.file_size, member.CRC, *where)
+
+
+class Reader:
+    """Reads raw files, one after the other into the same memory: new memory costs more than the reading."""
+
+    def __init__(self) -> None:
+        self._memory = bytearray()
+
+    def read(self, file: RawFile) -> memoryview:
+        """The content of a file, valid until the next is read.
+
+        Raises:
+            BadFileError: too large, unreadable, or damaged in its zip.
+        """
+        if max(file.size, file.packed) > MAX_BYTES:
+            raise BadFileError(f"{max(file.size, file.packed)} bytes, more than the {MAX_BYTES} a file may have")
+        if len(self._memory) <= file.size:
+            self._memory = bytearray(2 * file.size + 1)
+        try:
+            if file.start >= 0:
+                return memoryview(_member(file))
+            with open(file.path, "rb", buffering=0) as source:
+                count = source.readinto(self._memory)
+        except (OSError, struct.error, zlib.error) as error:
+            raise BadFileError(f"can't be read: {error}") from error
+        if count != file.size:
+            raise BadFileError(f"{count} bytes or more, but it had {file.size} when it was listed")
+        return memoryview(self._memory)[:count].toreadonly()
+
+
+def _member(file: RawFile) -> bytes:
+    """The content of a file in a zip, found without going through the zip's table of contents again."""
+    with open(file.path, "rb") as source:
+        source.seek(file.start)
+        kind, name, extra = struct.unpack("<4s22xHH", source.read(30))
+        source.seek(name + extra, os.SEEK_CUR)
+        content = source.read(file.packed)
+    if kind != b"PK\3\4" or file.method not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise BadFileError("packed in its zip in a way that is not supported (expected deflated, not encrypted)")
+    if file.method == zipfile.ZIP_DEFLATED:
+        content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, MAX_BYTES + 1)
+    if len(content) != file.size or zlib.crc32(content) != file.stamp:
+        raise BadFileError("damaged in its zip (the checksum differs)")
+    return content
+
+
+def fingerprint(files: Iterable[RawFile], *others: object) -> str:
+    """SHA-256 of the files' names and sizes, and of anything else that matters."""
+    digest = hashlib.sha256(repr(others).encode())
+    for file in files:
+        digest.update(f"\n{file.name} {file.size}".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()

@@ -1,0 +1,224 @@
+"""Raw files, or clips that somebody has prepared already, to one store per data set."""
+
+import contextlib
+import re
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from bpilib.data import ucla
+from bpilib.data.formats import clip_folder
+from bpilib.data.formats.npz import import_npz
+from bpilib.data.formats.pyskl import import_pickle
+from bpilib.data.importer import source_of, warn_of_problems
+from bpilib.data.ntu import protocol, raw_files
+from bpilib.data.store import Problem, SkeletonStore, StoreWriter
+from bpilib.data.synthetic import dataset as dataset_module
+from bpilib.data.synthetic import people
+from bpilib.errors import MissingInputError
+from bpilib.recipes import BENCHMARKS
+from bpilib.skeleton import NTU, UCLA
+from bpilib.system.lock import hold
+
+LAYOUTS = f"an .npz or a .pkl of prepared clips, or a folder with {clip_folder.LIST}"
+PROTOCOLS = {  # as the published npz files are named, e.g. NTU60_CS.npz, NTU120_CSet.npz, and as ours are
+    "cs": "xsub", "csub": "xsub", "xsub": "xsub", "cv": "xview", "xview": "xview", "cset": "xset", "xset": "xset",
+}  # fmt: skip
+Raw = str | Path | Sequence[str | Path]
+__all__ = ["Problem", "SkeletonStore", "prepare"]
+
+
+def prepare(
+    dataset: str,
+    raw: Raw | None = None,
+    out: str | Path | None = None,
+    *,
+    benchmark: str | None = None,
+    tracker: str | None = None,
+    overwrite: bool = False,
+    on_error: str = "skip",
+    progress: bool = True,
+    n_jobs: int = -1,
+    **options: Any,
+) -> SkeletonStore:
+    """Prepare a data set into a store, or open the store if it is already there.
+
+    Args:
+        dataset: "ucla", "ntu60", "ntu120", "synthetic", or for prepared clips also a name of your own.
+        raw: folder or zip of the raw files; for NTU also a list of those. "synthetic" writes its raw files there first;
+            by default beside `out`. Or prepared clips: an .npz as NTU60_CS.npz, or a list of such files of the same
+            clips; a .pkl as of PYSKL and MMAction2; a folder with clips.csv (`bpilib.data.formats.clip_folder`).
+            Class names of a data set of your own come from classes.txt beside or in it, one a line; its skeleton from
+            the clips.
+        out: folder of the store; it appears only when it is whole.
+        benchmark: evaluation protocol of a clips.csv, or of an .npz whose name does not tell (_CS, _CV, ...); None:
+            "split", or that of a data set which has but one.
+        tracker: whose joints the clips of a clips.csv have (`bpilib.data.trackers`); None: NTU's or NW-UCLA's.
+        overwrite: prepare again, and replace the store at `out` once the new one is whole.
+        on_error: "skip" leaves a bad file out, counts it in the store's problems.csv and warns; "raise" raises.
+        progress: show a bar.
+        n_jobs: processes that read NTU's files, -1: as many as cores; joblib.parallel_config chooses their backend.
+        options: of `synthetic.write_raw` (seed, subjects, episodes).
+
+    Returns:
+        The store, open.
+
+    Raises:
+        MissingInputError: no raw data.
+        ValueError: unknown data set; raw that is something else; a store at `out` that was made of other files, or that
+            another process is making (says which, where and since when).
+    """
+    places, layout = _places(raw), _layout(raw)
+    if dataset not in BENCHMARKS and not layout and all(place.exists() for place in places):  # gone ones may be known
+        raise ValueError(
+            f"unknown data set {dataset!r}: expected {', '.join(BENCHMARKS)}; or, for one of your own, raw: {LAYOUTS}, "
+            f"got {raw}"
+        )
+    if on_error not in ("skip", "raise"):
+        raise ValueError(f"on_error: expected 'skip' or 'raise', got {on_error!r}")
+    if options and (dataset != "synthetic" or layout):
+        raise ValueError(f"{', '.join(options)}: options of the synthetic data set only")
+    if len(places) > 1 and dataset not in protocol.LIMITS and layout != "npz":
+        raise ValueError(f"raw: expected one folder, zip or file for {dataset}, got {', '.join(map(str, places))}")
+    if out is None:
+        raise ValueError("out: name the folder of the store, e.g. data/prepared/" + dataset)
+    out = Path(out)
+    acted = dataset == "synthetic" and not layout
+    if acted:
+        raw = places[0] if places else out.with_name(out.name + "_raw")
+    if raw is None:
+        how = raw_files.HOW if dataset in protocol.LIMITS else ucla.HOW
+        raise ValueError(f"raw: name the folder or zip of the raw files; {how}")
+    settings = {"overwrite": overwrite, "on_error": on_error, "progress": progress}
+    with contextlib.ExitStack() as stack:
+        if overwrite or not _there(out):
+            stack.enter_context(hold(out, data="data"))
+        if acted:
+            dataset_module.write_raw(raw, **options)
+        if not overwrite and _there(out):  # from before, or made by another process while this one waited
+            return _reopen(out, dataset, raw, tracker)
+        if tracker and layout not in ("folder", None):
+            only = f"only clips of a {clip_folder.LIST} are made NTU's"
+            raise ValueError(f"tracker: {only}, got {raw}: set tracker to None")
+        if layout:
+            store = _import(layout, dataset, raw, out, benchmark, tracker, settings)
+            differs = protocol.differences(store) if dataset in protocol.LIMITS else ""
+        elif dataset in protocol.LIMITS:
+            from bpilib.data.ntu import build as ntu_build  # brings the compiler along, which nobody else needs
+
+            store, differs = ntu_build.build(dataset, raw, out, n_jobs=n_jobs, **settings)
+            warn_of_problems(store)
+        elif dataset in BENCHMARKS:
+            store, differs = _build_ucla(dataset, _places(raw)[0], out, **settings), ""
+            warn_of_problems(store)
+        else:
+            raise MissingInputError(f"no raw data at {raw}: expected {LAYOUTS}")
+    if dataset == "ucla" and len(store) != ucla.CLIPS:
+        differs = f"{len(store)} clips, but ucla has {ucla.CLIPS}: accuracies will not compare with published ones"
+    if differs:
+        warnings.warn(differs, stacklevel=2)
+    return store
+
+
+def _there(out: Path) -> bool:
+    """Whether there is a store."""
+    return (out / "manifest.json").is_file()
+
+
+def _build_ucla(dataset: str, raw: Path, out: Path, overwrite: bool, on_error: str, progress: bool) -> SkeletonStore:
+    """The JSON clips of NW-UCLA or of the synthetic set to a store."""
+    classes, actions = ucla.CLASSES, ucla.ACTIONS
+    if dataset == "synthetic":
+        classes, actions = people.CLASSES, tuple(range(1, 1 + len(people.CLASSES)))
+    with StoreWriter(out, dataset, UCLA, classes, overwrite=overwrite) as writer:
+        cameras: list[int] = []
+        with tqdm(unit=" files", disable=not progress, desc=f"prepare {dataset}") as bar:
+            for total, found in ucla.read(raw, actions):
+                bar.total = total
+                bar.update()
+                if isinstance(found, Problem):
+                    if on_error == "raise":
+                        raise ValueError(f"{found.file}: {found.what}")
+                    writer.problems.append(found)
+                else:
+                    writer.add(found)
+                    cameras.append(found.camera)
+        return writer.finish(ucla.splits(np.array(cameras)), _source(dataset, raw))
+
+
+def _places(raw: Raw | None) -> list[Path]:
+    return [Path(raw)] if isinstance(raw, str | Path) else [Path(place) for place in raw or ()]
+
+
+def _layout(raw: Raw | None) -> str | None:
+    """"npz", "pickle" or "folder" of clips that are prepared already; None: raw files."""
+    places = _places(raw)
+    if places and all(place.suffix == ".npz" for place in places):
+        return "npz"
+    if len(places) == 1 and places[0].suffix in (".pkl", ".pickle"):
+        return "pickle"
+    return "folder" if len(places) == 1 and (places[0] / clip_folder.LIST).is_file() else None
+
+
+def _import(
+    layout: str, dataset: str, raw: Raw, out: Path, benchmark: str | None, tracker: str | None, settings: dict[str, Any]
+) -> SkeletonStore:
+    """Prepared clips to a store: of a published data set with its skeleton and classes, or of one's own."""
+    skeleton, classes = None, None
+    if dataset in protocol.LIMITS:
+        skeleton, classes = NTU, protocol.classes(dataset)
+    elif dataset in BENCHMARKS:
+        skeleton, classes = UCLA, people.CLASSES if dataset == "synthetic" else ucla.CLASSES
+    first, *more = _places(raw)
+    if layout == "pickle":
+        return import_pickle(first, out, dataset, classes, skeleton, **settings)
+    if benchmark is None and len(every := BENCHMARKS.get(dataset, ("split",))) == 1:
+        (benchmark,) = every
+    if layout == "folder":
+        settings = {"tracker": tracker, **settings}
+        return clip_folder.import_folder(first, out, dataset, skeleton, classes, benchmark or "split", **settings)
+    files: dict[str, Path] = {}
+    for path in (first, *more):
+        told = [PROTOCOLS[word] for word in re.split(r"[\W_\d]+", path.stem.lower()) if word in PROTOCOLS]
+        name = told[0] if told else benchmark
+        if name is None or name in files:
+            what = f"the name of {path} does not tell its benchmark" if name is None else f"{path} is of {name}, too"
+            raise ValueError(f"{what}: name it as NTU60_CS.npz or ntu60_xsub.npz, or pass benchmark for a single file")
+        files[name] = path
+    return import_npz(files, out, dataset, classes, skeleton, **settings)
+
+
+def _source(dataset: str, raw: Raw, tracker: str | None = None) -> dict[str, object]:
+    """What a store is made of, so far as it can be told at once: names and sizes."""
+    layout = _layout(raw)
+    first, *_ = _places(raw)
+    if layout == "folder":
+        return clip_folder.folder_source(first, tracker)
+    if layout:
+        return source_of(*_places(raw))
+    if dataset in protocol.LIMITS:
+        return protocol.listing(dataset, raw).source
+    if not first.exists():
+        raise MissingInputError(f"no raw data at {first}")
+    files = [path for path in first.rglob("*") if path.suffix in (".json", ".zip")] if first.is_dir() else [first]
+    return {"name": first.name, "files": len(files), "bytes": sum(path.stat().st_size for path in files)}
+
+
+def _reopen(out: Path, dataset: str, raw: Raw, tracker: str | None) -> SkeletonStore:
+    """The store that is there already, if it is the one that would be made."""
+    store = SkeletonStore.open(out)
+    again = "choose another folder, or pass overwrite=True to replace it"
+    if store.dataset != dataset:
+        raise ValueError(f"{out} holds the data set {store.dataset}, not {dataset}: {again}")
+    source = store.manifest["source"]
+    try:
+        now = _source(dataset, raw, tracker)
+    except MissingInputError:  # the raw files are gone, which is fine
+        return store
+    if any(now[key] != source.get(key) for key in now if key != "name"):
+        raise ValueError(f"{out} was made of other files ({source}) than there are at {raw} ({now}): {again}")
+    return store

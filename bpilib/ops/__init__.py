@@ -1,0 +1,1 @@
+"""What is made fast by hand."""

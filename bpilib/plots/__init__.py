@@ -1,0 +1,1 @@
+"""Arrays in, figures out. Only notebooks and the widgets import what is here."""

@@ -1,0 +1,144 @@
+"""A notebook executed headless in a process of its own: one at a time in a run directory, ending with its starter.
+
+`execute` is called on the machine that trains. It starts `python -m bpilib.sweeps.notebook_runner`, which runs
+papermill.
+"""
+
+import datetime
+import fcntl
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+import papermill
+import psutil
+from papermill.exceptions import PapermillExecutionError
+
+from bpilib.system.files import PROJECT, masked_notebook, write_atomically
+from bpilib.system.lock import try_lock
+
+LOG = "run.log"
+PAUSE = 0.5  # seconds between two looks at what may have changed
+
+
+def execute(
+    notebook: Path, folder: Path, parameters: dict[str, object], stopped: Callable[[], bool] = bool, by: str = ""
+) -> tuple[str, str]:
+    """Execute a notebook into a run directory, or wait for whoever does so now and take what they finish.
+
+    run.log is the record of starts and ends, takes what the processes print, and is the lock: they inherit it as their
+    output, so that the system frees it when the last of them has ended, even one that outlived its starter.
+
+    Args:
+        notebook: to execute; the executed one is kept in the folder under the same name, with its error if it fails.
+        folder: the run directory.
+        parameters: plain values.
+        stopped: asked twice a second; once true, the kernel is interrupted, so that training saves and ends.
+        by: who starts it, for the record.
+
+    Returns:
+        "finished", "failed" or "interrupted", and a line that says why.
+
+    Raises:
+        OSError: the folder can't be written, or its file system has no locks.
+    """
+    if stopped():
+        return "interrupted", "before it began"
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / LOG, "ab", buffering=0) as log:
+        while not try_lock(log, fcntl.LOCK_EX):
+            if stopped():
+                return "interrupted", "while another process held the run directory"
+            time.sleep(PAUSE)
+        if (folder / "summary.json").exists():
+            return "finished", ""
+        _record(log, f"start on {platform.node()} by {by or f'process {os.getpid()}'}")
+        command = [sys.executable, "-m", "bpilib.sweeps.notebook_runner", notebook, folder / notebook.name]
+        command.append(json.dumps(parameters))
+        with subprocess.Popen(
+            command, cwd=PROJECT, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
+        ) as process:
+            while process.poll() is None:
+                if not process.stdin.closed and stopped():
+                    process.stdin.close()
+                time.sleep(PAUSE)
+            interrupted = process.stdin.closed
+        outcome = ("finished", "") if process.returncode == 0 else ("interrupted", "") if interrupted else (
+            "failed", _last_line(folder / LOG) if process.returncode > 0 else f"ended by signal {-process.returncode}"
+        )  # fmt: skip
+        _record(log, ": ".join(filter(None, outcome)))
+        return outcome
+
+
+def held(folder: Path) -> bool:
+    """Whether a process is at work in a run directory, on any machine that shares it."""
+    try:
+        with open(folder / LOG, "rb") as log:
+            return not try_lock(log, fcntl.LOCK_SH)
+    except FileNotFoundError:
+        return False
+
+
+def starts(folder: Path) -> int:
+    """How often a run was started, from its record."""
+    path = folder / LOG
+    return path.read_text(errors="replace").count("* start on ") if path.exists() else 0
+
+
+def _record(log: BinaryIO, what: str) -> None:
+    log.write(f"* {what}, {datetime.datetime.now().astimezone().isoformat(timespec='seconds')}\n".encode())
+
+
+def _last_line(path: Path) -> str:
+    return path.read_text(errors="replace").rstrip().rpartition("\n")[2]
+
+
+def _end_with_starter(stop: threading.Event, busy: threading.Event) -> None:
+    """Wait for the end of stdin, which comes however the starter ends; interrupt a busy kernel; kill it after a minute.
+
+    A kernel between two cells is not interrupted, which would make it hang: no cell begins after `stop`.
+    """
+    os.read(sys.stdin.fileno(), 1)
+    stop.set()
+    if busy.is_set():
+        for kernel in psutil.Process().children():
+            kernel.send_signal(signal.SIGINT)
+    time.sleep(60)
+    for kernel in psutil.Process().children():
+        kernel.kill()
+    os._exit(1)
+
+
+def _main(notebook: str, kept: str, parameters: str) -> None:
+    stop, busy = threading.Event(), threading.Event()
+
+    def begin(**_: object) -> None:
+        if stop.is_set():
+            raise InterruptedError("interrupted between two cells")
+        busy.set()
+
+    threading.Thread(target=_end_with_starter, args=(stop, busy), daemon=True).start()
+    beside = Path(kept).with_name(f".{Path(kept).name}")
+    try:
+        papermill.execute_notebook(
+            notebook, beside, json.loads(parameters), progress_bar=False,
+            on_cell_execute=begin, on_cell_executed=lambda **_: busy.clear(),
+        )  # fmt: skip
+    except (PapermillExecutionError, InterruptedError) as error:
+        sys.exit(str(error).rstrip())
+    finally:
+        if beside.exists():
+            write_atomically(kept, json.dumps(masked_notebook(json.loads(beside.read_text())), indent=1) + "\n")
+            beside.unlink()
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])

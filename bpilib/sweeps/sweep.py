@@ -1,0 +1,253 @@
+"""A sweep: many runs from one YAML table, executed as notebooks on Dask."""
+
+import dataclasses
+import itertools
+import math
+import re
+import sys
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+from distributed import Client, Event
+
+from bpilib.config import NOTEBOOK, Config, resolve
+from bpilib.data.store import SkeletonStore
+from bpilib.errors import MissingInputError, did_you_mean
+from bpilib.runs import claim, history
+from bpilib.sweeps.clusters import SLURM_OPTIONS, work
+from bpilib.sweeps.notebook_runner import held, starts
+from bpilib.system.files import PROJECT, in_project, parse_yaml, write_atomically
+
+Watch = Callable[[pd.DataFrame], None]
+TRAIN = PROJECT / "notebooks" / "02_train.ipynb"
+MOST = 10_000  # runs of a grid
+NAMES = ("dataset", "benchmark", "model", "modality", "tag", "seed")
+_FIELDS = {field.name: field for field in dataclasses.fields(Config)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """A table of runs.
+
+    Attributes:
+        name: of its folder, outputs/sweeps/<name>.
+        folder: where its tables and figures go.
+        given: what each run sets; the rest is as published.
+        configs: each run resolved.
+        slurm: options of SLURM jobs.
+    """
+
+    name: str
+    folder: Path
+    given: list[dict[str, Any]]
+    configs: list[Config]
+    slurm: dict[str, Any]
+
+
+def load(path: str | Path, outputs: str | Path = "outputs", here: bool = True) -> Sweep:
+    """Read a table of runs and check all of it.
+
+    The YAML has `defaults` (parameters of every run), `grid` (a mapping of parameters to lists, or several: every
+    combination is a run), `runs` (a list of single runs), and may have `name` (else the file's) and `slurm`.
+
+    Args:
+        path: of the YAML; if relative, in the project folder.
+        outputs: where run directories go, unless the table says so itself.
+        here: the runs are executed on this machine; elsewhere the table must name the text encoder, whose default
+            depends on the machine.
+
+    Raises:
+        MissingInputError: no such file.
+        ValueError: anything unknown, mistyped or twice, with the run it is in.
+    """
+    path = in_project(path)
+    if not path.is_file():
+        raise MissingInputError(f"no table of runs at {path}: set the parameter sweep, e.g. to params/sweep.yaml")
+    try:
+        content = parse_yaml(path.read_bytes())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {error}") from error
+    shapes = {"name": str, "defaults": dict, "grid": dict | list, "runs": list, "slurm": dict}
+    _check_keys(content, shapes, str(path))
+    for key, shape in shapes.items():
+        if content.get(key) is not None and not isinstance(content[key], shape):
+            raise ValueError(f"{path}: expected {key} to be {_words(shape)}, got {content[key]!r}")
+    name = content.get("name") or path.stem
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
+        raise ValueError(f"{path}: name: expected letters, digits, '.', '_' or '-', got {name!r}")
+    _check_keys(content.get("slurm") or {}, SLURM_OPTIONS, f"{path}: slurm")
+    given, configs = [], []
+    for number, run in enumerate(_expanded(content, path), 1):
+        try:
+            config, chosen = _resolved({"outputs": str(outputs)} | run, here)
+        except ValueError as error:
+            raise ValueError(f"{path}, run {number} ({_short(run)}): {error}") from error
+        given.append(chosen)
+        configs.append(config)
+    if not configs:
+        raise ValueError(f"{path} has no runs: give it a `grid` or `runs`")
+    directory, times = Counter(config.run_directory for config in configs).most_common(1)[0]
+    if times > 1:
+        raise ValueError(f"{path}: {times} runs would share {directory}: leave one out, or set the parameter tag")
+    return Sweep(name, in_project(outputs) / "sweeps" / name, given, configs, content.get("slurm") or {})
+
+
+def _check_keys(mapping: Any, known: Any, where: str) -> None:
+    if not isinstance(mapping, dict):
+        raise ValueError(f"{where}: expected a mapping with {', '.join(known)}, got {mapping!r}")
+    for key in mapping:
+        if key not in known:
+            raise ValueError(f"{where}: unknown key {key!r}{did_you_mean(key, known)} (known: {', '.join(known)})")
+
+
+def _words(shape: Any) -> str:
+    names = {str: "a name", dict: "a mapping", list: "a list"}
+    return names.get(shape, "a mapping or a list of mappings")
+
+
+def _short(run: dict[str, Any]) -> str:
+    return ", ".join(f"{key}: {value}" for key, value in run.items() if key in NAMES)
+
+
+def _expanded(content: dict[str, Any], path: Path) -> list[dict[str, Any]]:
+    """What each run sets: every combination of the grids, then the single runs, both over the defaults."""
+    grids = content.get("grid") or []
+    singles = []
+    for grid in [grids] if isinstance(grids, dict) else grids:
+        if not isinstance(grid, dict):
+            raise ValueError(f"{path}: grid: expected a mapping of parameters to lists, got {grid!r}")
+        for name, values in grid.items():
+            if not isinstance(values, list) or not values:
+                raise ValueError(f"{path}: grid: expected a list of values for {name}, got {values!r}")
+        if (runs := math.prod(map(len, grid.values()))) > MOST:
+            raise ValueError(f"{path}: grid: {runs:,} runs, more than the {MOST:,} that one table may have")
+        singles += [dict(zip(grid, values)) for values in itertools.product(*grid.values())]
+    for run in content.get("runs") or []:
+        if not isinstance(run, dict):
+            raise ValueError(f"{path}: runs: expected a mapping of parameters, got {run!r}")
+        singles.append(run)
+    for name in itertools.chain(content.get("defaults") or {}, *singles):
+        if not isinstance(name, str):
+            raise ValueError(f"{path}: expected names of parameters, got {name!r}")
+    return [(content.get("defaults") or {}) | run for run in singles]
+
+
+def _resolved(run: dict[str, Any], here: bool) -> tuple[Config, dict[str, Any]]:
+    """A run's configuration, and what its notebook is given: what depends on this machine is settled here."""
+    config = resolve(**run)
+    for name in run:
+        if _FIELDS[name].metadata["changes"] == NOTEBOOK:
+            raise ValueError(f"parameter {name} is not one of training: take it out")
+    if run.get("text") is None and config.model != "ctrgcn" and not here:
+        raise ValueError("set text to clip or minilm, since the default depends on whether a machine has a GPU")
+    return config, run | {"outputs": config.outputs, "text": config.text}
+
+
+def check(sweep: Sweep) -> None:
+    """Raise now what would make runs fail later: data not prepared, or a run directory with other settings."""
+    for data in {config.data for config in sweep.configs}:
+        SkeletonStore.open(data)
+    for config in sweep.configs:
+        if (config.run_directory / "config.yaml").exists():
+            claim(config)
+
+
+def run(
+    sweep: Sweep, client: Client, watch: Watch | None = None, pause: float = 2.0, notebook: Path = TRAIN
+) -> pd.DataFrame:
+    """Execute what is not finished yet; return when every run has finished or failed.
+
+    Args:
+        sweep: from `load`.
+        client: of the workers, from `bpilib.sweeps.clusters.connect`.
+        watch: called every `pause` seconds with the table of states.
+        pause: seconds.
+        notebook: what each run executes.
+
+    Returns:
+        The table of states, also in runs.csv: one row a run with state (finished, skipped, failed, interrupted), epoch,
+        test_top1 (%), starts, message, folder.
+
+    Raises:
+        MissingInputError, ValueError: see `check`.
+        KeyboardInterrupt: after Ctrl-C, once the runs at work have saved.
+    """
+    check(sweep)
+    stop = Event(f"stop-{uuid.uuid4().hex}", client=client)
+    ended = {number: ("skipped", "finished before") for number, config in enumerate(sweep.configs) if finished(config)}
+    futures = {}
+    for number, config in enumerate(sweep.configs):
+        if number not in ended:
+            key = f"{config.run_directory.name}-{uuid.uuid4().hex}"
+            task = (work, notebook, config.run_directory, sweep.given[number], stop.name)
+            futures[number] = client.submit(*task, key=key, priority=-number, pure=False)
+    try:
+        return _follow(sweep, futures, ended, watch, pause)
+    except KeyboardInterrupt:
+        print("\nstopping: the runs at work save after their step (again to stop at once)", file=sys.stderr)
+        stop.set()
+        _follow(sweep, futures, ended, watch, pause)
+        raise KeyboardInterrupt("stopped: run the same again to go on") from None
+
+
+def _follow(sweep: Sweep, futures: dict, ended: dict, watch: Watch | None, pause: float) -> pd.DataFrame:
+    """Show the table of states until all futures are done; keep it in runs.csv."""
+    while True:
+        for number, future in futures.items():
+            if number not in ended and future.done():
+                ended[number] = _outcome(future)
+        table = states(sweep, ended)
+        if watch:
+            watch(table)
+        if len(ended) == len(sweep.configs):
+            write_atomically(sweep.folder / "runs.csv", table.to_csv(index=False))
+            return table
+        time.sleep(pause)
+
+
+def _outcome(future: Any) -> tuple[str, str]:
+    if future.status == "finished":
+        return future.result()
+    if future.status == "error":
+        error = future.exception()
+        return "failed", f"{type(error).__name__}: {error}"
+    return "failed", f"{future.status} by the Dask scheduler: run the same again to go on"
+
+
+def finished(config: Config) -> bool:
+    """Whether a run has ended well."""
+    return (config.run_directory / "summary.json").exists()
+
+
+def states(sweep: Sweep, ended: dict[int, tuple[str, str]] | None = None) -> pd.DataFrame:
+    """One row a run: its settings, state, epoch, epochs, test_top1 (%), starts, message, folder.
+
+    Args:
+        sweep: from `load`.
+        ended: run number → state and message, of those known to have ended.
+    """
+    rows = []
+    for number, config in enumerate(sweep.configs):
+        folder = config.run_directory
+        state, message = (ended or {}).get(number) or ("running" if held(folder) else "waiting", "")
+        epoch, top1 = _progress(config)
+        row = {name: getattr(config, name) for name in NAMES}
+        rows.append(row | {"state": state, "epoch": epoch, "epochs": config.epochs, "test_top1": top1,
+                           "starts": starts(folder), "message": message, "folder": str(folder)})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _progress(config: Config) -> tuple[int, float]:
+    """Epochs done, and the last test accuracy in %."""
+    try:
+        rows = history(config)
+    except (OSError, ValueError):  # not there yet, or nothing in it
+        return 0, math.nan
+    tested = rows.reindex(columns=["test_top1"]).dropna()["test_top1"]
+    return int(rows["epoch"].max()) if len(rows) else 0, float(tested.iloc[-1]) if len(tested) else math.nan

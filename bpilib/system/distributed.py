@@ -1,0 +1,106 @@
+"""One run on many devices: what its processes do together.
+
+Each process holds one device and its share of every batch; all of them see the loss of the whole batch.
+`bpilib.training.launch` starts them. Anywhere else there is one process, `size` is 1, and what the processes do
+together is nothing.
+"""
+
+import functools
+import json
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import tqdm.auto
+from torch import Tensor, nn
+
+from bpilib.system.files import write_atomically
+
+_BAR = "{l_bar}{bar}| {n_fmt} of {total_fmt} clips, {elapsed} gone, {remaining} left, {rate_noinv_fmt}{postfix}"
+FOLDER = "BPI_LAUNCH_FOLDER"  # environment variable of a worker: where it and its launching process leave word
+
+
+def rank() -> int:
+    """This process's number, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def size() -> int:
+    """Processes that share every batch."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def first_alone(method: Callable[..., None]) -> Callable[..., None]:
+    """A method that all processes call and the first alone carries out: what writes files."""
+
+    @functools.wraps(method)
+    def called(*args: Any, **kwargs: Any) -> None:
+        if rank() == 0:
+            method(*args, **kwargs)
+
+    return called
+
+
+def add_up(values: Tensor) -> Tensor:
+    """The sum over processes, in place."""
+    if size() > 1:
+        dist.all_reduce(values)
+    return values
+
+
+def align(module: nn.Module) -> None:
+    """Give the first process's weights and running statistics to all."""
+    if size() == 1:
+        return
+    tensors = [tensor for tensor in module.state_dict().values() if tensor.is_floating_point()]
+    flat = torch.cat([tensor.flatten() for tensor in tensors])
+    dist.broadcast(flat, 0)
+    for tensor, values in zip(tensors, flat.split([tensor.numel() for tensor in tensors])):
+        tensor.copy_(values.view_as(tensor))
+
+
+def agree(facts: dict[str, Any]) -> None:
+    """Make sure that all processes mean the same run.
+
+    Raises:
+        RuntimeError: they differ. Another try may cure it, where a shared folder shows files late.
+    """
+    everyone = collect((socket.gethostname(), facts))
+    host, first = everyone[0]
+    differ = {f"{name} (on {host} and {other})" for other, its in everyone for name in its if its[name] != first[name]}
+    if differ:
+        raise RuntimeError(
+            f"the processes of the run differ in {', '.join(sorted(differ))}: start it with the same parameters, data "
+            "and prompts on every machine, and with outputs in a folder that they share"
+        )
+
+
+def collect(value: Any) -> list[Any]:
+    """The values of all processes, by rank."""
+    if size() == 1:
+        return [value]
+    values = [None] * size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+class _Relay(tqdm.tqdm):
+    """A progress bar that leaves word of itself for the launching process to show."""
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
+        state = {"total": self.total, "desc": self.desc, "n": self.n, "postfix": self.postfix or ""}
+        state["restarts"] = int(os.environ["TORCHELASTIC_RESTART_COUNT"])
+        write_atomically(Path(os.environ[FOLDER]) / "progress.json", json.dumps(state))
+
+
+def progress_bar(total: int, desc: str, initial: int = 0) -> tqdm.tqdm:
+    """A bar of clips; in a worker, one that its launching process shows."""
+    options = {"total": total, "desc": desc, "initial": initial, "unit": " clips", "smoothing": 0.05}
+    options["bar_format"] = _BAR
+    if size() == 1:
+        return tqdm.auto.tqdm(**options)
+    return _Relay(**options, mininterval=1, disable=os.environ["LOCAL_RANK"] != "0")

@@ -1,0 +1,191 @@
+"""Where the project lies, files that are either whole or not there, and texts without the secrets in them."""
+
+import math
+import os
+import re
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import yaml
+
+PROJECT = Path(__file__).resolve().parents[2]
+PARAMS = PROJECT / "params"
+MOST = 1 << 30  # bytes of an .npz once unpacked; the largest of ours have 50 MB
+MOST_YAML = 16 << 20  # bytes or characters; the largest of ours has 0.1 MB
+MOST_ENTRIES = 300_000  # of a YAML once its aliases are followed: the texts of 10,000 classes
+MOST_KEYS = 256  # of a YAML that are not text: numbers can be chosen to collide as keys of a dict
+DEEPEST = 100  # levels of a YAML
+LONGEST = 100  # characters of a number in a YAML
+NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def in_project(path: str | Path) -> Path:
+    """An absolute path; what is relative lies in the project folder, wherever a notebook is run from."""
+    return PROJECT / Path(path).expanduser()
+
+
+def write_atomically(path: str | Path, content: bytes | str | Callable[[Path], None]) -> Path:
+    """Write a file beside its place, flush it to the disk, and rename it into place.
+
+    Args:
+        path: the file; its folder is made where missing.
+        content: bytes, text, or a function that writes to the path it is given.
+
+    Raises:
+        OSError: as the system says; the old file, if any, is then untouched and nothing new is left.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        if callable(content):
+            content(part)
+        else:
+            part.write_bytes(content.encode() if isinstance(content, str) else content)
+        sync(part)
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    return path
+
+
+def array_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """The shape, whether in Fortran order, and the data type that a .npy file begins with; `file` is left behind them.
+
+    Raises:
+        ValueError: no .npy file, or one of a format for objects and records.
+    """
+    version = np.lib.format.read_magic(file)
+    if version not in HEADERS:
+        raise ValueError(f"NumPy file format {version} is none that holds plain numbers")
+    return HEADERS[version](file)
+
+
+def read_npz(path: str | Path) -> dict[str, np.ndarray]:
+    """The arrays of an .npz by name; no pickle is read, and nothing that unpacks to more than a gigabyte.
+
+    Raises:
+        ValueError: too large, an array of objects, or one whose shape asks for more bytes or fewer than it has.
+        zipfile.BadZipFile, OSError, EOFError, KeyError: damaged, in other ways.
+    """
+    with zipfile.ZipFile(path) as archive:
+        size = sum(member.file_size for member in archive.infolist())
+        if size > MOST:
+            raise ValueError(f"{size} bytes once unpacked, more than the {MOST} it may have")
+        for member in archive.infolist():
+            with archive.open(member) as file:
+                shape, _, dtype = array_header(file)
+                expected = file.tell() + math.prod(shape) * dtype.itemsize
+            if dtype.hasobject or expected != member.file_size:  # NumPy would take the memory first, and then read
+                raise ValueError(f"{member.filename}: {shape} {dtype} needs {expected} bytes, got {member.file_size}")
+    with np.load(path, allow_pickle=False) as archive:
+        return dict(archive)
+
+
+def parse_yaml(text: str | bytes) -> Any:
+    """A YAML document as plain values; no tag makes an object, and nothing in it takes more memory or time than a
+    long document does. All YAML is read here.
+
+    Raises:
+        yaml.YAMLError: it is no YAML; too long, too deep, or more than `MOST_ENTRIES` once its aliases are followed;
+            a key comes twice, too many keys are numbers, or a number is too long.
+    """
+    if len(text) > MOST_YAML:
+        raise yaml.YAMLError(f"{len(text):,} characters, more than the {MOST_YAML:,} it may have")
+    depth = 0
+    for count, event in enumerate(yaml.parse(text, YAML)):  # before anything is made of them
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise yaml.YAMLError("nested too deeply")
+        if count > 2 * MOST_ENTRIES:
+            raise yaml.YAMLError(f"more than {MOST_ENTRIES:,} entries")
+    loader = YAML(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _entries(node, {}, [MOST_KEYS]) >= MOST_ENTRIES:
+            raise yaml.YAMLError(f"more than {MOST_ENTRIES:,} entries once its aliases are followed")
+        return loader.construct_document(node)
+    except RecursionError:
+        raise yaml.YAMLError("nested too deeply") from None
+    except (ValueError, LookupError, AttributeError, TypeError, OverflowError) as error:  # of a value its tag belies
+        raise yaml.YAMLError(f"a value is not what its tag or look says ({error!r:.100})") from error
+    finally:
+        loader.dispose()
+
+
+def _entries(node: yaml.Node, known: dict[int, int], keys: list[int]) -> int:
+    """How many there are in a node; counted once where it stands often. One that holds itself has too many.
+
+    Args:
+        node: of any kind.
+        known: counted nodes, by id.
+        keys: in its one place, how many more may be other than text.
+    """
+    if id(node) not in known:
+        known[id(node)] = MOST_ENTRIES
+        below = node.value if isinstance(node, yaml.CollectionNode) else []
+        if isinstance(node, yaml.MappingNode):
+            _check_keys(node, keys)
+        elif isinstance(node, yaml.ScalarNode) and node.tag in NUMBERS and len(node.value) > LONGEST:
+            raise yaml.YAMLError(f"line {node.start_mark.line + 1}: a number of {len(node.value):,} characters")
+        parts = (part for entry in below for part in (entry if isinstance(entry, tuple) else (entry,)))
+        known[id(node)] = 1 + sum(_entries(part, known, keys) for part in parts)
+    return known[id(node)]
+
+
+def _check_keys(node: yaml.MappingNode, keys: list[int]) -> None:
+    """That no key comes twice, and not too many can collide."""
+    seen: set[tuple[str, str]] = set()
+    for key, _ in node.value:
+        if not isinstance(key, yaml.ScalarNode) or key.tag.endswith(":merge"):
+            continue
+        if (key.tag, key.value) in seen:
+            raise yaml.YAMLError(f"line {key.start_mark.line + 1}: the key {key.value!r:.50} comes a second time")
+        seen.add((key.tag, key.value))
+        keys[0] -= not key.tag.endswith(":str")
+        if keys[0] < 0:
+            raise yaml.YAMLError(f"more than {MOST_KEYS} keys that are not text: put them in quotes")
+
+
+def sync(path: Path) -> None:
+    """Flush a written file to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+_SECRET = re.compile(
+    r"(://[^/\s:@]*:)[^@/\s]+(?=@)"  # https://user:password@host
+    r"|(\b[\w-]*(?:token|passwo?r?d|secret|api_?key|access_?key|signature)[\w-]*=)[^&\s\"']+",  # ?token=...
+    re.IGNORECASE,
+)
+
+
+def masked(value: Any) -> Any:
+    """A text, or the texts of a list or dict, with *** for passwords and tokens; other values as they are."""
+    if isinstance(value, list):
+        return [masked(entry) for entry in value]
+    if isinstance(value, dict):
+        return {name: masked(entry) for name, entry in value.items()}
+    return _SECRET.sub(lambda match: f"{match[1] or match[2]}***", value) if isinstance(value, str) else value
+
+
+def masked_notebook(notebook: dict[str, Any]) -> dict[str, Any]:
+    """An executed notebook without what papermill writes into it in plain text: its parameters are masked."""
+    metadata = notebook["metadata"]
+    if "papermill" in metadata:
+        metadata["papermill"]["parameters"] = masked(metadata["papermill"].get("parameters", {}))
+    for cell in notebook["cells"]:
+        if "injected-parameters" in cell["metadata"].get("tags", ()):
+            cell["source"] = masked(cell["source"])
+    return notebook

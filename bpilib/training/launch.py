@@ -1,0 +1,284 @@
+"""Starting the processes of one run with PyTorch's elastic launcher, and following them from the notebook.
+
+The launching process shows how far the run is and passes Ctrl-C on. A process that dies takes the others along; the
+launcher starts them all anew, from the last checkpoint.
+"""
+
+import contextlib
+import gc
+import json
+import logging
+import os
+import re
+import signal
+import socket
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import psutil
+import torch
+import torch.distributed as dist
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.elastic.rendezvous import RendezvousError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from bpilib.config import Config
+from bpilib.errors import MissingInputError
+from bpilib.system.device import pick_device
+from bpilib.system.distributed import FOLDER, add_up, collect, progress_bar, rank
+from bpilib.system.files import write_atomically
+
+Work = Callable[..., None]
+_CURABLE = (RuntimeError, OSError, MemoryError)  # may not come again; lost connections are RuntimeErrors
+_KINDS = {kind.__name__: kind for kind in (MissingInputError, ValueError, RuntimeError)}  # of what a worker raised
+
+
+# --- in a worker
+
+
+def _worker(work: Work, config: Config, folder: str, arguments: tuple) -> tuple[str, Any]:
+    """The life of a worker; returns "done", "interrupted" or "failed", and what there is to say of it.
+
+    An error that would only come again is kept for the next try, where all workers return it instead of working.
+    """
+    parent, place = os.getppid(), Path(folder)
+    signal.signal(signal.SIGINT, lambda *_: os.getppid() == parent or os._exit(1))  # comes when the parent dies, too
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    os.environ[FOLDER], local = folder, int(os.environ["LOCAL_RANK"])
+    if place.exists():
+        write_atomically(place / f"{local}.pid", str(os.getpid()))
+    device = pick_device(config.device)
+    if device.type == "cuda":
+        config = config.changed(device=f"cuda:{local if device.index is None else device.index}")
+        torch.cuda.set_device(config.device)
+    elif "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, torch.get_num_threads() // config.devices))
+    backend, meet = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", {}
+    if config.rendezvous is None:  # all are here: they meet in a file, and listen to nobody else
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", _loopback())
+        file = place / f"group{os.environ['TORCHELASTIC_RESTART_COUNT']}"
+        meet = {"init_method": file.as_uri(), "rank": int(os.environ["RANK"]), "world_size": config.devices}
+    dist.init_process_group(backend, **meet)
+
+    def stop() -> bool:
+        """The same answer in all processes, so that all stop after the same step."""
+        asked = (place / "stop").exists() or not place.exists() or os.getppid() != parent
+        return bool(add_up(torch.tensor(float(asked))))
+
+    logs = Path(os.environ["TORCHELASTIC_ERROR_FILE"]).parent
+    start = collect((_read(place / "failure.json"), str(logs)))
+    if failure := next((failure for failure, _ in start if failure), None):
+        return "failed", failure
+    try:
+        if stop():
+            raise KeyboardInterrupt("stopped before the first step")
+        _wait_for(Path(start[0][1]))
+        work(config, stop, *arguments)
+        return "done", None
+    except KeyboardInterrupt as interrupt:
+        return "interrupted", str(interrupt)
+    except Exception as error:
+        traceback.print_exc()
+        if isinstance(error, ValueError) or not isinstance(error, _CURABLE):
+            kind = next((name for name, kind in _KINDS.items() if isinstance(error, kind)), "")
+            text = str(error) if kind else f"{type(error).__name__}: {error}"
+            failure = {"kind": kind or "RuntimeError", "text": text, "note": f"process {rank()}, see {logs}/stderr.log"}
+            write_atomically(place / "failure.json", json.dumps(failure))
+        raise
+
+
+def _wait_for(path: Path) -> None:
+    """Make sure that what the first process writes is seen here; a shared folder may show it late."""
+    end = time.monotonic() + 30
+    while not path.exists():
+        if time.monotonic() > end:
+            raise ValueError(
+                f"{path}, written by the first process, can't be seen on {socket.gethostname()}: set outputs to a "
+                "folder that all machines of the run share"
+            )
+        time.sleep(0.1)
+
+
+def _loopback() -> str:
+    """Name of the network interface that nobody outside reaches."""
+    interfaces = psutil.net_if_addrs().items()
+    return next(name for name, addresses in interfaces if any(a.address == "127.0.0.1" for a in addresses))
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+# --- in the launching process
+
+
+def launch(
+    work: Work,
+    config: Config,
+    *arguments: Any,
+    stop: Callable[[], bool] = lambda: False,
+    watch: Callable[[pd.DataFrame], None] | None = None,
+) -> None:
+    """Do the work of a run in `config.devices` processes here, together with `config.nodes` machines; wait for its end.
+
+    Args:
+        work: called in each worker as work(config, stop, *arguments): config has the worker's own device, stop() is
+            True in all workers once they are to save and raise KeyboardInterrupt. Of an importable module, as are the
+            arguments.
+        config: of the run; its directory gets `logs/`.
+        stop: asked twice a second; True once the run is to be left.
+        watch: called with metrics.csv whenever it has changed.
+
+    Raises:
+        ValueError: devices, nodes and rendezvous that do not fit this machine, or what a worker raised.
+        RuntimeError: workers that fail more than `max_restarts` times; machines that do not meet.
+        KeyboardInterrupt: after `stop`, once everything is saved.
+    """
+    _check(config)
+    for part in (work, *arguments):
+        if getattr(part, "__module__", None) == "__main__":
+            name = getattr(part, "__name__", part)
+            raise ValueError(f"{name}: other processes can't import what a notebook has; put it into a module")
+    gc.collect()  # a rendezvous that this process hosted before, at the same address, ends with its last reference
+    logs, restarts = config.run_directory / "logs", config.max_restarts
+    with tempfile.TemporaryDirectory(prefix="bpi_") as folder, _launcher_log(logs):
+        settings = LaunchConfig(
+            min_nodes=config.nodes,
+            max_nodes=config.nodes,
+            nproc_per_node=config.devices,
+            run_id=f"{config.run_directory.parent.name}_{config.run_directory.name}",
+            rdzv_backend="c10d",
+            rdzv_endpoint=config.rendezvous or f"{folder}/launcher",
+            rdzv_configs={} if config.rendezvous else {"store_type": "file"},
+            local_addr="localhost" if _is_local(config.rendezvous) else None,
+            max_restarts=restarts,
+            logs_specs=DefaultLogsSpecs(log_dir=str(logs), redirects=Std.ALL),
+        )
+        group: Future = Future()
+        thread = threading.Thread(target=_start, args=(group, settings, work, config, folder, arguments), daemon=True)
+        thread.start()
+        try:
+            _follow(group, Path(folder), config, stop, watch)
+        except BaseException:  # the second Ctrl-C, or curves that can't be drawn
+            _end(Path(folder))
+            thread.join(20)  # longer only where it waits for other machines; without `folder`, its workers stop at once
+            raise
+        try:
+            how, said = next(iter(group.result().values()))
+        except ChildFailedError as error:
+            if failure := _read(Path(folder) / "failure.json"):
+                raise _error(failure) from error
+            number, first = error.get_first_failure()
+            raise RuntimeError(
+                f"process {number} failed after {restarts} restarts, at last with: {first.message}. All that it said "
+                f"is in {Path(first.error_file).parent}. Run the same again to go on from the last checkpoint"
+            ) from error
+        except RendezvousError as error:
+            raise RuntimeError(
+                f"the {config.nodes} machines of the run did not meet at {config.rendezvous} ({error}): start the same "
+                "command on all of them, and check that they reach this address"
+            ) from error
+    if how == "failed":
+        raise _error(said)
+    if how == "interrupted":
+        raise KeyboardInterrupt(said)
+
+
+def _check(config: Config) -> None:
+    """Refuse what this machine can't do; the messages name the parameter."""
+    device = pick_device(config.device)
+    if device.type == "cuda" and device.index is not None and config.devices > 1:
+        raise ValueError(f"parameter device: {config.device} is one GPU, but devices is {config.devices}: use cuda")
+    if device.type == "cuda" and config.devices > torch.cuda.device_count():
+        raise ValueError(f"parameter devices: {config.devices}, but PyTorch sees {torch.cuda.device_count()} GPUs here")
+    if device.type != "cuda" and config.sync_batchnorm:
+        raise ValueError("parameter sync_batchnorm: PyTorch synchronises BatchNorm on GPUs alone; leave it False here")
+    if config.nodes > 1 and config.rendezvous is None:
+        raise ValueError(
+            f"parameter rendezvous: with nodes={config.nodes} give the first machine's address, such as 'gpu1:29400', "
+            "the same on all"
+        )
+    if config.rendezvous is not None and not re.fullmatch(r"(\[[0-9A-Fa-f:]+\]|[\w.-]+):\d{1,5}", config.rendezvous):
+        raise ValueError(f"parameter rendezvous: expected host:port, such as 'gpu1:29400', got {config.rendezvous!r}")
+
+
+def _is_local(rendezvous: str | None) -> bool:
+    """Whether all workers are on this machine: its name need not lead to it then."""
+    return rendezvous is None or rendezvous.rsplit(":", 1)[0] in ("localhost", "127.0.0.1", "[::1]")
+
+
+def _start(group: Future, settings: LaunchConfig, *arguments: Any) -> None:
+    """Run the launcher, in a thread. Workers inherit its deaf ear for SIGINT until they have their own handler."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"  # a shared one would keep the addresses of workers that died
+    try:
+        group.set_result(elastic_launch(settings, _worker)(*arguments))
+    except BaseException as error:
+        group.set_exception(error)
+
+
+def _follow(group: Future, folder: Path, config: Config, stop: Callable[[], bool], watch: Any) -> None:
+    """Show progress and history, pass the wish to stop on, until the workers have ended."""
+    metrics = config.run_directory / "metrics.csv"
+    shown, restarts = _written(metrics), 0
+    total = config.nodes * config.devices
+    print(f"{total} processes share every batch, {config.devices} of them here; what they say: {metrics.parent}/logs")
+    with contextlib.ExitStack() as stack:
+        bar, before, done = None, None, False
+        while not done:
+            done = bool(wait([group], timeout=0.5).done)
+            if stop():
+                (folder / "stop").touch()
+            if (state := _read(folder / "progress.json")) != before:
+                before = state
+                if state["restarts"] > restarts:
+                    restarts = state["restarts"]
+                    print(f"a process died: all went on from the last checkpoint ({restarts} of {config.max_restarts})")
+                bar = bar or stack.enter_context(progress_bar(state["total"], state["desc"], state["n"]))
+                bar.set_postfix_str(state["postfix"], refresh=False)
+                bar.update(state["n"] - bar.n)
+            if watch and _written(metrics) != shown:
+                shown = _written(metrics)
+                watch(pd.read_csv(metrics))
+
+
+def _written(path: Path) -> int:
+    return path.stat().st_mtime_ns if path.exists() else 0
+
+
+def _end(folder: Path) -> None:
+    """Kill the workers; those that the launcher starts in their place see `stop` and leave."""
+    (folder / "stop").touch()
+    for path in folder.glob("*.pid"):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(path.read_text()), signal.SIGKILL)
+
+
+def _error(failure: dict[str, str]) -> Exception:
+    error = _KINDS[failure["kind"]](failure["text"])
+    error.add_note(failure["note"])
+    return error
+
+
+@contextlib.contextmanager
+def _launcher_log(folder: Path) -> Iterator[None]:
+    """What the launcher itself has to say goes into a file of `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    logger, handler = logging.getLogger("torch.distributed.elastic"), logging.FileHandler(folder / "launcher.log")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    before, logger.propagate = logger.propagate, False
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = before
+        handler.close()

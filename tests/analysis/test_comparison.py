@@ -1,0 +1,146 @@
+import numpy as np
+import pytest
+from making import save_result
+from scipy import stats
+
+from bpilib.analysis.comparison import choose, compare_classes, compare_pairs, paired
+from bpilib.analysis.results import find_results, without_copies
+from bpilib.metrics import holm, mcnemar
+
+
+def results_of(outputs, **rights):
+    """One result for each model named, right where its list says so."""
+    for model, right in rights.items():
+        save_result(outputs, [bool(r) for r in right], model=model)
+    return {result.model: result for result in find_results(outputs)[0]}
+
+
+def test_clips_are_paired_by_name_not_by_place(tmp_path):
+    save_result(tmp_path, [True, False, True], names=["a", "b", "c"])
+    save_result(tmp_path, [False, True, False], seed=1, names=["c", "a", "b"], labels=[2, 0, 1])
+    right_a, right_b, labels = paired(*find_results(tmp_path)[0])
+    assert right_a.tolist() == [True, False, True]
+    assert right_b.tolist() == [True, False, False]
+    assert labels.tolist() == [0, 1, 2]
+
+
+def test_other_clips_labels_or_classes_are_refused(tmp_path):
+    save_result(tmp_path, [True, True])
+    save_result(tmp_path, [True, True], seed=1, names=["clip0", "other"])
+    save_result(tmp_path, [True, True], seed=2, labels=[1, 1])
+    first, *others = find_results(tmp_path)[0]
+    for other in others:
+        with pytest.raises(ValueError, match="scored on other clips or classes"):
+            paired(first, other)
+    with pytest.raises(ValueError, match="1 of the same name"):
+        paired(first, others[0])
+
+
+def test_honest_and_test_selected_are_never_compared(tmp_path):
+    save_result(tmp_path, [True])
+    save_result(tmp_path, [True], seed=1, select="test")
+    honest, selected = find_results(tmp_path)[0]
+    for pair in ((honest, selected), (selected, honest)):
+        with pytest.raises(ValueError, match=r"seed1 was selected on the test clips and \S+seed0 was not"):
+            compare_pairs(pair)
+
+
+def test_mcnemar_is_the_exact_permutation_test_of_pairs():
+    rng = np.random.default_rng(1)
+    a, b = rng.random((2, 9)) < [[0.8], [0.4]]
+    exact = stats.permutation_test(
+        (a.astype(float), b.astype(float)), lambda x, y: np.mean(x) - np.mean(y), permutation_type="samples",
+        vectorized=False, n_resamples=np.inf,
+    )  # fmt: skip
+    assert mcnemar(a, b) == pytest.approx(exact.pvalue)
+    assert mcnemar(a, b) == mcnemar(b, a)
+
+
+def test_mcnemar_by_hand():
+    only_a = np.array([True] * 5 + [False, True])
+    only_b = np.array([False] * 5 + [False, True])
+    assert mcnemar(only_a, only_b) == pytest.approx(2 / 2**5)
+    assert mcnemar(only_a, only_a) == 1
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, 0.03]).tolist() == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.9, 0.8]).tolist() == [1, 1]
+    assert holm([0.2]).tolist() == [0.2] and len(holm([])) == 0
+
+
+def test_pairs_count_what_they_say(tmp_path):
+    by = results_of(tmp_path, bpi=[1, 1, 1, 1, 0, 0], ctrgcn=[1, 0, 0, 0, 1, 0], gap=[1, 1, 1, 1, 0, 0])
+    table = compare_pairs([by["bpi"], by["ctrgcn"], by["gap"]])
+    first = table.iloc[0]
+    assert (first.a, first.b) == ("synthetic_xview/bpi_joint_seed0", "synthetic_xview/ctrgcn_joint_seed0")
+    assert (first.clips, first.both, first.only_a, first.only_b, first.neither) == (6, 1, 3, 1, 1)
+    assert first.difference == pytest.approx(100 * 2 / 6) and first.low < first.difference < first.high
+    assert first.p == pytest.approx(stats.binomtest(3, 4).pvalue)
+    same = table.iloc[1]
+    assert (same.difference, same.low, same.high, same.p) == (0, 0, 0, 1)
+    assert (table.p_holm >= table.p).all() and len(table) == 3
+    assert compare_pairs([by["bpi"]]).empty
+
+
+def test_pairs_are_compared_again_without_copies(tmp_path):
+    copies = ["clip0", "clip1", "clip2"]
+    save_result(tmp_path, [True] * 6, copies=copies)
+    save_result(tmp_path, [False, False, False, True, True, False], model="ctrgcn", copies=copies)
+    results, _ = find_results(tmp_path)
+    (whole,), (rest,) = (compare_pairs(r).to_dict("records") for r in (results, without_copies(results)))
+    assert (whole["clips"], whole["only_a"], whole["only_b"]) == (6, 4, 0) and whole["p"] == 2 / 2**4
+    assert (rest["clips"], rest["both"], rest["only_a"], rest["only_b"]) == (3, 2, 1, 0) and rest["p"] == 1
+    assert rest["difference"] == pytest.approx(100 / 3)
+
+
+def test_classes_are_sorted_and_their_intervals_stay_honest_with_few_clips(tmp_path):
+    a, b = [1, 1, 0, 1, 1, 1], [0, 0, 0, 1, 1, 0]
+    by = results_of(tmp_path, bpi=a, ctrgcn=b)
+    table = compare_classes(by["bpi"], by["ctrgcn"])
+    assert table["clips"].tolist() == [2, 2, 2]  # clips 0, 3 are of class 0; 1, 4 of class 1; 2, 5 of class 2
+    assert table["difference"].tolist() == [50, 50, 50]
+    assert (table.low >= -100).all() and (table.high <= 100).all() and (table.low < table.high).all()
+    # by hand, Bonett and Price: 1 of 2 only a's, so (1 + 1) / 4 and (0 + 1) / 4
+    half = 1.959964 * np.sqrt((0.5 + 0.25 - 0.25**2) / 4)
+    assert (table.low[0], table.high[0]) == pytest.approx((100 * (0.25 - half), 100 * min(0.25 + half, 1)))
+    turned = compare_classes(by["ctrgcn"], by["bpi"])
+    assert turned["difference"].tolist() == [-50, -50, -50]
+
+
+def test_identical_runs_have_a_wide_interval_in_small_classes(tmp_path):
+    by = results_of(tmp_path, bpi=[1] * 6, ctrgcn=[1] * 6)
+    table = compare_classes(by["bpi"], by["ctrgcn"])
+    assert (table.low < -20).all() and (table.high > 20).all() and (table.p_holm == 1).all()
+
+
+def test_the_pair_that_differs_in_the_model_leads_and_seeds_come_once(tmp_path):
+    save_result(tmp_path, [True], modality="bone")
+    for seed in (0, 1):
+        save_result(tmp_path, [True], seed=seed)
+    save_result(tmp_path, [True], model="ctrgcn")
+    save_result(tmp_path, [True], model="gap", select="test")
+    chosen = choose(find_results(tmp_path)[0])
+    assert [result.name.split("/")[1] for result in chosen] == ["bpi_joint_seed0", "ctrgcn_joint_seed0",
+                                                                "bpi_bone_seed0"]  # fmt: skip
+
+
+def test_results_of_other_clips_are_not_chosen_by_themselves(tmp_path):
+    save_result(tmp_path, [True], names=["odd"])
+    save_result(tmp_path, [True], model="ctrgcn")
+    save_result(tmp_path, [True], model="gap")
+    assert {result.model for result in choose(find_results(tmp_path)[0])} == {"ctrgcn", "gap"}
+
+
+def test_results_are_chosen_by_name(tmp_path):
+    by = results_of(tmp_path, bpi=[1], ctrgcn=[1])
+    chosen = choose([*by.values()], ["ctrgcn_joint_seed0", "synthetic_xview/bpi_joint_seed0"])
+    assert [result.model for result in chosen] == ["ctrgcn", "bpi"]
+    with pytest.raises(ValueError, match="no finished run 'bpi_joint_sed0', did you mean 'bpi_joint_seed0'"):
+        choose([*by.values()], ["bpi_joint_sed0"])
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_too_few_to_compare_is_no_error(tmp_path, count):
+    results = [*results_of(tmp_path, **{"bpi": [1]} if count else {}).values()]
+    assert len(choose(results)) == count

@@ -1,0 +1,243 @@
+"""Folders of one's own clips: every layout that is allowed, and each thing that can be wrong with one."""
+
+import io
+import tracemalloc
+import warnings
+
+import numpy as np
+import pytest
+
+from bpilib.data import SkeletonStore, synthetic
+from bpilib.data.formats.clip_folder import import_folder
+from bpilib.data.trackers import to_ntu
+from bpilib.errors import MissingInputError
+from bpilib.skeleton import NTU, UCLA
+
+HEADER = "name,label,subject,split"
+
+
+def poses(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def write(folder, rows, clips, header=HEADER, classes=None):
+    """clips.csv of rows, and name → array (or bytes) to files."""
+    folder.mkdir(exist_ok=True)
+    (folder / "clips.csv").write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+    for name, clip in clips.items():
+        path = folder / f"{name}.npy"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(clip) if isinstance(clip, bytes) else np.save(path, clip)
+    if classes is not None:
+        (folder / "classes.txt").write_text("\n".join(classes) + "\n\n", encoding="utf-8")
+    return folder
+
+
+def load(folder, skeleton=NTU, **options):
+    return import_folder(folder, folder.parent / "store", "own", skeleton, **({"progress": False} | options))
+
+
+def test_a_folder_of_clips(tmp_path):
+    clips = {
+        "a": poses(5, 25, 3),
+        "day 1/b": poses(1, 1, 25, 3),
+        "c": poses(7, 2, 25, 3).astype(np.float64),
+        "d": np.arange(150).reshape(2, 25, 3),
+    }
+    rows = ["a,wave,1,train", "day 1/b,clap,2,test", "c.npy,wave,,", "d,'kick',30,train"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        store = load(write(tmp_path / "raw", rows, clips))
+    assert store.names.tolist() == ["a", "day 1/b", "c", "d"]
+    assert store.classes == ["'kick'", "clap", "wave"] and store.labels.tolist() == [2, 1, 2, 0]
+    assert store.subjects.tolist() == [1, 2, 0, 30]
+    assert store.split("split", "train").tolist() == [0, 3] and store.split("split", "test").tolist() == [1]
+    for i, clip in enumerate(clips.values()):
+        expected = np.zeros((len(clip), 2, 25, 3), np.float32)
+        expected[:, : clip.shape[1] if clip.ndim == 4 else 1] = clip if clip.ndim == 4 else clip[:, None]
+        np.testing.assert_array_equal(store.sample(i), expected)
+    assert store.manifest["source"]["files"] == 5 and store.manifest["source"]["name"].startswith("clips.csv")
+    store.verify()
+
+
+def test_joints_of_a_tracker_become_those_of_ntu(tmp_path):
+    clip = synthetic.perform(1, 1, 0)
+    clips = {"a": clip, "b": clip[:9, None].astype(np.float64), "mm": 1000 * clip, "other": poses(5, 25, 3)}
+    folder = write(tmp_path / "raw", [f"{name},wave,1,train" for name in clips], clips)
+    with pytest.warns(UserWarning, match="2 problems, 2 left out"):
+        store = load(folder, None, tracker="kinect_v1")
+    assert store.names.tolist() == ["a", "b"] and store.skeleton is NTU
+    for i, name in enumerate(store.names):
+        np.testing.assert_array_equal(store.sample(i)[:, :1], to_ntu(clips[name], "kinect_v1"))
+        assert not store.sample(i)[:, 1].any()
+    first, second = store.problems()
+    assert first.file == "mm.npy" and "expected metres" in first.what
+    assert second.file == "other.npy" and "got float32 (5, 1, 25, 3): set tracker to kinect_v2" in second.what
+    with pytest.raises(ValueError, match=r"no usable clip .* numbers \(L, 33, 3\) .*: set tracker to kinect_v1"):
+        load(folder, None, tracker="mediapipe", overwrite=True)
+    with pytest.raises(ValueError, match="tracker kinect_v1 gives NTU's joints, own has 20: set it to None"):
+        load(folder, UCLA, tracker="kinect_v1", overwrite=True)
+
+
+def test_class_names_and_numbers(tmp_path):
+    clips = {"a": poses(5, 20, 3), "b": poses(5, 20, 3)}
+    folder = write(tmp_path / "raw", ["a,1,1,train", "b,0,2,test"], clips)
+    assert load(folder, UCLA).classes == ["class 0", "class 1"]
+    store = load(folder, UCLA, overwrite=True, classes=["x", "y", "z"], benchmark="xsub")
+    assert store.classes == ["x", "y", "z"] and store.labels.tolist() == [1, 0] and store.benchmarks == ["xsub"]
+    write(folder, ["a,clap,1,train", "b,0,2,test"], {}, classes=["wave", " clap "])
+    store = load(folder, UCLA, overwrite=True)
+    assert store.classes == ["wave", "clap"] and store.labels.tolist() == [1, 0]
+
+
+def test_a_wide_list_is_refused_before_its_rows_are_read(tmp_path):
+    """Each of its short rows would become an entry for every column."""
+    wide = HEADER + "," + ",".join(f"c{i}" for i in range(30_000))
+    folder = write(tmp_path / "raw", ["a,0,0,train"] * 400, {"a": poses(5, 25, 3)}, header=wide)
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"clips\.csv: 30004 columns, more than the 100 it may have"):
+        load(folder)
+    assert tracemalloc.get_traced_memory()[1] < 10e6
+    tracemalloc.stop()
+    write(folder, ["a,0,0,train" + "," * 96], {}, header=HEADER + "".join(f",c{i}" for i in range(96)))
+    assert len(load(folder)) == 1
+
+
+def test_what_spreadsheets_write(tmp_path):
+    folder = write(tmp_path / "raw", [], {"ü": poses(5, 25, 3)})
+    text = '\ufeffsplit,camera,name,comment,label,setup\r\ntrain,3,"ü","a, b",wave,\r\n\r\n'
+    (folder / "clips.csv").write_bytes(text.encode())
+    store = load(folder)
+    assert store.names.tolist() == ["ü"] and store.cameras.tolist() == [3] and store.subjects.tolist() == [0]
+
+
+BAD_ROWS = {  # row → (what is said of it, in which file)
+    "bad,wave,1,train": ("no such file", "bad.npy"),
+    "../outside,wave,1,train": ("expected that of a .npy file in the folder", "clips.csv"),
+    "/etc/outside,wave,1,train": ("expected that of a .npy file in the folder", "clips.csv"),
+    "good/../../outside,wave,1,train": ("expected that of a .npy file in the folder", "clips.csv"),
+    "..\\outside,wave,1,train": ("expected that of a .npy file in the folder", "clips.csv"),
+    "c:outside,wave,1,train": ("expected that of a .npy file in the folder", "clips.csv"),
+    ",wave,1,train": ("expected that of a .npy file in the folder", "clips.csv"),
+    "good,wave,1,train": ("name good comes a second time", "clips.csv"),
+    "more,walk,1,train": ("expected the name of one of the 2 classes or its number, got 'walk'", "clips.csv"),
+    "more,,1,train": ("expected the name of one of the 2 classes", "clips.csv"),
+    "more,2,1,train": ("label 2 outside 0...1", "more.npy"),
+    "more,wave,anna,train": ("subject: expected a whole number or nothing, got 'anna'", "clips.csv"),
+    "more,wave,-1,train": ("subject: expected a whole number", "clips.csv"),
+    "more,wave,1,val": ("split: expected train, test or nothing, got 'val'", "clips.csv"),
+    "more,wave,1": ("more or fewer cells", "clips.csv"),
+    "more": ("more or fewer cells", "clips.csv"),
+    "more,wave,1,train,": ("more or fewer cells", "clips.csv"),
+}
+
+
+@pytest.mark.parametrize("row", BAD_ROWS)
+def test_bad_rows_are_left_out_and_listed(tmp_path, row):
+    np.save(tmp_path / "outside.npy", poses(5, 25, 3))
+    clips = {"good": poses(5, 25, 3), "more": poses(6, 25, 3)}
+    folder = write(tmp_path / "raw", ["good,clap,1,train", row], clips, classes=["wave", "clap"])
+    with pytest.warns(UserWarning, match="problems"):
+        store = load(folder)
+    assert store.names.tolist() == ["good"] and store.split("split", "train").tolist() == [0]
+    what, file = BAD_ROWS[row]
+    problem = store.problems()[0]
+    assert what in problem.what and problem.file == file and problem.line == (3 if file == "clips.csv" else 0)
+    unnamed = [p for p in store.problems() if p.what == "not named in clips.csv"]
+    assert [p.file for p in unnamed] == ([] if row.startswith("more") else ["more.npy"])
+    with pytest.raises(ValueError):
+        load(folder, overwrite=True, on_error="raise")
+    assert len(SkeletonStore.open(tmp_path / "store")) == 1  # the one before is still there
+
+
+def npy(array, **options):
+    buffer = io.BytesIO()
+    np.save(buffer, array, **options)
+    return buffer.getvalue()
+
+
+def npz(array):
+    buffer = io.BytesIO()
+    np.savez(buffer, array)
+    return buffer.getvalue()
+
+
+NAN = poses(5, 25, 3)
+NAN[3, 2, 1] = np.nan
+BAD_FILES = {
+    "joints": (poses(5, 20, 3), "expected (L, 25, 3) or (L, M, 25, 3)"),
+    "flat": (poses(5, 75), "got (5, 75)"),
+    "empty": (poses(0, 25, 3), "(L, 25, 3)|empty"),
+    "nobody": (poses(5, 0, 25, 3), "(L, 25, 3)|empty"),
+    "nan": (NAN, "not finite"),
+    "huge": (np.full((2, 25, 3), 1e300), "not finite"),
+    "complex": (np.zeros((2, 25, 3), complex), "expected a .npy file of numbers, got complex128"),
+    "words": (np.full((2, 25, 3), "a"), "expected a .npy file of numbers, got <U1"),
+    "objects": (npy(np.full((2, 25, 3), None), allow_pickle=True), "not a .npy file of numbers"),
+    "text": (b"hello", "not a .npy file of numbers"),
+    "nothing": (b"", "not a .npy file of numbers"),
+    "npz": (npz(poses(5, 25, 3)), "got an npz"),
+    "truncated": (npy(poses(5, 25, 3))[:-4], "not a .npy file of numbers"),
+    "lying": (
+        npy(poses(5, 25, 3)).replace(b"(5, 25, 3), }      ", b"(5000000, 25, 3), }"),
+        "not a .npy file of numbers",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_bad_files_are_left_out_and_listed(tmp_path, name):
+    content, what = BAD_FILES[name]
+    clips = {"good": poses(5, 25, 3), name: content}
+    folder = write(tmp_path / "raw", ["good,wave,1,train", f"{name},wave,1,test"], clips)
+    with pytest.warns(UserWarning, match=rf"1 problem, .*\n  {name}\.npy: "):
+        store = load(folder)
+    assert store.names.tolist() == ["good"] and not len(store.split("split", "test"))
+    (problem,) = store.problems()
+    assert problem.file == f"{name}.npy" and any(part in problem.what for part in what.split("|"))
+    with pytest.raises(ValueError, match=rf"{name}\.npy: "):
+        import_folder(folder, tmp_path / "other", "own", NTU, on_error="raise", progress=False)
+    assert not (tmp_path / "other").exists() and not (tmp_path / "other.partial").exists()
+
+
+def test_too_large_a_file_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("bpilib.data.importer.MAX_BYTES", 2000)
+    folder = write(tmp_path / "raw", ["a,wave,1,train", "b,wave,1,train"], {"a": poses(5, 25, 3), "b": poses(9, 25, 3)})
+    with pytest.warns(UserWarning, match="2828 bytes, more than the 2000"):
+        assert load(folder).names.tolist() == ["a"]
+
+
+def test_more_persons_than_the_skeleton_has(tmp_path):
+    crowd = poses(6, 4, 25, 3) * np.array([1, 3, 0.5, 2], np.float32)[:, None, None]
+    still = np.zeros((6, 3, 25, 3), np.float32)
+    still[:, 2] = 1
+    folder = write(tmp_path / "raw", ["crowd,wave,1,train", "still,wave,1,train"], {"crowd": crowd, "still": still})
+    with pytest.warns(UserWarning, match="4 persons, 2 expected"):
+        store = load(folder)
+    np.testing.assert_array_equal(store.sample(0), crowd[:, [1, 3]])
+    np.testing.assert_array_equal(store.sample(1)[:, 0], still[:, 2])
+    assert not store.sample(1)[:, 1].any()
+    assert [p.done for p in store.problems()] == ["kept those that move most"]
+
+
+def test_a_folder_of_something_else(tmp_path):
+    with pytest.raises(MissingInputError, match=r"no clips\.csv in"):
+        load(tmp_path / "raw")
+    folder = write(tmp_path / "raw", ["a,wave"], {"a": poses(5, 25, 3)}, header="name,class")
+    with pytest.raises(ValueError, match=r"clips\.csv: no column label, split; expected clips\.csv with the columns"):
+        load(folder)
+    for content in (b"", b"\xff\xfe\x00n", b'name,label,split\n"' + b"a" * 200_000):
+        (folder / "clips.csv").write_bytes(content)
+        with pytest.raises(ValueError, match=r"clips\.csv"):
+            load(folder)
+    write(folder, ["a,99999,1,train"], {})
+    with pytest.raises(ValueError, match="expected 1 to 10000 different class names"):
+        load(folder)
+    write(folder, ["a,wave,1,train"], {}, classes=["wave", "wave"])
+    with pytest.raises(ValueError, match=r"got 2, 1 of them different; write them into classes\.txt"):
+        load(folder)
+    write(folder, [], {})
+    (folder / "classes.txt").unlink()
+    with pytest.raises(ValueError, match="no usable clip"):
+        load(folder)
+    assert not (tmp_path / "store").exists() and not (tmp_path / "store.partial").exists()

@@ -1,0 +1,185 @@
+"""Left stays left, up stays up, and bodies stay bodies, whoever tracked them."""
+
+import numpy as np
+import pytest
+
+from bpilib.config import Config
+from bpilib.data import synthetic
+from bpilib.data.synthetic import example
+from bpilib.data.trackers import MAPPINGS, to_ntu
+from bpilib.skeleton import NTU, UCLA
+
+AT = {name: i for i, name in enumerate(NTU.joints)}
+TRACKERS = list(MAPPINGS)
+
+
+def seen_by(tracker, label=1):
+    """A person of the synthetic set as the tracker gives it; raises the right hand (`wave`) unless told otherwise."""
+    clip = synthetic.perform(label, 1, 0)
+    if tracker == "kinect_v1":
+        return clip
+    if tracker == "mediapipe":
+        return example.as_mediapipe(clip)
+    if tracker == "kinect_v2":
+        return to_ntu(clip, "kinect_v1")[:, 0]
+    joints = [MAPPINGS["mediapipe"].joints.index(name) for name in MAPPINGS["coco"].joints]
+    return example.as_mediapipe(clip)[:, joints, :2] * 250 + 300  # pixels
+
+
+@pytest.mark.parametrize(
+    ("tracker", "ntu", "source"),
+    [  # numbers from the trackers' own documentation
+        ("mediapipe", "left shoulder", 11), ("mediapipe", "right shoulder", 12), ("mediapipe", "left wrist", 15),
+        ("mediapipe", "right knee", 26), ("mediapipe", "left hand tip", 19), ("mediapipe", "right thumb", 22),
+        ("mediapipe", "left foot", 31), ("mediapipe", "right foot", 32), ("coco", "left shoulder", 5),
+        ("coco", "right elbow", 8), ("coco", "left hip", 11), ("coco", "right ankle", 16),
+        ("kinect_v1", "left hand", 7), ("kinect_v1", "right foot", 19), ("kinect_v1", "upper spine", 2),
+        ("kinect_v2", "right thumb", 24),
+    ],
+)  # fmt: skip
+def test_joints_come_from_the_numbers_the_trackers_document(tracker, ntu, source):
+    row = MAPPINGS[tracker].matrix()[AT[ntu]]
+    assert row[source] == 1 and np.count_nonzero(row) == 1
+
+
+def test_the_parameter_tracker_knows_them_all():
+    assert Config.__dataclass_fields__["tracker"].metadata["choices"] == tuple(TRACKERS)
+
+
+@pytest.mark.parametrize("tracker", TRACKERS)
+def test_every_joint_is_a_weighted_mean_and_right_mirrors_left(tracker):
+    mapping = MAPPINGS[tracker]
+    matrix = mapping.matrix()
+    assert matrix.shape == (25, len(mapping.joints)) and matrix.sum(1) == pytest.approx(np.ones(25))
+
+    def swapped(names):
+        turned = [n.replace("left", "@").replace("right", "left").replace("@", "right") for n in names]
+        return [list(names).index(name) for name in turned]
+
+    assert matrix[swapped(NTU.joints)][:, swapped(mapping.joints)] == pytest.approx(matrix)
+    assert set(mapping.weights) == set(NTU.joints) >= mapping.guessed
+    table = mapping.table()
+    assert table["joint"].tolist() == list(NTU.joints)
+    assert set(table[table.guessed != ""]["joint"]) == mapping.guessed
+
+
+def test_the_table_says_what_a_joint_is_made_of():
+    made = MAPPINGS["coco"].table().set_index("joint")["made of"]
+    assert made["base of spine"] == "mean of left hip, right hip" and made["left knee"] == "left knee"
+    assert made["left hand"] == "1.3 × left wrist − 0.3 × left elbow"
+
+
+@pytest.mark.parametrize("tracker", TRACKERS)
+def test_who_faces_the_camera_has_the_left_hand_at_smaller_x_and_the_head_up(tracker):
+    poses = to_ntu(seen_by(tracker), tracker)[:, 0]
+    middle = np.median(poses, 0)
+    assert middle[AT["left shoulder"], 0] < middle[AT["right shoulder"], 0] - 0.1
+    heights = [middle[AT[name], 1] for name in ("head", "upper spine", "base of spine", "left knee", "left ankle")]
+    assert heights == sorted(heights, reverse=True)
+    if tracker != "coco":  # up × forward is left: no mirror image
+        feet, ankles = ([AT[f"{side} {name}"] for side in ("left", "right")] for name in ("foot", "ankle"))
+        forward = poses[:, feet].mean(1) - poses[:, ankles].mean(1)
+        up = poses[:, AT["upper spine"]] - poses[:, AT["base of spine"]]
+        left = poses[:, AT["left hip"]] - poses[:, AT["right hip"]]
+        assert (np.cross(up, forward) * left).sum(-1).min() > 0
+        assert np.median(forward[:, 2]) < 0  # towards the camera
+
+
+@pytest.mark.parametrize("tracker", TRACKERS)
+def test_bones_have_human_lengths_alike_on_both_sides(tracker):
+    poses = to_ntu(seen_by(tracker), tracker)[:, 0]
+    length = {NTU.joints[c]: np.median(np.linalg.norm(poses[:, c] - poses[:, p], axis=-1)) for c, p in NTU.bones}
+    torso = np.median(np.linalg.norm(poses[:, AT["upper spine"]] - poses[:, AT["base of spine"]], axis=-1))
+    assert 0.35 < torso < 0.6
+    assert all(0.01 < value < 0.65 for value in length.values()), length
+    assert length["left knee"] > length["left elbow"] > length["left hand"] > length["left thumb"]
+    for name, value in length.items():
+        if name.startswith("left "):
+            other = length[name.replace("left", "right")]
+            assert value == pytest.approx(other, rel=0.5 if tracker == "coco" else 0.01), name  # foreshortened there
+    if tracker == "coco":
+        assert torso == pytest.approx(0.5) and not poses[..., 2].any()
+
+
+def test_mediapipe_and_kinect_agree_on_the_same_performance():
+    clip = synthetic.perform(5, 2, 1)
+    pair = [to_ntu(c, t)[:, 0] for c, t in ((example.as_mediapipe(clip), "mediapipe"), (clip, "kinect_v1"))]
+    hips = [AT["left hip"], AT["right hip"]]
+    ours, theirs = (poses - poses[:, hips].mean(1, keepdims=True) for poses in pair)
+    apart = np.linalg.norm(ours - theirs, axis=-1)
+    same = [AT[name] for name in UCLA.joints if name in AT and name not in ("left hand", "right hand")]
+    assert len(same) == 15 and apart[:, same].max() < 1e-5
+    assert apart.max() < 0.12  # spine and fingers are guessed from other joints
+
+
+def test_a_clip_starts_at_the_middle_of_the_first_spine():
+    poses = np.zeros((4, 2, 20, 3), np.float32)
+    poses[1:, 1] = synthetic.perform(1, 1, 0)[:3] + 5
+    poses[2:, 0] = synthetic.perform(2, 1, 0)[:2]
+    out = to_ntu(poses, "kinect_v1")
+    assert out.shape == (4, 2, 25, 3) and out.dtype == np.float32
+    assert not out[0].any() and not out[1, 0].any()  # nobody there: zeros stay
+    assert out[1, 1, AT["middle of spine"]] == pytest.approx(np.zeros(3), abs=1e-6)
+    shift = poses[2, 0, 3] - out[2, 0, AT["head"]]
+    assert poses[1, 1, 3] - out[1, 1, AT["head"]] == pytest.approx(shift, abs=1e-5)  # one shift for all
+
+
+@pytest.mark.parametrize(("tracker", "more"), [("mediapipe", 1), ("mediapipe", 2), ("kinect_v2", 1), ("kinect_v1", 1)])
+def test_what_follows_the_coordinates_is_not_looked_at(tracker, more):
+    clip = seen_by(tracker)
+    scored = np.concatenate([clip, np.full((*clip.shape[:2], more), np.nan)], -1)
+    assert np.array_equal(to_ntu(clip, tracker), to_ntu(scored, tracker))
+
+
+def test_landmarks_in_the_image_are_not_taken_for_metres():
+    world = seen_by("mediapipe")
+    image = world * (0.2, 0.3, 0.2) + (0.5, 0.55, 0)
+    image[:, 31:] += 0.5  # feet below the frame
+    with pytest.raises(ValueError, match=r"expected world landmarks, .* got x and y from 0 to 1, .* save pose_world"):
+        to_ntu(image, "mediapipe")
+    to_ntu(world + (1, 0, 2), "mediapipe")  # a body in the room, not around its hips
+
+
+@pytest.mark.parametrize(("unit", "torso"), [(1000, "4"), (100, "4"), (0.1, "0.04")])
+def test_other_units_than_metres_are_refused(unit, torso):
+    with pytest.raises(ValueError, match=rf"expected metres, a torso of about 0.5, got one of {torso}.*: divide milli"):
+        to_ntu(seen_by("kinect_v1") * unit, "kinect_v1")
+
+
+def test_the_score_of_a_keypoint_is_not_its_depth():
+    flat = seen_by("coco")
+    scored = np.concatenate([flat, np.full((*flat.shape[:2], 1), 0.9)], -1)
+    assert np.array_equal(to_ntu(flat, "coco"), to_ntu(scored, "coco"))
+    assert to_ntu(3 * flat, "coco") == pytest.approx(to_ntu(flat, "coco"), abs=1e-5)  # pixels have no metres
+
+
+@pytest.mark.parametrize(
+    ("poses", "tracker", "message"),
+    [
+        (np.ones((4, 33, 3)), "openpose", "unknown tracker 'openpose'"),
+        (np.ones((4, 33, 3)), "kinect_v2", r"of kinect_v2, got float64 \(4, 1, 33, 3\): set tracker to mediapipe"),
+        (np.ones((4, 32, 3)), "mediapipe", r"got float64 \(4, 1, 32, 3\): the trackers there are: mediapipe, kin"),
+        (np.ones((4, 33, 2)), "mediapipe", "expected numbers"),
+        (np.ones((33, 3)), "mediapipe", "expected numbers"),
+        (np.full((4, 33, 3), "a"), "mediapipe", "expected numbers"),
+        (np.full((4, 33, 3), np.nan), "mediapipe", "not finite"),
+        (np.zeros((4, 33, 3)), "mediapipe", "no person"),
+        (np.ones((4, 17, 2)), "coco", "torso without length"),
+        (np.ones((4, 25, 3)), "kinect_v2", "torso without length"),
+    ],
+)
+def test_what_is_no_clip_of_the_tracker_is_refused(poses, tracker, message):
+    with pytest.raises(ValueError, match=message):
+        to_ntu(poses, tracker)
+
+
+def test_the_example_is_the_same_every_time_and_split_by_people(tmp_path):
+    one, two = (example.write_clips(tmp_path / name, subjects=6, episodes=1) for name in "ab")
+    files = sorted(path.name for path in one.iterdir())
+    assert len(files) == 4 * 6 + 1
+    assert all((one / name).read_bytes() == (two / name).read_bytes() for name in files)
+    rows = [line.split(",") for line in (one / "clips.csv").read_text().splitlines()[1:]]
+    assert {(row[2], row[3]) for row in rows} == {(s, "train") for s in "1234"} | {(s, "test") for s in "56"}
+    clip = np.load(one / "kick_03_00.npy")
+    assert clip.shape[1:] == (33, 3) and clip.dtype == np.float32
+    assert clip[:, 0, 1].max() < clip[:, 31, 1].min()  # y runs down: the nose above the foot has less

@@ -1,0 +1,112 @@
+"""The map of clips and texts, what a description finds, and the text box: what is drawn is what was given."""
+
+import numpy as np
+import pytest
+from figures import clip_of
+
+from bpilib import widgets
+from bpilib.plots.text import matches, text_map
+from bpilib.skeleton import UCLA
+
+CLASSES = ["pick up", "sit <down>", "throw", "walk"]
+LABELS = np.array([0, 0, 1, 1, 2, 3])
+UNSEEN = np.array([False, False, True, False])
+CLIPS = np.arange(12.0).reshape(6, 2)
+
+
+def drawn(shown=(0, 1, 2), texts=None, **changes):
+    texts = np.array([[0.0, 0], [5, 5], [10, 0], [3, 9]]) if texts is None else texts
+    given = {"points": {"global": (CLIPS, texts), "arm": (CLIPS, texts)}, "labels": LABELS, "classes": CLASSES,
+             "unseen": UNSEEN, "shown": shown}  # fmt: skip
+    return text_map(**(given | changes))
+
+
+def test_the_map_draws_every_clip_and_the_texts_of_the_classes_shown():
+    figure = drawn(notes={"arm": "50 % nearest"})
+    assert [ax.get_title() for ax in figure.axes] == ["global", "arm: 50 % nearest"]
+    rest, *coloured = [collection.get_offsets() for collection in figure.axes[0].collections]
+    np.testing.assert_array_equal(rest, CLIPS[5:])
+    for k, offsets in enumerate(coloured):
+        np.testing.assert_array_equal(offsets, CLIPS[k == LABELS])
+    numbers = figure.axes[0].texts
+    assert [text.get_text() for text in numbers] == ["1", "2", "3"]
+    frames = [text.get_bbox_patch().get_boxstyle().__class__.__name__ for text in numbers]
+    assert frames == ["Circle", "Circle", "Square"]
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == ["1  pick up", "2  sit <down>", "3  throw (unseen)", "other classes"]
+    assert figure.png().startswith(b"\x89PNG")
+
+
+def test_texts_in_one_place_are_moved_apart_and_tied_to_it():
+    figure = drawn(texts=np.array([[2.0, 2], [2, 2], [2, 2], [3, 9]]))
+    at = np.array([text.get_position() for text in figure.axes[0].texts])
+    far = np.linalg.norm(at[:, None] - at, axis=-1)[np.triu_indices(3, 1)]
+    assert (far > 0.9 * 0.065 * 10).all()
+    for line in figure.axes[0].lines:
+        np.testing.assert_array_equal(line.get_xydata()[0], [2, 2])
+    apart = drawn()
+    np.testing.assert_allclose([t.get_position() for t in apart.axes[0].texts], [[0, 0], [5, 5], [10, 0]], atol=0.01)
+
+
+def test_five_branches_leave_no_empty_axes():
+    texts = np.eye(4, 2)
+    figure = drawn(points=dict.fromkeys(("global", "head", "hand", "hip", "foot"), (CLIPS, texts)))
+    assert [ax.axison for ax in figure.axes] == [True] * 5 + [False]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"shown": []}, "expected 1 to 10 classes to colour, got 0"),
+        ({"shown": range(11)}, "expected 1 to 10 classes to colour, got 11"),
+        ({"labels": LABELS[1:]}, r"expected \(5, 2\) clips"),
+        ({"unseen": UNSEEN[1:]}, "unseen of as many classes"),
+    ],
+)
+def test_a_map_of_what_does_not_fit_says_so(changes, message):
+    with pytest.raises(ValueError, match=message):
+        drawn(**changes)
+
+
+def test_matches_orders_classes_and_fills_the_best_clips():
+    cosines = np.array([0.1, 0.2, 0.9, 0.3, 0.5, 0.0])
+    (ax,) = matches(cosines, LABELS, CLASSES, "sit", top=2).axes
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["sit <down>", "throw", "pick up", "walk"]
+    offsets = [np.asarray(c.get_offsets())[:, 0].tolist() for c in ax.collections]
+    assert [sorted(filled) for filled in offsets[1::2]] == [[0.9], [0.5], [], []]
+    assert [sorted(hollow) for hollow in offsets[::2]] == [[0.3], [], [0.1, 0.2], [0.0]]
+    assert [line.get_xdata()[0] for line in ax.lines] == pytest.approx([0.6, 0.5, 0.15, 0])
+    assert "“sit”" in ax.get_title() and "the 2 best" in ax.get_xlabel()
+    (few,) = matches(cosines, LABELS, CLASSES, "sit", top=1, most=1).axes
+    assert [label.get_text() for label in few.get_yticklabels()] == ["sit <down>"]
+    far = np.array([-0.9, 1.0, 0.3, 0.3, 0.5, 0.0])  # the best clip is of a class with a low mean
+    (few,) = matches(far, LABELS, CLASSES, "sit", top=1, most=2).axes
+    assert [label.get_text() for label in few.get_yticklabels()] == ["throw", "pick up"]
+    with pytest.raises(ValueError, match=r"got \(6,\) and \(5,\)"):
+        matches(cosines, LABELS[1:], CLASSES, "sit")
+
+
+def find(text):
+    """Cosines of two branches, other ones for every length of the text."""
+    if not text:
+        raise ValueError("write <something>")
+    return np.random.default_rng(len(text)).uniform(-1, 1, (6, 2))
+
+
+def test_the_text_box_shows_the_best_clips_of_the_branch():
+    clips = [clip_of(UCLA, 6 + k, seed=k) for k in range(6)]
+    shown = widgets.finder(find, ("global", "arm"), clips, LABELS, CLASSES, UCLA, "sit down", top=2)
+    assert bytes(shown.view.value).startswith(b"\x89PNG")
+    for branch, text in ((0, "sit down"), (1, "sit down"), (1, "throw a ball")):
+        before = shown.view.value
+        shown.controls["branch"].value, shown.controls["text"].value = ("global", "arm")[branch], text
+        cosines = find(text)[:, branch]
+        best = np.argsort(-cosines)[:2]
+        for n, i in enumerate(best, 1):
+            assert f"{n}. {CLASSES[LABELS[i]]} ({cosines[i]:.2f})".split("<")[0] in shown.player.value
+        assert (shown.view.value != before) == ((branch, text) != (0, "sit down"))
+    shown.controls["text"].value = ""
+    assert "write &lt;something&gt;" in shown.message.value
+    assert shown.view.layout.display == shown.player.layout.display == "none"
+    shown.controls["text"].value = "again"
+    assert shown.view.layout.display == "" and "2 best of 6 clips" in shown.message.value

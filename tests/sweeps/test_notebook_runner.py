@@ -1,0 +1,121 @@
+"""One notebook in one run directory: the record, the lock, failures, and the end of whoever started it."""
+
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+
+import nbformat
+import pytest
+
+from bpilib.sweeps import notebook_runner
+from bpilib.sweeps.notebook_runner import execute, held, starts
+from bpilib.system import files
+from bpilib.system.lock import try_lock
+
+
+@pytest.fixture
+def notebook(tmp_path):
+    """notebook(source): the path of a notebook with a parameters cell and one cell of this source."""
+
+    def make(source):
+        cells = [nbformat.v4.new_code_cell("# parameters\nseconds = 0", metadata={"tags": ["parameters"]})]
+        cells += [nbformat.v4.new_code_cell(line) for line in source]
+        spec = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+        path = tmp_path / "02_train.ipynb"
+        nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=spec), path)
+        return path
+
+    return make
+
+
+def record(folder):
+    """The record of starts and ends, without times and places."""
+    lines = [line for line in (folder / notebook_runner.LOG).read_text().splitlines() if line.startswith("* ")]
+    return [re.sub(r" on .*|, [^,]*$", "", line[2:]) for line in lines]
+
+
+def test_an_executed_notebook_is_kept_whole(notebook, tmp_path):
+    folder = tmp_path / "run"
+    assert execute(notebook(["print(seconds + 1)"]), folder, {"seconds": 41}) == ("finished", "")
+    assert "42" in (folder / "02_train.ipynb").read_text()
+    assert record(folder) == ["start", "finished"]
+    assert sorted(path.name for path in folder.iterdir()) == ["02_train.ipynb", "run.log"]
+    assert not held(folder) and starts(folder) == 1
+
+
+def test_a_failure_keeps_the_notebook_and_the_traceback(notebook, tmp_path):
+    folder = tmp_path / "run"
+    assert execute(notebook(["{}['clip']"]), folder, {}) == ("failed", "KeyError: 'clip'")
+    kept = nbformat.read(folder / "02_train.ipynb", 4)
+    assert any(o.output_type == "error" for cell in kept.cells for o in cell.get("outputs", []))
+    assert "Traceback (most recent call last)" in (folder / notebook_runner.LOG).read_text()
+    assert record(folder) == ["start", "failed: KeyError: 'clip'"]
+
+
+def test_a_dead_kernel_is_a_failure(notebook, tmp_path):
+    state, message = execute(notebook(["import os; os.kill(os.getpid(), 9)"]), tmp_path / "run", {})
+    assert (state, message) == ("failed", "nbclient.exceptions.DeadKernelError: Kernel died")
+
+
+def test_what_is_stopped_before_it_began_leaves_nothing(notebook, tmp_path):
+    assert execute(notebook([]), tmp_path / "run", {}, lambda: True)[0] == "interrupted"
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_stop_interrupts_the_cell_so_that_it_can_save(notebook, tmp_path):
+    folder = tmp_path / "run"
+    source = f"""import pathlib, time
+here = pathlib.Path({str(folder)!r})
+(here / "began").touch()
+try:
+    time.sleep(3600)
+except KeyboardInterrupt:
+    (here / "saved").touch()
+    raise"""
+    assert execute(notebook([source, "1"]), folder, {}, (folder / "began").exists) == ("interrupted", "")
+    assert (folder / "saved").exists()  # by the interrupt alone
+    assert record(folder) == ["start", "interrupted"]
+
+
+def test_a_directory_is_held_until_the_last_process_has_ended(notebook, tmp_path):
+    """The starter is killed -9 while the kernel takes its time to save: the next one waits, then has nothing to do."""
+    folder = tmp_path / "run"
+    source = f"""import pathlib, time
+here = pathlib.Path({str(folder)!r})
+(here / "began").touch()
+try:
+    time.sleep(3600)
+except KeyboardInterrupt:
+    while not (here / "go on").exists():
+        time.sleep(0.05)
+    (here / "summary.json").write_text("saved by the first")"""
+    path = notebook([source])
+    code = f"import pathlib; from bpilib.sweeps.notebook_runner import execute; execute(pathlib.Path({str(path)!r}), " \
+           f"pathlib.Path({str(folder)!r}), {{}})"  # fmt: skip
+    starter = subprocess.Popen([sys.executable, "-c", code], cwd=files.PROJECT)
+    while not (folder / "began").exists():
+        assert starter.poll() is None
+        time.sleep(0.1)
+    assert held(folder)
+    os.kill(starter.pid, 9)
+    starter.wait()
+    assert held(folder)
+    threading.Timer(1, (folder / "go on").touch).start()  # the second waits by then, or comes when all is over
+    assert execute(path, folder, {}, by="the second") == ("finished", "")
+    assert (folder / "summary.json").read_text() == "saved by the first"
+    assert record(folder) == ["start"] and starts(folder) == 1
+
+
+def test_who_waits_for_a_held_directory_can_be_stopped(notebook, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with open(folder / notebook_runner.LOG, "ab") as log:
+        assert try_lock(log, notebook_runner.fcntl.LOCK_EX)
+        asked = iter([False, False, True])
+        assert execute(notebook([]), folder, {}, lambda: next(asked)) == (
+            "interrupted", "while another process held the run directory",
+        )  # fmt: skip
+    assert record(folder) == [] and not held(folder)

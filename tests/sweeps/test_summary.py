@@ -1,0 +1,74 @@
+"""Results over seeds, from run directories as training leaves them."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from bpilib.evaluate import Scores
+from bpilib.sweeps import sweep
+from bpilib.sweeps.summary import ensembles, results, summarise
+
+CLASSES = ["stand", "walk"]
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Two modalities with seeds 0 and 1 of bpi, of which bone's seed 1 has not finished; one ctrgcn."""
+    path = tmp_path / "table.yaml"
+    path.write_text(
+        "defaults: {dataset: synthetic, text: minilm}\n"
+        "grid: {modality: [bone, joint], seed: [0, 1]}\n"
+        "runs: [{model: ctrgcn}]\n"
+    )
+    return sweep.load(path, tmp_path / "outputs")
+
+
+def finish(config, right, best=90.0):
+    """A finished run: of ten clips of class 0, so many are recognised, with logit 1; the others miss by 0.5."""
+    logits = np.zeros((10, 2), np.float32)
+    logits[:right, 0], logits[right:, 1] = 1, 0.5
+    names = np.array([f"clip{i}" for i in range(10)])
+    config.run_directory.mkdir(parents=True)
+    Scores(logits, np.zeros(10, int), names, CLASSES).save(config.run_directory / "scores.npz")
+    summary = {
+        "test_top1": 10.0 * right, "test_top5": 100.0,
+        "best_test_epoch_as_published": {"epoch": 1, "test_top1": best},
+    }  # fmt: skip
+    (config.run_directory / "summary.json").write_text(json.dumps(summary))
+
+
+def test_means_and_deviations_over_seeds_and_ensembles(table):
+    bone0, _, joint0, joint1, ctrgcn = table.configs
+    for config, right, best in ((bone0, 3, 50.0), (joint0, 6, 70.0), (joint1, 8, 90.0), (ctrgcn, 5, 60.0)):
+        finish(config, right, best)
+    runs, sums = results(table), ensembles(table)
+    assert runs["top1"].tolist() == [30, 60, 80, 50]
+    assert runs["seed"].tolist() == [0, 0, 1, 0]
+    # only seed 0 has both; where joint (weight 1) is right with 1 and bone (0.79) wrong with 0.5, joint wins
+    assert sums[["model", "modality", "seed", "top1", "weights", "origin"]].to_numpy().tolist() == [
+        ["bpi", "joint + bone", 0, 60.0, "1, 0.79", "published"]
+    ]
+    assert sums["low"][0] < 60 < sums["high"][0]
+    summary = summarise(runs, sums).set_index(["model", "modality"])
+    assert list(summary["n"].items()) == [
+        (("bpi", "bone"), 1), (("bpi", "joint"), 2), (("bpi", "joint + bone"), 1), (("ctrgcn", "joint"), 1),
+    ]  # fmt: skip
+    joint = summary.loc[("bpi", "joint")]
+    assert joint["mean"] == 70 and joint["std"] == pytest.approx(math.sqrt(200))  # n - 1 in the denominator
+    assert joint["best_test_epoch_as_published"] == 80
+    assert math.isnan(summary.loc[("bpi", "bone"), "std"])
+    assert math.isnan(summary.loc[("bpi", "joint + bone"), "best_test_epoch_as_published"])
+
+
+def test_other_weights_are_passed_on(table):
+    for config in table.configs[::2]:
+        finish(config, 5)
+    assert ensembles(table, "equal")["weights"].tolist() == ["1, 1"]
+    with pytest.raises(ValueError, match="no held-out scores"):
+        ensembles(table, "searched")
+
+
+def test_nothing_finished_gives_empty_tables(table):
+    assert len(summarise(results(table), ensembles(table))) == 0

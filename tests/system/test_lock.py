@@ -1,0 +1,119 @@
+"""One at a time in a run directory: who holds it is said, nothing is touched, a kill sets it free."""
+
+import errno
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from making import synthetic_store, tiny_config, write_prompts
+
+from bpilib.evaluate import evaluate
+from bpilib.system import lock
+from bpilib.system.lock import LOCK, hold
+from bpilib.train import fit
+
+HOLD = """
+import sys, time
+from bpilib.system.lock import hold
+with hold(*sys.argv[1:]):
+    print("held", flush=True)
+    time.sleep(3600)
+"""
+
+
+@pytest.fixture
+def another(monkeypatch):
+    """another(folder, group): a process that holds a folder."""
+    monkeypatch.setattr(lock, "PATIENCE", 0.2)
+    started = []
+
+    def start(*arguments):
+        command = [sys.executable, "-c", HOLD, *map(str, arguments)]
+        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+        assert started[-1].stdout.readline() == "held\n"
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def test_the_second_is_told_who_holds_it_and_touches_nothing(tmp_path, another):
+    process = another(tmp_path)
+    before = (tmp_path / LOCK).read_text()
+    said = rf"in use by process {process.pid} on {re.escape(os.uname().nodename)} since 20\d\d-.*Nothing was changed"
+    with pytest.raises(ValueError, match=said), hold(tmp_path):
+        pass
+    assert (tmp_path / LOCK).read_text() == before
+
+
+def test_a_kill_sets_it_free_and_the_end_removes_the_file(tmp_path, another):
+    process = another(tmp_path)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert (tmp_path / LOCK).exists()
+    with hold(tmp_path):
+        assert f"process {os.getpid()} on " in (tmp_path / LOCK).read_text()
+    assert not (tmp_path / LOCK).exists()
+
+
+def test_it_ends_with_an_error_too(tmp_path):
+    with pytest.raises(KeyboardInterrupt), hold(tmp_path):
+        raise KeyboardInterrupt
+    with hold(tmp_path):
+        pass
+
+
+def test_a_group_shares_it_and_lets_no_other_in(tmp_path, another):
+    another(tmp_path, "two machines")
+    with hold(tmp_path, "two machines"):
+        pass
+    assert (tmp_path / LOCK).exists()  # the other one is still there
+    for group in ("", "three machines"):
+        with pytest.raises(ValueError, match="in use by process"), hold(tmp_path, group):
+            pass
+
+
+def test_who_comes_when_it_is_let_go_waits_a_moment(tmp_path, another, monkeypatch):
+    monkeypatch.setattr(lock, "PATIENCE", 600.0)
+    process = another(tmp_path)
+    end = time.monotonic() + 0.5
+    real = time.sleep
+    monkeypatch.setattr(lock.time, "sleep", lambda s: (real(s), time.monotonic() > end and process.kill()))
+    with hold(tmp_path):
+        assert process.wait() == -signal.SIGKILL
+
+
+def test_a_file_system_without_locks_is_said_once(tmp_path, monkeypatch):
+    def none(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(lock.fcntl, "flock", none)
+    with pytest.warns(UserWarning, match="has no locks") as caught, hold(tmp_path):
+        pass
+    assert len(caught) == 1
+
+
+def test_a_place_that_can_not_be_written_names_the_parameter(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"can't write in .* set the parameter outputs"), hold(tmp_path / "file" / "run"):
+        pass
+
+
+def test_a_second_notebook_is_refused_while_evaluation_still_reads(tmp_path, another):
+    synthetic_store(tmp_path, subjects=2)
+    write_prompts(tmp_path)
+    config = tiny_config(tmp_path, tmp_path / "outputs", model="ctrgcn", epochs=1)
+    fit(config)
+    (config.run_directory / "summary.json").unlink()  # as in the middle of a training
+    another(config.run_directory)
+    before = {path: path.stat().st_mtime_ns for path in config.run_directory.rglob("*") if path.is_file()}
+    with pytest.raises(ValueError, match=r"in use by process .* since"):
+        fit(config)
+    assert {path: path.stat().st_mtime_ns for path in config.run_directory.rglob("*") if path.is_file()} == before
+    assert evaluate(config).epoch == 1
