@@ -36,7 +36,7 @@ from bpilib.losses import skeleton_text_loss
 from bpilib.model import build_model
 from bpilib.skeleton import MODALITIES, NTU, UCLA, Skeleton
 from bpilib.system import device
-from bpilib.system.device import autocast, keep_freed_memory, pick_device
+from bpilib.system.device import autocast, keep_malloc_memory, pick_device
 from bpilib.system.files import PROJECT, write_atomically
 from bpilib.training.trainer import Trainer
 
@@ -246,9 +246,9 @@ def main(what: str) -> None:
 if __name__ == "__main__":
     if sys.argv[2:]:
         if sys.argv[2] == "plain":
-            device.keep_freed_memory = lambda: None
+            device.keep_malloc_memory = lambda: None
         else:
-            keep_freed_memory()
+            keep_malloc_memory()
         work = measure_feeder if sys.argv[1] == "feeder" else measure
         print(json.dumps(work(sys.argv[2] != "ours")))
     elif sys.argv[1:] in ([], ["feeder"]):

@@ -20,7 +20,7 @@ from bpilib.model import MODELS
 from bpilib.recipes import BENCHMARKS, RAW, benchmarks_of, own_benchmark, recipe
 from bpilib.skeleton import MODALITIES
 from bpilib.system.device import pick_device
-from bpilib.system.files import PARAMS, in_project, masked
+from bpilib.system.files import PARAMS, in_project, mask_secrets
 
 # What a parameter changes: the numbers of a run, or only where, how fast and on what it runs.
 RESULT, PLACE, MACHINE, NOTEBOOK = "result", "place", "machine", "notebook"
@@ -146,7 +146,7 @@ class Config:
 
     def settings(self) -> dict[str, Any]:
         """All parameters, as plain values for YAML; what looks like a secret is masked."""
-        return {name: masked(getattr(self, name)) for name in _FIELDS}
+        return {name: mask_secrets(getattr(self, name)) for name in _FIELDS}
 
     def changed(self, **changes: Any) -> "Config":
         """A copy with other settings, checked like those of `resolve`; what they imply is not looked up anew."""
@@ -154,20 +154,20 @@ class Config:
 
     def _repr_html_(self) -> str:
         """Shown as a table where a notebook cell ends with the configuration."""
-        return f'<div style="max-height:30em;overflow:auto">{words(self.table().map(str)).to_html()}</div>'
+        return f'<div style="max-height:30em;overflow:auto">{text_table(self.table().map(str)).to_html()}</div>'
 
     def table(self, *groups: str) -> pd.DataFrame:
         """Name, value, unit and meaning of every parameter, for the notebooks."""
         groups = groups or (RESULT, PLACE, MACHINE, NOTEBOOK)
         rows = [
-            (f.name, masked(getattr(self, f.name)), f.metadata["unit"], f.metadata["meaning"])
+            (f.name, mask_secrets(getattr(self, f.name)), f.metadata["unit"], f.metadata["meaning"])
             for f in _FIELDS.values()
             if f.metadata["changes"] in groups
         ]
         return pd.DataFrame(rows, columns=["parameter", "value", "unit", "meaning"]).set_index("parameter")
 
 
-def words(table: pd.DataFrame) -> Styler:
+def text_table(table: pd.DataFrame) -> Styler:
     """A table for a notebook that is read as text: all begins at the left; rows have a head if the index has a name."""
     left = [{"selector": "th, td", "props": "text-align:left"}]
     style = table.rename_axis(index=None, columns=table.index.name).style.format(escape="html").set_table_styles(left)

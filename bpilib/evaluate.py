@@ -169,9 +169,9 @@ def predict(model: CTRGCNClassifier, feeder: Feeder, batch_size: int) -> np.ndar
     logits = torch.zeros(len(feeder), model.num_classes)
     change = "lower test_batch_size, which changes no result, free memory, or set another device"
     with out_of_memory(f"evaluation on {feeder.device} with test_batch_size={batch_size}", change):
-        for part in torch.arange(len(feeder)).split(batch_size)[distributed.rank() :: distributed.size()]:
+        for part in torch.arange(len(feeder)).split(batch_size)[distributed.rank() :: distributed.world_size()]:
             logits[part] = fused(feeder.batch(part)[0]).logits.float().cpu()
-    distributed.add_up(logits)
+    distributed.all_reduce_sum(logits)
     if not torch.isfinite(logits).all():
         raise ValueError("the network's logits are not finite: training diverged; lower lr or use precision='fp32'")
     return logits.numpy()
@@ -182,7 +182,7 @@ def score(run: Run) -> Scores:
 
     In processes of one run, of the first one's weights.
     """
-    distributed.align(run.model)
+    distributed.broadcast_state(run.model)
 
     def part(name: str) -> Scores | None:
         indices = run.indices(name)

@@ -17,7 +17,7 @@ from bpilib.data.importer import fit_persons
 from bpilib.data.store import SkeletonStore, valid_frames
 from bpilib.ops import counter_rng, feeder_kernels
 from bpilib.ops.feeder_kernels import NTU_TEST_SHARE, UCLA_COPIES
-from bpilib.ops.jit import at_hand
+from bpilib.ops.jit import is_compiled
 from bpilib.skeleton import MODALITIES, Skeleton
 
 AHEAD = 2  # expected batches that a feeder holds at most
@@ -263,7 +263,7 @@ def _fill(
     persons, joints = poses.shape[1:3]
     places = np.arange(persons * joints, dtype=np.uint64).reshape(persons, joints)  # of the joints in a frame
     kernel = feeder_kernels.ntu if skeleton.name == "ntu" else feeder_kernels.ucla
-    if not at_hand(kernel):
+    if not is_compiled(kernel):
         _log.info("compiling the feeder once (about %d s)", COMPILING)
     kernel(
         x.reshape(*x.shape[:3], joints * persons), poses.reshape(len(poses), -1), starts, lengths, places.T.ravel(),

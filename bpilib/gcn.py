@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from bpilib.ops.topology_refinement import SUBSETS, Refined
+from bpilib.ops.topology_refinement import SUBSETS, TopologyRefinement
 
 
 def _init_conv(weight: Tensor, bias: Tensor, fan_out: int) -> None:
@@ -114,7 +114,7 @@ class SpatialUnit(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, Cin, V, T) to (N, C, V, T)."""
         transform, base = self.transform, self.adjacency.transpose(1, 2).flatten(1)
-        out = self.bn(Refined.apply(x, transform.weight, transform.bias, *self.topology(x), base))
+        out = self.bn(TopologyRefinement.apply(x, transform.weight, transform.bias, *self.topology(x), base))
         return torch.relu_(out + (x if self.down is None else self.down(x)))
 
     @torch.no_grad()

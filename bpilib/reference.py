@@ -14,7 +14,7 @@ from bpilib.config import Config
 from bpilib.errors import MissingInputError
 from bpilib.model import BPIClassifier, CTRGCNClassifier, GAPClassifier
 from bpilib.ops.topology_refinement import SUBSETS
-from bpilib.runs import build, claim
+from bpilib.runs import build, write_or_check_config
 from bpilib.system import checkpoint
 from bpilib.system.lock import hold
 
@@ -188,6 +188,6 @@ def _import(config: Config, target: Path, file: Path) -> None:
         raise ValueError(f"{config.run_directory} holds {what}, not of {file}: set the parameter tag to another name")
     run = build(config)
     load_reference_weights(run.model, file)
-    claim(config)
+    write_or_check_config(config)
     imported = {"file": file.name, "sha256": digest}
     checkpoint.save(target, run.content() | {"imported": imported})

@@ -17,7 +17,7 @@ from bpilib.errors import MissingInputError, did_you_mean
 from bpilib.feeders import Feeder
 from bpilib.model import CTRGCNClassifier, build_model
 from bpilib.system import checkpoint
-from bpilib.system.device import keep_freed_memory, pick_device
+from bpilib.system.device import keep_malloc_memory, pick_device
 from bpilib.system.files import in_project, parse_yaml, write_atomically
 from bpilib.text import build_text
 from bpilib.text.encoder import TextEncoder
@@ -32,7 +32,7 @@ def selected_epoch(config: Config) -> int | None:
         return None
 
 
-def no_run(config: Config) -> MissingInputError:
+def missing_run(config: Config) -> MissingInputError:
     """That there is no run, and which there are."""
     found = sorted(str(p.parent.relative_to(config.outputs)) for p in Path(config.outputs).glob("*/*/best.pt"))
     return MissingInputError(
@@ -49,7 +49,7 @@ def saved_config(config: Config) -> Config:
     """
     path = config.run_directory / "config.yaml"
     if not path.exists():
-        raise no_run(config)
+        raise missing_run(config)
     saved, given = _settings(path), vars(config)
     return resolve(**(given | {name: saved[name] for name in config.result_settings() if name in saved}))
 
@@ -66,7 +66,7 @@ def _settings(path: Path) -> dict[str, Any]:
     return saved
 
 
-def claim(config: Config) -> None:
+def write_or_check_config(config: Config) -> None:
     """Write config.yaml into the run directory, or check that the run there asks for the same results.
 
     A directory with a config.yaml alone (a start that failed) holds no run.
@@ -130,17 +130,17 @@ class Run:
             raise ValueError(f"parameter unseen: all {len(classes)} classes are unseen; leave some to train on")
         return np.isin(classes, names)
 
-    def indices(self, part: str) -> np.ndarray:
+    def indices(self, subset: str) -> np.ndarray:
         """Clips to train on ("train"), select with ("heldout"; empty unless select is heldout), or test on ("test").
 
         Held-out clips are those of a fixed share of the training subjects, the same for every seed and modality.
         Clips of unseen classes are among the test clips alone.
         """
-        if part not in ("train", "heldout", "test"):
-            raise ValueError(f"expected part to be train, heldout or test, got {part!r}")
+        if subset not in ("train", "heldout", "test"):
+            raise ValueError(f"expected subset to be train, heldout or test, got {subset!r}")
         test = self.store.split(self.config.benchmark, "test")
         train = self.store.split(self.config.benchmark, "train")
-        if part == "test":
+        if subset == "test":
             return test
         keep = np.zeros(len(train), bool)
         if self.config.select == "heldout":
@@ -150,21 +150,21 @@ class Run:
                 raise ValueError(f"heldout {self.config.heldout} leaves none of {len(subjects)} subjects for training")
             keep = np.isin(self.store.subjects[train], np.random.default_rng(0).permutation(subjects)[:count])
         seen = ~self.unseen[self.store.labels[train]]
-        return train[seen & keep] if part == "heldout" else train[seen & ~keep]
+        return train[seen & keep] if subset == "heldout" else train[seen & ~keep]
 
-    def feeder(self, part: str, train: bool = False) -> Feeder:
+    def feeder(self, subset: str, train: bool = False) -> Feeder:
         """The feeder of "train", "heldout" or "test" clips, of the modality that the network is fed; made once."""
-        if (part, train) in self._feeders:
-            return self._feeders[part, train]
+        if (subset, train) in self._feeders:
+            return self._feeders[subset, train]
         fed = self.config.modality
         if self.config.model != "ctrgcn":
             fed = fed.replace("bone", "joint")  # the network's operator makes the bones
         repeats = self.config.repeats if train else 1
-        self._feeders[part, train] = Feeder(
-            self.store, self.indices(part), fed, train=train, device=self.device, seed=self.config.seed,
+        self._feeders[subset, train] = Feeder(
+            self.store, self.indices(subset), fed, train=train, device=self.device, seed=self.config.seed,
             repeats=repeats,
         )  # fmt: skip
-        return self._feeders[part, train]
+        return self._feeders[subset, train]
 
     def content(self) -> dict[str, Any]:
         """What every checkpoint holds of the run; `load` takes it."""
@@ -238,7 +238,7 @@ def build(config: Config) -> Run:
     """
     device = pick_device(config.device)
     if device.type == "cpu":
-        keep_freed_memory()
+        keep_malloc_memory()
     store = SkeletonStore.open(config.data)
     if store.dataset != config.dataset:
         raise ValueError(
@@ -280,7 +280,7 @@ def open_run(config: Config, which: str = "best") -> Run:
     path = config.run_directory / f"{which}.pt"
     saved = saved_config(config)
     if not checkpoint.exists(path):
-        raise no_run(config)
+        raise missing_run(config)
     run = build(saved)
     selected = selected_epoch(config) if which == "best" else None
     try:

@@ -12,7 +12,7 @@ from typing import Any
 
 from bpilib.config import Config
 from bpilib.data.store import SkeletonStore
-from bpilib.runs import claim, history, same_clips
+from bpilib.runs import history, same_clips, write_or_check_config
 from bpilib.system.device import out_of_memory, pick_device
 from bpilib.system.lock import hold
 from bpilib.training.launch import launch
@@ -53,7 +53,7 @@ def _done(config: Config) -> dict[str, Any] | None:
     path = config.run_directory / "summary.json"
     if not path.exists():
         return None
-    claim(config)
+    write_or_check_config(config)
     try:
         summary = json.loads(path.read_text())
         print(f"done already: {path.parent}, top-1 {summary['test_top1']:.2f} % after {summary['epochs']} epochs")
@@ -71,7 +71,7 @@ def _done(config: Config) -> dict[str, Any] | None:
 
 def _train(config: Config, watch: Watch | None, draw_confusion: DrawConfusion | None) -> None:
     """Train in this process, or in several that this one starts."""
-    claim(config)
+    write_or_check_config(config)
     SkeletonStore.open(config.data).verify()
     if config.devices * config.nodes > 1:
         with _interruptible() as stop:

@@ -14,7 +14,7 @@ from typing import Any
 import ipywidgets as w
 import numpy as np
 
-from bpilib.plots.activation import evidence
+from bpilib.plots.activation import class_activation
 from bpilib.plots.attention_heatmaps import check_attention
 from bpilib.plots.attention_skeleton import attention_card
 from bpilib.plots.clips import animate, animate_grid
@@ -119,7 +119,7 @@ class _AttentionBrowser(_Browser):
         heads = min(maps[0].shape[1] for maps in first["maps"].values())
         options = [("mean over heads", -1)] + [(f"head {h + 1}", h) for h in range(heads)]
         pictures = [("attention", "attention")]
-        if first["evidence"] is not None:
+        if first["activation"] is not None:
             pictures += [("true class", "true"), ("prediction", "predicted"), ("mistake", "mistake")]
         narrow, wide = {"button_width": "64px"}, w.Layout(width="300px")
         extra = {
@@ -212,12 +212,12 @@ class _AttentionBrowser(_Browser):
         picture, names, what = self.controls["picture"].value, self._classes, "logit"
         truth, said = int(self._labels[i]), int(run["predictions"][i])
         if picture == "mistake":
-            parts, bias = run["evidence"][i, 1] - run["evidence"][i, 0], run["bias"][said] - run["bias"][truth]
+            parts, bias = run["activation"][i, 1] - run["activation"][i, 0], run["bias"][said] - run["bias"][truth]
             title, what = f"What speaks for “{names[said]}” more than for “{names[truth]}”?", "difference of logits"
         else:
             k = truth if picture == "true" else said
-            parts, bias, title = run["evidence"][i, int(k != truth)], run["bias"][k], f"What speaks for “{names[k]}”?"
-        return evidence(self._clips[i], parts, bias, self._frames[i], self._skeleton, self._window, title, what)
+            parts, bias, title = run["activation"][i, int(k != truth)], run["bias"][k], f"What speaks for “{names[k]}”?"
+        return class_activation(self._clips[i], parts, bias, self._frames[i], self._skeleton, self._window, title, what)
 
 
 def attention_browser(

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from bpilib.config import Config, from_notebook, parameter_table, resolve, words
+from bpilib.config import Config, from_notebook, parameter_table, resolve, text_table
 from bpilib.data.store import Clip, StoreWriter
 from bpilib.model import build_model
 from bpilib.recipes import BENCHMARKS, ensemble_weights
@@ -348,10 +348,10 @@ def test_a_notebook_shows_the_whole_table():
 
 def test_a_table_of_words_begins_at_the_left_and_names_its_rows_if_they_have_names():
     table = pd.DataFrame({"why": ["<br>", "late"]}, pd.Index(["one", "two"], name="run"))
-    shown = words(table).to_html()
+    shown = text_table(table).to_html()
     assert "text-align: left" in shown and ">&lt;br&gt;</td>" in shown
     assert shown.count("<tr>") == 3 and ">run</th>" in shown and ">two</th>" in shown
-    shown = words(table.reset_index(drop=True)).to_html()
+    shown = text_table(table.reset_index(drop=True)).to_html()
     assert shown.count("<tr>") == 3 and ">1</th>" not in shown
 
 

@@ -286,7 +286,7 @@ def test_scores_from_before_there_were_checksums_are_read(tmp_path):
 
 def test_scores_that_unpack_to_too_much_are_refused(tmp_path, monkeypatch):
     scores().save(tmp_path / "scores.npz")
-    monkeypatch.setattr("bpilib.system.files.MOST", 1000)
+    monkeypatch.setattr("bpilib.system.files.MAX_NPZ_BYTES", 1000)
     with pytest.raises(ValueError, match="bytes once unpacked, more than the 1000 it may have"):
         Scores.load(tmp_path / "scores.npz")
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bpilib.gcn import CTRGCN, Block, NarrowPointwise, SpatialUnit, TemporalUnit, pointwise
-from bpilib.ops.topology_refinement import Refined
+from bpilib.ops.topology_refinement import TopologyRefinement
 from bpilib.skeleton import NTU, UCLA
 
 ADJACENCY = torch.from_numpy(UCLA.adjacency())
@@ -236,10 +236,10 @@ def test_the_learned_adjacencies_are_apart_from_each_other_and_from_the_graph():
 def test_topology_starts_as_the_graph():
     unit = SpatialUnit(8, 16, ADJACENCY)
     expand, distance = unit.topology(torch.randn(2, 8, V, T))
-    rows = Refined.rows(distance, unit.adjacency.transpose(1, 2).flatten(1))
+    rows = TopologyRefinement.rows(distance, unit.adjacency.transpose(1, 2).flatten(1))
     topology = (expand @ rows).view(2, 3, 16, V, V).transpose(3, 4)  # joint before neighbour
     torch.testing.assert_close(topology, ADJACENCY[None, :, None].expand_as(topology), rtol=0, atol=1e-6)
-    together = Refined.adjacency(expand, rows).view(2, 16, 3, V, V)
+    together = TopologyRefinement.adjacency(expand, rows).view(2, 16, 3, V, V)
     torch.testing.assert_close(together, topology.permute(0, 2, 1, 4, 3), rtol=0, atol=1e-6)
 
 
@@ -306,10 +306,10 @@ def test_gradients_of_the_recomputed_product_are_those_of_autograd(frames):
     torch.manual_seed(0)
     shapes = [(2, 4, 5, frames), (18, 4, 1, 1), (18,), (3, 6, 4), (2, 3, 2, 25), (3, 25)]
     leaves = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
-    assert torch.autograd.gradcheck(Refined.apply, leaves)
+    assert torch.autograd.gradcheck(TopologyRefinement.apply, leaves)
     x, weight, *others = leaves
-    assert not Refined.apply(*(leaf.detach() for leaf in leaves)).requires_grad
-    Refined.apply(x.detach(), weight, *others).sum().backward()  # as in the first block
+    assert not TopologyRefinement.apply(*(leaf.detach() for leaf in leaves)).requires_grad
+    TopologyRefinement.apply(x.detach(), weight, *others).sum().backward()  # as in the first block
     assert x.grad is None and weight.grad.any()
 
 
@@ -322,7 +322,7 @@ def test_precisions_give_the_product_and_its_gradients(kind, frames):
     exact = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
     near = [leaf.detach().to(kind).requires_grad_() for leaf in exact]
     gradient = torch.randn(2, 8, 5, frames, dtype=torch.float64)
-    outs = [Refined.apply(*leaves) for leaves in (exact, near)]
+    outs = [TopologyRefinement.apply(*leaves) for leaves in (exact, near)]
     for out in outs:
         out.backward(gradient.to(out.dtype))
     assert outs[1].dtype == kind and outs[1].is_contiguous(memory_format=torch.channels_last)

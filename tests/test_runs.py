@@ -13,7 +13,7 @@ from making import tiny_config, write_prompts
 from bpilib.data import synthetic
 from bpilib.errors import MissingInputError
 from bpilib.evaluate import evaluate
-from bpilib.runs import build, claim, open_run, saved_config, start_from
+from bpilib.runs import build, open_run, saved_config, start_from, write_or_check_config
 from bpilib.skeleton import MODALITIES, NTU
 from bpilib.system import checkpoint
 from bpilib.train import fit
@@ -82,13 +82,13 @@ def test_impossible_unseen_classes_are_refused_before_training(place, tmp_path, 
 
 
 def test_unseen_classes_make_another_run(place, tmp_path):
-    claim(tiny_config(place, tmp_path, unseen=UNSEEN))
+    write_or_check_config(tiny_config(place, tmp_path, unseen=UNSEEN))
     folder = tiny_config(place, tmp_path).run_directory
     (folder / "last.pt").touch()
-    claim(tiny_config(place, tmp_path, unseen=UNSEEN[::-1]))
+    write_or_check_config(tiny_config(place, tmp_path, unseen=UNSEEN[::-1]))
     for other in (None, UNSEEN[:1]):
         with pytest.raises(ValueError, match="unseen: "):
-            claim(tiny_config(place, tmp_path, unseen=other))
+            write_or_check_config(tiny_config(place, tmp_path, unseen=other))
 
 
 def test_a_run_with_unseen_classes_does_not_start_from_one_that_saw_them(place, outputs, tmp_path):
@@ -229,7 +229,7 @@ def test_a_missing_run_names_the_notebook_and_the_runs_there_are(place, outputs,
 @pytest.mark.parametrize("other", ["ctrgcn", "bpi"])
 def test_a_checkpoint_of_another_model_is_refused(place, outputs, tmp_path, other):
     mine = tiny_config(place, tmp_path, model={"bpi": "ctrgcn", "ctrgcn": "bpi"}[other], epochs=1, batch_size=50)
-    claim(mine)
+    write_or_check_config(mine)
     shutil.copy(tiny_config(place, outputs, model=other).run_directory / "best.pt", mine.run_directory)
     with pytest.raises(ValueError, match=rf"another model \(model: '{other}', expected '{mine.model}'"):
         open_run(mine)
@@ -238,7 +238,7 @@ def test_a_checkpoint_of_another_model_is_refused(place, outputs, tmp_path, othe
 @pytest.mark.parametrize("changes", [{"width": 8}, {"k": 2}, {"modality": "bone"}])
 def test_a_checkpoint_of_other_settings_is_refused_naming_them(place, outputs, tmp_path, changes):
     mine = tiny_config(place, tmp_path, **({"width": 16} | changes))
-    claim(mine)
+    write_or_check_config(mine)
     shutil.copy(tiny_config(place, outputs).run_directory / "best.pt", mine.run_directory)
     name, value = next(iter(changes.items()))
     with pytest.raises(ValueError, match=f"another model.*{name}: .*expected {value!r}"):
@@ -315,11 +315,11 @@ def test_a_damaged_config_says_how_to_make_it_again(place, outputs, tmp_path, co
     shutil.copytree(tiny_config(place, outputs).run_directory, mine.run_directory)
     path = mine.run_directory / "config.yaml"
     path.write_text(content)
-    for use in (open_run, claim):
+    for use in (open_run, write_or_check_config):
         with pytest.raises(ValueError, match=r"config\.yaml is damaged .*remove it"):
             use(mine)
     path.unlink()
-    claim(mine)
+    write_or_check_config(mine)
     assert open_run(mine).epoch == 1
 
 
@@ -328,7 +328,7 @@ def test_a_damaged_config_says_how_to_make_it_again(place, outputs, tmp_path, co
 
 def test_the_first_claim_writes_every_setting(place, tmp_path):
     config = tiny_config(place, tmp_path, lr=1e-5)
-    claim(config)
+    write_or_check_config(config)
     written = yaml.safe_load((config.run_directory / "config.yaml").read_text())
     assert written == config.settings() and written["lr"] == 1e-5
     assert saved_config(config) == config
@@ -336,11 +336,12 @@ def test_the_first_claim_writes_every_setting(place, tmp_path):
 
 def test_the_same_results_may_be_claimed_again_from_other_places_and_machines(place, tmp_path):
     config = tiny_config(place, tmp_path)
-    claim(config)
+    write_or_check_config(config)
     before = states(tmp_path)
     shutil.copytree(place / "store", tmp_path / "copy")
     before |= states(tmp_path / "copy")
-    claim(config.changed(data=str(tmp_path / "copy"), test_batch_size=3, precision="auto", checkpoint_minutes=1.0))
+    elsewhere = config.changed(data=str(tmp_path / "copy"), test_batch_size=3, precision="auto", checkpoint_minutes=1.0)
+    write_or_check_config(elsewhere)
     assert states(tmp_path) == before
 
 
@@ -364,15 +365,15 @@ def test_what_is_left_of_a_run_is_still_that_run(place, outputs, tmp_path, kept)
     for name in kept:
         shutil.copy(done / name.replace("previous.", ""), asked.run_directory / name)
     before = states(tmp_path)
-    claim(asked)
+    write_or_check_config(asked)
     with pytest.raises(ValueError, match=r"holds a run with other settings \(lr: 0\.02 there, 0\.5 now\)"):
-        claim(asked.changed(lr=0.5))
+        write_or_check_config(asked.changed(lr=0.5))
     assert states(tmp_path) == before
 
 
 def test_a_tag_starts_another_run_beside_it(place, tmp_path):
-    claim(tiny_config(place, tmp_path))
-    claim(tiny_config(place, tmp_path, lr=0.5, tag="b"))
+    write_or_check_config(tiny_config(place, tmp_path))
+    write_or_check_config(tiny_config(place, tmp_path, lr=0.5, tag="b"))
     assert {p.name for p in (tmp_path / "synthetic_xview").iterdir()} == {"bpi_joint_seed0", "bpi_joint_seed0_b"}
 
 
@@ -388,8 +389,8 @@ def test_a_start_that_failed_does_not_bind_the_directory(place, tmp_path, mistak
 
 def test_ctrgcn_does_not_care_for_the_text_encoder(place, tmp_path):
     """Its default differs between machines with and without a GPU, its results do not."""
-    claim(tiny_config(place, tmp_path, model="ctrgcn", text="clip"))
-    claim(tiny_config(place, tmp_path, model="ctrgcn", text="minilm"))
+    write_or_check_config(tiny_config(place, tmp_path, model="ctrgcn", text="clip"))
+    write_or_check_config(tiny_config(place, tmp_path, model="ctrgcn", text="minilm"))
 
 
 # --- texts
@@ -480,4 +481,4 @@ def test_training_starts_from_there_once_and_resumes_by_itself(place, outputs, t
     losses = [float((folder / "metrics.csv").read_text().splitlines()[1].split(",")[2]) for folder in (scratch, tuned)]
     assert losses[1] < losses[0]
     with pytest.raises(ValueError, match="start_from: "):  # its numbers depend on it
-        claim(tiny_config(place, tmp_path / "b", **(changes | {"start_from": None})))
+        write_or_check_config(tiny_config(place, tmp_path / "b", **(changes | {"start_from": None})))

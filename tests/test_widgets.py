@@ -20,7 +20,7 @@ LABELS, PREDICTIONS = np.array([0, 0, 1, 1, 2]), np.array([0, 1, 1, 1, 2])
 
 
 class Seen(NamedTuple):
-    """As bpilib.analysis.outputs.Views, of which the browser takes these."""
+    """As bpilib.analysis.outputs.ClipOutputs, of which the browser takes these."""
 
     labels: np.ndarray
     predictions: np.ndarray
@@ -100,7 +100,7 @@ def test_the_picture_shows_the_chosen_head_and_clip():
 def drawn(monkeypatch, picture, clip):
     """What the browser asks to be drawn of a clip's evidence."""
     calls = []
-    real = activation.evidence
+    real = activation.class_activation
     monkeypatch.setattr(widgets, "evidence", lambda *a: calls.append(a) or real(*a))
     shown = browser()
     shown.controls["picture"].value = picture
@@ -111,7 +111,7 @@ def drawn(monkeypatch, picture, clip):
 @pytest.mark.parametrize(("picture", "which", "bias"), [("true", 0, 0.0), ("predicted", 1, 1.0)])
 def test_evidence_for_the_truth_and_for_the_prediction(monkeypatch, picture, which, bias):
     shown, call = drawn(monkeypatch, picture, 1)  # a "pick up" taken for "sit down"
-    np.testing.assert_array_equal(call[1], seen().evidence[1, which])
+    np.testing.assert_array_equal(call[1], seen().activation[1, which])
     assert call[2] == bias
     assert call[6] == f"What speaks for “{CLASSES[which]}”?"
     assert shown.controls["part"].disabled and shown.controls["head"].disabled
@@ -121,7 +121,7 @@ def test_evidence_for_the_truth_and_for_the_prediction(monkeypatch, picture, whi
 
 def test_evidence_of_a_mistake_is_a_difference(monkeypatch):
     shown, call = drawn(monkeypatch, "mistake", 1)
-    evidence = seen().evidence[1]
+    evidence = seen().activation[1]
     np.testing.assert_allclose(call[1], evidence[1] - evidence[0])
     assert call[2] == 1.0 and call[7] == "difference of logits"
     assert call[6] == "What speaks for “sit <down>” more than for “pick up”?"
@@ -199,7 +199,7 @@ def test_while_a_run_is_looked_at_the_one_before_can_be_browsed():
 
 
 def test_views_without_evidence_have_attention_alone():
-    shown = browser(views={"run A": seen(evidence=None)})
+    shown = browser(views={"run A": seen(activation=None)})
     assert shown.controls["picture"].options == (("attention", "attention"),)
 
 

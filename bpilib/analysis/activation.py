@@ -17,7 +17,7 @@ from bpilib.feeders import counted_frames, source_frames
 
 
 @contextmanager
-def watched(backbone: nn.Module) -> Iterator[list[Tensor]]:
+def record_features(backbone: nn.Module) -> Iterator[list[Tensor]]:
     """A list that takes in what a backbone returns, (N, M, C, S, V) a call, while the block runs."""
     seen: list[Tensor] = []
     hook = backbone.register_forward_hook(lambda _module, _given, features: seen.append(features))
@@ -27,7 +27,7 @@ def watched(backbone: nn.Module) -> Iterator[list[Tensor]]:
         hook.remove()
 
 
-def contributions(features: Tensor, classifier: nn.Linear, classes: Tensor) -> Tensor:
+def class_activation(features: Tensor, classifier: nn.Linear, classes: Tensor) -> Tensor:
     """What each person, step and joint adds to the logit of one class a clip.
 
     Args:

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bpilib.analysis.outputs import Joints, Maps, Views, class_means
+from bpilib.analysis.outputs import ClipOutputs, Joints, Maps, class_means
 
 
 def received(maps: Maps) -> Maps:
@@ -58,7 +58,7 @@ class Contrast(NamedTuple):
     left_out: int
 
 
-def right_and_wrong(
+def contrast_mistakes(
     values: np.ndarray, labels: np.ndarray, predictions: np.ndarray, draws: int = 1000, fewest: int = 10, seed: int = 0
 ) -> Contrast | None:
     """Compare something of recognised clips with that of mistaken ones.
@@ -106,6 +106,6 @@ def right_and_wrong(
     return Contrast(summary(matched), summary(wrong), summary(wrong - matched), (used, len(mistaken)), left_out)
 
 
-def by_class(views: Views, num_classes: int) -> dict[str, np.ndarray]:
+def by_class(views: ClipOutputs, num_classes: int) -> dict[str, np.ndarray]:
     """Part → (K, Vk): attention each key joint receives, mean over clips of the class, heads and query joints."""
     return {part: class_means(values, views.labels, num_classes) for part, values in received(views.maps).items()}

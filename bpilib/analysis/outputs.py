@@ -6,7 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from bpilib.analysis.activation import contributions, watched
+from bpilib.analysis.activation import class_activation, record_features
 from bpilib.config import Config
 from bpilib.runs import Run
 from bpilib.system.files import parse_yaml
@@ -15,7 +15,7 @@ Maps = dict[str, np.ndarray]
 Joints = dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
 
 
-class Views(NamedTuple):
+class ClipOutputs(NamedTuple):
     """What the network returned for n clips.
 
     Attributes:
@@ -26,7 +26,7 @@ class Views(NamedTuple):
         joints: part → (query joints, key joints).
         logits: (n, K) float32.
         bias: (K,) float32, of the classifier.
-        evidence: (n, 2, M, S, V) float32 or None: what each person, step and joint adds to the logit of the true
+        activation: (n, 2, M, S, V) float32 or None: what each person, step and joint adds to the logit of the true
             class and to that of the predicted one; with the bias, they sum to it.
     """
 
@@ -38,53 +38,53 @@ class Views(NamedTuple):
     joints: Joints
     logits: np.ndarray | None = None
     bias: np.ndarray | None = None
-    evidence: np.ndarray | None = None
+    activation: np.ndarray | None = None
 
 
 @torch.no_grad()
-def look(run: Run, part: str = "test", evidence: bool = False) -> Views:
-    """Run all clips of a part ("train", "heldout", "test") through a BPI or GAP network in test mode.
+def collect_outputs(run: Run, subset: str = "test", activation: bool = False) -> ClipOutputs:
+    """Run all clips of a subset ("train", "heldout", "test") through a BPI or GAP network in test mode.
 
     Args:
         run: a trained run.
-        part: "train", "heldout" or "test".
-        evidence: take the logits apart as well (`bpilib.analysis.activation`).
+        subset: "train", "heldout" or "test".
+        activation: take the logits apart as well (`bpilib.analysis.activation`).
 
     Returns:
-        What it returned for the n clips of the part, in their order.
+        What it returned for the n clips of the subset, in their order.
 
     Raises:
         ValueError: a network without embeddings.
     """
     if run.config.model == "ctrgcn":
         raise ValueError(f"{run.config.model} has neither attention nor embeddings: choose a run of bpi")
-    if not len(run.indices(part)):
-        raise ValueError(f"no {part} clips to look at: held-out clips come with select='heldout'")
+    if not len(run.indices(subset)):
+        raise ValueError(f"no {subset} clips to look at: held-out clips come with select='heldout'")
     attends = run.config.model == "bpi"
-    feeder = run.feeder(part)
+    feeder = run.feeder(subset)
     run.model.eval()
     found = []
     for positions in torch.arange(len(feeder)).split(run.config.test_batch_size):
         x, labels = feeder.batch(positions)
-        with watched(run.model.backbone) as seen:
+        with record_features(run.model.backbone) as seen:
             out = run.model(x, return_attention=attends)
         embeddings = torch.cat([out.global_embedding[:, None], out.part_embeddings], 1)  # (N, 1+P, D)
         row = {name: weights.float() for name, weights in (out.attention or {}).items()}
         row |= {"logits": out.logits.float(), "embeddings": F.normalize(embeddings.float(), dim=-1)}
-        if evidence:
-            both = (contributions(seen[0], run.model.classifier, k) for k in (labels, out.logits.argmax(1)))
-            row["evidence"] = torch.stack(list(both), 1)
+        if activation:
+            both = (class_activation(seen[0], run.model.classifier, k) for k in (labels, out.logits.argmax(1)))
+            row["activation"] = torch.stack(list(both), 1)
         found.append({name: value.cpu() for name, value in row.items()})
     whole = {name: torch.cat([row[name] for row in found]).numpy() for name in found[0]}
-    indices, logits = run.indices(part), whole.pop("logits")
-    embeddings, parts = whole.pop("embeddings"), whole.pop("evidence", None)
+    indices, logits = run.indices(subset), whole.pop("logits")
+    embeddings, parts = whole.pop("embeddings"), whole.pop("activation", None)
     joints = run.model.attention_joints if attends else {}
     bias = run.model.classifier.bias.float().cpu().numpy()
     labels = run.store.labels[indices]
-    return Views(indices, labels, logits.argmax(1), embeddings, whole, joints, logits, bias, parts)
+    return ClipOutputs(indices, labels, logits.argmax(1), embeddings, whole, joints, logits, bias, parts)
 
 
-def trained_alike(config: Config) -> dict[str, Config]:
+def sibling_runs(config: Config) -> dict[str, Config]:
     """Directory name → configuration of the trained runs of the same model and data; the given one first."""
     found = {config.run_directory.name: config}
     for path in sorted(config.run_directory.parent.glob(f"{config.model}_*/best.pt")):

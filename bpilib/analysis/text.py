@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from sklearn.manifold import TSNE
 
-from bpilib.analysis.outputs import Views, class_means
+from bpilib.analysis.outputs import ClipOutputs, class_means
 from bpilib.metrics import harmonic_mean, share_right
 from bpilib.runs import Run
 from bpilib.text.encoder import TextEncoder
@@ -29,7 +29,7 @@ def _encoder(run: Run) -> TextEncoder:
     return run.text
 
 
-def anchors(run: Run) -> np.ndarray:
+def class_text_embeddings(run: Run) -> np.ndarray:
     """(1+P, K, D) float32, unit length: each class's name, then its prompt of each part; ValueError without texts."""
     return F.normalize(_encoder(run).anchors().float().cpu(), dim=-1).numpy()
 
@@ -57,11 +57,12 @@ def embed(run: Run, texts: Iterable[str]) -> np.ndarray:
     return F.normalize(values.float().cpu(), dim=-1).numpy()
 
 
-def text_similarity(views: Views, run: Run) -> dict[str, np.ndarray]:
+def text_similarity(views: ClipOutputs, run: Run) -> dict[str, np.ndarray]:
     """Branch → (K, K): cosine of each class's mean embedding (rows) with each class's text (columns)."""
     means = class_means(views.embeddings, views.labels, len(run.store.classes))  # (K, 1+P, D)
     means /= np.linalg.norm(means, axis=-1, keepdims=True)
-    return {name: means[:, b] @ texts.T for b, (name, texts) in enumerate(zip(branches(run), anchors(run)))}
+    texts = zip(branches(run), class_text_embeddings(run))
+    return {name: means[:, b] @ of_branch.T for b, (name, of_branch) in enumerate(texts)}
 
 
 def text_logits(embeddings: np.ndarray, texts: np.ndarray, scale: np.ndarray) -> np.ndarray:
@@ -78,9 +79,10 @@ def text_logits(embeddings: np.ndarray, texts: np.ndarray, scale: np.ndarray) ->
     return np.einsum("nbd,bkd,b->nk", embeddings, texts, scale, optimize=True) / len(scale)
 
 
-def logits_by_text(run: Run, views: Views) -> np.ndarray:
+def logits_by_text(run: Run, views: ClipOutputs) -> np.ndarray:
     """(n, K) `text_logits` of a run's clips, with the anchors of all classes and the scales it has learned."""
-    return text_logits(views.embeddings, anchors(run), run.model.logit_scale.detach().float().cpu().numpy())
+    scale = run.model.logit_scale.detach().float().cpu().numpy()
+    return text_logits(views.embeddings, class_text_embeddings(run), scale)
 
 
 def zero_shot(logits: np.ndarray, labels: np.ndarray, unseen: np.ndarray) -> pd.DataFrame:
@@ -111,7 +113,7 @@ def zero_shot(logits: np.ndarray, labels: np.ndarray, unseen: np.ndarray) -> pd.
     return table.astype({"clips": int})
 
 
-def layout(embeddings: np.ndarray, texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def tsne_layout(embeddings: np.ndarray, texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Clips and texts of one branch in the plane, by t-SNE of cosine distances.
 
     The mean of all clips is taken from the clips and that of all texts from the texts: else what texts have in common

@@ -8,7 +8,7 @@ import numpy as np
 
 from bpilib.data import ucla
 from bpilib.data.formats import clip_folder
-from bpilib.data.importer import MAX_BYTES
+from bpilib.data.importer import MAX_CLIP_BYTES
 from bpilib.errors import MissingInputError
 from bpilib.skeleton import SKELETONS
 
@@ -35,8 +35,8 @@ def read_clip(path: str | Path, about: dict[str, Any], tracker: str | None = Non
     if kinds.get(path.suffix) != about["skeleton"]:
         fitting = " or ".join(suffix for suffix, skeleton in kinds.items() if skeleton == about["skeleton"])
         raise ValueError(f"{path}: expected a {fitting} clip, for a classifier of the {about['skeleton']} skeleton")
-    if path.stat().st_size > MAX_BYTES:
-        raise ValueError(f"{path}: {path.stat().st_size} bytes, more than the {MAX_BYTES} a clip may have")
+    if path.stat().st_size > MAX_CLIP_BYTES:
+        raise ValueError(f"{path}: {path.stat().st_size} bytes, more than the {MAX_CLIP_BYTES} a clip may have")
     try:
         if path.suffix == ".json":
             return ucla.poses_of(json.loads(path.read_bytes())["skeletons"])

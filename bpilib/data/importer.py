@@ -11,12 +11,12 @@ from bpilib.data.store import Clip, Problem, SkeletonStore, StoreWriter
 from bpilib.errors import MissingInputError
 from bpilib.skeleton import SKELETONS, Skeleton
 
-CLASSES = "classes.txt"
-MAX_BYTES = 64 << 20  # of one clip; the largest real one has 0.2 MB
+CLASS_NAMES_FILE = "classes.txt"
+MAX_CLIP_BYTES = 64 << 20  # of one clip; the largest real one has 0.2 MB
 MAX_CLASSES = 10_000
 
 
-class Intake(StoreWriter):
+class ImportWriter(StoreWriter):
     """A StoreWriter that lists what it could not take, or raises, and says at the end what was left out.
 
     Args:
@@ -38,7 +38,7 @@ class Intake(StoreWriter):
         super().__init__(out, dataset, skeleton, classes, overwrite=overwrite)
         self.on_error, self.count = on_error, 0
 
-    def take(self, clip: Clip) -> int:
+    def add_checked(self, clip: Clip) -> int:
         """Append a clip and return its index; raises ValueError as `add` does, then nothing is appended."""
         if not 0 < len(clip.name) <= 200 or not clip.name.isprintable():
             raise ValueError(f"expected a name of 1 to 200 printable characters, got {clip.name[:200]!r}")
@@ -48,17 +48,17 @@ class Intake(StoreWriter):
         self.count += 1
         return self.count - 1
 
-    def refuse(self, file: str, what: object, line: int = 0, done: str = "left out") -> None:
+    def skip(self, file: str, what: object, line: int = 0, done: str = "left out") -> None:
         """List a problem, or raise it."""
         if self.on_error == "raise":
             raise ValueError(f"{file}{f', {line}' if line else ''}: {what}")
         self.problems.append(Problem(file, str(what), line, done))
 
-    def crowded(self, file: str, dropped: int) -> None:
+    def note_dropped_persons(self, file: str, dropped: int) -> None:
         """List that persons were left out of a clip (`fit_persons`), if any were."""
         if dropped:
             what = f"{self.shape[0] + dropped} persons, {self.shape[0]} expected"
-            self.refuse(file, what, done="kept those that move most")
+            self.skip(file, what, done="kept those that move most")
 
     def finish(self, splits: dict[str, dict[str, np.ndarray]], source: dict[str, object]) -> SkeletonStore:
         """As StoreWriter's, then a warning that lists the first problems."""
@@ -83,7 +83,7 @@ def warn_of_problems(store: SkeletonStore) -> None:
     warnings.warn(f"{count}, {left_out:,} left out (all of them in {where}):\n" + "\n".join(lines), stacklevel=3)
 
 
-def source_of(*paths: Path) -> dict[str, object]:
+def describe_source(*paths: Path) -> dict[str, object]:
     """What a store is made of: names and sizes.
 
     Raises:
@@ -99,7 +99,7 @@ def source_of(*paths: Path) -> dict[str, object]:
     }
 
 
-def skeleton_of(joints: int, where: object) -> Skeleton:
+def skeleton_by_joints(joints: int, where: object) -> Skeleton:
     """The skeleton that has so many joints; ValueError that says where there are others."""
     for skeleton in SKELETONS.values():
         if skeleton.num_joints == joints:
@@ -118,8 +118,8 @@ def class_names(folder: Path, labels: Iterable[str], classes: Iterable[str] | No
     labels = {*labels} - {""}
     if classes is not None:
         names = list(classes)
-    elif (folder / CLASSES).is_file():
-        lines = (folder / CLASSES).read_text(encoding="utf-8-sig").splitlines()
+    elif (folder / CLASS_NAMES_FILE).is_file():
+        lines = (folder / CLASS_NAMES_FILE).read_text(encoding="utf-8-sig").splitlines()
         names = [line.strip() for line in lines if line.strip()]
     elif all(label.isdecimal() for label in labels):
         last = max((int(label) for label in labels), default=0)
@@ -129,7 +129,7 @@ def class_names(folder: Path, labels: Iterable[str], classes: Iterable[str] | No
     if not names or len(set(names)) < len(names) or len(names) > MAX_CLASSES:
         raise ValueError(
             f"{folder}: expected 1 to {MAX_CLASSES} different class names, got {len(names)}, {len(set(names))} of them "
-            f"different; write them into {CLASSES}, one a line"
+            f"different; write them into {CLASS_NAMES_FILE}, one a line"
         )
     return names
 

@@ -14,7 +14,7 @@ from bpilib.data import ucla
 from bpilib.data.formats import clip_folder
 from bpilib.data.formats.npz import import_npz
 from bpilib.data.formats.pyskl import import_pickle
-from bpilib.data.importer import source_of, warn_of_problems
+from bpilib.data.importer import describe_source, warn_of_problems
 from bpilib.data.ntu import protocol, raw_files
 from bpilib.data.store import Problem, SkeletonStore, StoreWriter
 from bpilib.data.synthetic import dataset as dataset_module
@@ -82,7 +82,7 @@ def prepare(
         raise ValueError(f"on_error: expected 'skip' or 'raise', got {on_error!r}")
     if options and (dataset != "synthetic" or layout):
         raise ValueError(f"{', '.join(options)}: options of the synthetic data set only")
-    if len(places) > 1 and dataset not in protocol.LIMITS and layout != "npz":
+    if len(places) > 1 and dataset not in protocol.MAX_IDS and layout != "npz":
         raise ValueError(f"raw: expected one folder, zip or file for {dataset}, got {', '.join(map(str, places))}")
     if out is None:
         raise ValueError("out: name the folder of the store, e.g. data/prepared/" + dataset)
@@ -91,7 +91,7 @@ def prepare(
     if acted:
         raw = places[0] if places else out.with_name(out.name + "_raw")
     if raw is None:
-        how = raw_files.HOW if dataset in protocol.LIMITS else ucla.HOW
+        how = raw_files.HOW if dataset in protocol.MAX_IDS else ucla.HOW
         raise ValueError(f"raw: name the folder or zip of the raw files; {how}")
     settings = {"overwrite": overwrite, "on_error": on_error, "progress": progress}
     with contextlib.ExitStack() as stack:
@@ -106,8 +106,8 @@ def prepare(
             raise ValueError(f"tracker: {only}, got {raw}: set tracker to None")
         if layout:
             store = _import(layout, dataset, raw, out, benchmark, tracker, settings)
-            differs = protocol.differences(store) if dataset in protocol.LIMITS else ""
-        elif dataset in protocol.LIMITS:
+            differs = protocol.compare_with_published(store) if dataset in protocol.MAX_IDS else ""
+        elif dataset in protocol.MAX_IDS:
             from bpilib.data.ntu import build as ntu_build  # brings the compiler along, which nobody else needs
 
             store, differs = ntu_build.build(dataset, raw, out, n_jobs=n_jobs, **settings)
@@ -169,7 +169,7 @@ def _import(
 ) -> SkeletonStore:
     """Prepared clips to a store: of a published data set with its skeleton and classes, or of one's own."""
     skeleton, classes = None, None
-    if dataset in protocol.LIMITS:
+    if dataset in protocol.MAX_IDS:
         skeleton, classes = NTU, protocol.classes(dataset)
     elif dataset in BENCHMARKS:
         skeleton, classes = UCLA, people.CLASSES if dataset == "synthetic" else ucla.CLASSES
@@ -199,8 +199,8 @@ def _source(dataset: str, raw: Raw, tracker: str | None = None) -> dict[str, obj
     if layout == "folder":
         return clip_folder.folder_source(first, tracker)
     if layout:
-        return source_of(*_places(raw))
-    if dataset in protocol.LIMITS:
+        return describe_source(*_places(raw))
+    if dataset in protocol.MAX_IDS:
         return protocol.listing(dataset, raw).source
     if not first.exists():
         raise MissingInputError(f"no raw data at {first}")

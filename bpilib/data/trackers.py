@@ -167,7 +167,7 @@ def to_ntu(poses: np.ndarray, tracker: str) -> np.ndarray:
         other = poses.ndim == 4 and poses.shape[2] != joints
         raise ValueError(
             f"expected numbers (L, {joints}, {dims}) or (L, M, {joints}, {dims}), the joints of {tracker}, got "
-            f"{poses.dtype} {poses.shape}" + (f": {trackers_of(poses.shape[2])}" if other else "")
+            f"{poses.dtype} {poses.shape}" + (f": {trackers_with_joints(poses.shape[2])}" if other else "")
         )
     flat = np.pad(poses[..., :dims], ((0, 0), (0, 0), (0, 0), (0, 3 - dims))).astype(float)
     if not np.isfinite(flat).all():
@@ -195,7 +195,7 @@ def to_ntu(poses: np.ndarray, tracker: str) -> np.ndarray:
     return np.where(present[..., None, None], out - out[frame, person, SPINE], 0).astype(np.float32)
 
 
-def trackers_of(joints: int) -> str:
+def trackers_with_joints(joints: int) -> str:
     """What to do with clips of so many joints that are not what was expected, to end an error message with."""
     fitting = [mapping.name for mapping in MAPPINGS.values() if len(mapping.joints) == joints]
     return f"set tracker to {' or '.join(fitting)}" if fitting else f"the trackers there are: {', '.join(MAPPINGS)}"

@@ -30,8 +30,8 @@ CLIPS = 1484
 DAMAGED = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)  # a zip member
 URL = "https://www.dropbox.com/s/10pcm4pksjy6mkq/all_sqe.zip?dl=1"
 CONTENT = "64a21ec5e56332613349ae99a400a1f6ceb3aa9a8a0a945a81083ff741287b94"  # of names, sizes and CRCs
-NAME = re.compile(r"a(\d\d)_s(\d\d)_e(\d\d)_v(\d\d)")
-MAX_BYTES = 64 << 20  # of one clip's file; the largest real one has 0.2 MB
+FILE_NAME = re.compile(r"a(\d\d)_s(\d\d)_e(\d\d)_v(\d\d)")
+MAX_FILE_BYTES = 64 << 20  # of one clip's file; the largest real one has 0.2 MB
 HOW = f"download all_sqe.zip ({URL}) or set the parameter download=True"
 
 
@@ -51,7 +51,7 @@ def raw_files(raw: str | Path) -> Iterator[dict[str, object]]:
     if not raw.exists():
         raise MissingInputError(f"no raw data at {raw}: {HOW}")
     if raw.is_dir():
-        files = {path.stem: path for path in raw.rglob("*.json") if NAME.fullmatch(path.stem)}
+        files = {path.stem: path for path in raw.rglob("*.json") if FILE_NAME.fullmatch(path.stem)}
         zips = sorted(raw.glob("*.zip"))
         if files or len(zips) != 1:
             if not files:
@@ -67,7 +67,7 @@ def raw_files(raw: str | Path) -> Iterator[dict[str, object]]:
         raise ValueError(f"{raw} is not a zip file ({error}); a broken download? {HOW}") from error
     with archive:
         members = {PurePosixPath(m.filename).stem: m for m in archive.infolist() if m.filename.endswith(".json")}
-        names = sorted(name for name in members if NAME.fullmatch(name))
+        names = sorted(name for name in members if FILE_NAME.fullmatch(name))
         if not names:
             first = ", ".join(archive.namelist()[:3])
             raise ValueError(
@@ -79,8 +79,8 @@ def raw_files(raw: str | Path) -> Iterator[dict[str, object]]:
 
 def _folder_reader(path: Path):
     def read() -> bytes:
-        if path.stat().st_size > MAX_BYTES:
-            raise ValueError(f"{path.stat().st_size} bytes, more than the {MAX_BYTES} a clip may have")
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise ValueError(f"{path.stat().st_size} bytes, more than the {MAX_FILE_BYTES} a clip may have")
         return path.read_bytes()
 
     return read
@@ -89,9 +89,9 @@ def _folder_reader(path: Path):
 def _zip_reader(archive: zipfile.ZipFile, member: zipfile.ZipInfo):
     def read() -> bytes:
         with archive.open(member) as file:
-            content = file.read(MAX_BYTES + 1)
-        if len(content) > MAX_BYTES:
-            raise ValueError(f"more than the {MAX_BYTES} bytes a clip may have")
+            content = file.read(MAX_FILE_BYTES + 1)
+        if len(content) > MAX_FILE_BYTES:
+            raise ValueError(f"more than the {MAX_FILE_BYTES} bytes a clip may have")
         return content
 
     return read
@@ -123,7 +123,7 @@ def parse(name: str, content: bytes, actions: tuple[int, ...] = ACTIONS) -> Clip
     Raises:
         ValueError: what is wrong with it.
     """
-    action, subject, _, view = (int(number) for number in NAME.fullmatch(name).groups())
+    action, subject, _, view = (int(number) for number in FILE_NAME.fullmatch(name).groups())
     if view not in VIEWS:
         raise ValueError(f"view v{view:02d} is not one of {', '.join(f'v{v:02d}' for v in VIEWS)}")
     if action not in actions:

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 
 from bpilib.ops.counter_rng import CROP, FRAMES, ROTATE
-from bpilib.ops.jit import compiled, prefetch
+from bpilib.ops.jit import compile_numba, prefetch
 
 NTU_MIN_CROP = 64  # frames
 NTU_TEST_SHARE = 0.95
@@ -23,17 +23,17 @@ TINY = np.finfo(np.float32).tiny
 _STEP, _MIX1, _MIX2 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _27, _30, _31, _11 = np.uint64(27), np.uint64(30), np.uint64(31), np.uint64(11)
 
-_finite = partial(compiled, fastmath={"contract", "nnan", "nsz"})  # products and sums rounded at once, no NaN
+_finite = partial(compile_numba, fastmath={"contract", "nnan", "nsz"})  # products and sums rounded at once, no NaN
 
 
-@compiled
+@compile_numba
 def _mixed(word):
     word = (word ^ (word >> _30)) * _MIX1
     word = (word ^ (word >> _27)) * _MIX2
     return word ^ (word >> _31)
 
 
-@compiled
+@compile_numba
 def _sequence(seed, epoch, stream, position):
     """Where a sample's sequence of draws begins, as `draws.uniform` has it."""
     word = _mixed(seed + _STEP)
@@ -42,28 +42,28 @@ def _sequence(seed, epoch, stream, position):
     return _mixed((word ^ np.uint64(position)) + _STEP)
 
 
-@compiled
+@compile_numba
 def _uniform(word, number):
     """Draw number 1, 2, ... of a sequence, in [0, 1)."""
     return float(_mixed(word + np.uint64(number) * _STEP) >> _11) * 2.0**-53
 
 
-@compiled
+@compile_numba
 def _integer(draw, below):
     return min(int(draw * below), below - 1)
 
 
-@compiled
+@compile_numba
 def _radians(word, number):
     return (2 * _uniform(word, number) - 1) * NTU_MAX_ANGLE
 
 
-@compiled
+@compile_numba
 def _degrees(word, number):
     return _integer(_uniform(word, number), 2 * UCLA_MAX_ANGLE + 1) - UCLA_MAX_ANGLE
 
 
-@compiled
+@compile_numba
 def _draw_frames(word, length, window, seen, times, chosen):
     """Frames of distinct draws out of UCLA_COPIES of each, sorted; `seen` and `times` are zero before and after."""
     number = drawn = 0
@@ -86,7 +86,7 @@ def _draw_frames(word, length, window, seen, times, chosen):
         times[frame] = 0
 
 
-@compiled
+@compile_numba
 def _rotation(x, y, z):
     """Rz Ry Rx, three rows, of angles in rad, to be applied to column vectors."""
     cx, cy, cz, sx, sy, sz = math.cos(x), math.cos(y), math.cos(z), math.sin(x), math.sin(y), math.sin(z)
@@ -98,7 +98,7 @@ def _rotation(x, y, z):
     )
 
 
-@compiled
+@compile_numba
 def _fetch(numbers, start, stop):
     """Have the processor fetch numbers[start:stop], which will be read soon."""
     for index in range(start, stop, LINE):
@@ -150,21 +150,21 @@ def _to_motion(batch, n, c):
         batch[n, c, window - 1, j] = 0
 
 
-@compiled
+@compile_numba
 def _place(t, length, window):
     """Of frame t of the window within the crop; in float32 and rounded as published."""
     step = np.float32(length) / np.float32(window)
     return max((np.float32(t) + np.float32(0.5)) * step - np.float32(0.5), np.float32(0))
 
 
-@compiled
+@compile_numba
 def _central(valid):
     """First frame and length of NTU's crop in test mode."""
     cut = int((1 - NTU_TEST_SHARE) * valid / 2)
     return cut, valid - 2 * cut
 
 
-@compiled
+@compile_numba
 def ntu_test_frames(valid, frames):
     """Fill frames (T,), floating, with the places in a clip of `valid` frames that test mode interpolates at."""
     start, length = _central(valid)
@@ -172,7 +172,7 @@ def ntu_test_frames(valid, frames):
         frames[t] = start + min(_place(t, length, len(frames)), np.float32(length - 1))
 
 
-@compiled
+@compile_numba
 def ucla_test_frames(length, frames):
     """Fill frames (T,) int64 with those that test mode takes of a clip: int(linspace(0, length - 1, T))."""
     window = len(frames)
@@ -241,7 +241,7 @@ def ntu(batch, poses, starts, lengths, own, parents, positions, train, bone, mot
                 _to_motion(batch, n, axis)
 
 
-@compiled
+@compile_numba
 def ucla(batch, poses, starts, lengths, own, parents, positions, train, bone, motion, seed, epoch):
     """Centre, rotate, normalise over the whole clip, draw frames; arguments as of `ntu`, lengths with all frames."""
     _, _, window, width = batch.shape

@@ -8,7 +8,7 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 
-def compiled(function: Callable, fastmath: bool | set[str] = False) -> Callable:
+def compile_numba(function: Callable, fastmath: bool | set[str] = False) -> Callable:
     """Compile at the first call, without the interpreter's lock, and keep the result where some folder can be written.
 
     Args:
@@ -21,7 +21,7 @@ def compiled(function: Callable, fastmath: bool | set[str] = False) -> Callable:
         return njit(nogil=True, fastmath=fastmath)(function)
 
 
-def at_hand(function: Callable) -> bool:
+def is_compiled(function: Callable) -> bool:
     """Whether the next call of a compiled function runs at once: else it is compiled first, for seconds.
 
     Args:

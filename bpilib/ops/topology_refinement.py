@@ -13,7 +13,7 @@ from torch import Tensor
 SUBSETS = 3
 
 
-class Refined(torch.autograd.Function):
+class TopologyRefinement(torch.autograd.Function):
     """conv3 of all subsets, conv4, and the sum over subsets and neighbours.
 
     What conv3 and conv4 give is several times as large as x. For the backward pass the smaller of the two is kept, the
@@ -34,8 +34,8 @@ class Refined(torch.autograd.Function):
             (N, C, V, T).
         """
         x, weight, bias, expand = (tensor.to(distance.dtype) for tensor in (x, weight, bias, expand))
-        adjacency = Refined.adjacency(expand, Refined.rows(distance, base))
-        values = Refined.values(x, weight, bias)
+        adjacency = TopologyRefinement.adjacency(expand, TopologyRefinement.rows(distance, base))
+        values = TopologyRefinement.values(x, weight, bias)
         kept = (adjacency, None) if x.shape[2] <= x.shape[3] else (None, values)  # V joints, T frames
         ctx.save_for_backward(x, weight, bias, expand, distance, base, *kept)
         out = adjacency.transpose(1, 2) @ values
@@ -71,29 +71,30 @@ class Refined(torch.autograd.Function):
         x, weight, bias, expand, distance, base, adjacency, values = ctx.saved_tensors
         x = x.contiguous() if _by_convolution(x) else x  # once for both that want it so
         n, _, v, t = x.shape
-        rows, gradient = Refined.rows(distance, base), gradient.to(x.dtype).reshape(-1, v, t)
-        adjacency = Refined.adjacency(expand, rows) if adjacency is None else adjacency
-        of_values = (adjacency @ gradient).view(n, -1, v, t)
-        values = Refined.values(x, weight, bias) if values is None else values
-        of_adjacency = (values @ gradient.transpose(1, 2)).view(n, -1, SUBSETS, v * v).unbind(2)  # (N, C, VV) each
-        of_expand = torch.stack([(of @ rows[:, k].transpose(1, 2)).sum(0) for k, of in enumerate(of_adjacency)])
+        rows, gradient = TopologyRefinement.rows(distance, base), gradient.to(x.dtype).reshape(-1, v, t)
+        adjacency = TopologyRefinement.adjacency(expand, rows) if adjacency is None else adjacency
+        grad_values = (adjacency @ gradient).view(n, -1, v, t)
+        values = TopologyRefinement.values(x, weight, bias) if values is None else values
+        grad_adjacency = (values @ gradient.transpose(1, 2)).view(n, -1, SUBSETS, v * v).unbind(2)  # (N, C, VV) each
+        grad_expand = torch.stack([(of @ rows[:, k].transpose(1, 2)).sum(0) for k, of in enumerate(grad_adjacency)])
         weights = expand[:, None, :, :-1].transpose(2, 3).expand(-1, n, -1, -1)  # (3, N, R+1, C): all but of the ones
-        of_rows = torch.stack([torch.bmm(weights[k], of) for k, of in enumerate(of_adjacency)], 1)  # (N, 3, R+1, VV)
-        of_base = of_rows[:, :, -1].sum(0, dtype=base.dtype)
-        of_x, *of_conv3 = Refined.of_values(x, weight, of_values, ctx.needs_input_grad[0])
-        of_x = None if of_x is None else _channels_last(of_x)
-        return of_x, *of_conv3, of_expand, of_rows[:, :, :-1], of_base
+        of_subsets = [torch.bmm(weights[k], of) for k, of in enumerate(grad_adjacency)]
+        grad_rows = torch.stack(of_subsets, 1)  # (N, 3, R+1, VV)
+        grad_base = grad_rows[:, :, -1].sum(0, dtype=base.dtype)
+        grad_x, *grad_conv3 = TopologyRefinement.grad_values(x, weight, grad_values, ctx.needs_input_grad[0])
+        grad_x = None if grad_x is None else _channels_last(grad_x)
+        return grad_x, *grad_conv3, grad_expand, grad_rows[:, :, :-1], grad_base
 
     @staticmethod
-    def of_values(x: Tensor, weight: Tensor, gradient: Tensor, with_x: bool) -> tuple[Tensor | None, Tensor, Tensor]:
+    def grad_values(x: Tensor, weight: Tensor, gradient: Tensor, with_x: bool) -> tuple[Tensor | None, Tensor, Tensor]:
         """Gradients of x, if it needs one, of weight and bias from that of conv3's result, (N, C*3, V, T)."""
         if _by_convolution(x):
             return torch.ops.aten.convolution_backward(
                 gradient, x, weight, [len(weight)], [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [with_x, True, True]
             )
         flat, back = gradient.flatten(2), weight.flatten(1).T.expand(len(x), -1, -1)  # (N, C*3, VT), (N, Cin, C*3)
-        of_x = torch.bmm(back, flat).view_as(x) if with_x else None
-        return of_x, (flat @ _points(x)).sum(0).view_as(weight), flat.sum(2).sum(0)
+        grad_x = torch.bmm(back, flat).view_as(x) if with_x else None
+        return grad_x, (flat @ _points(x)).sum(0).view_as(weight), flat.sum(2).sum(0)
 
 
 def _by_convolution(x: Tensor) -> bool:

@@ -95,7 +95,7 @@ def _draw_strip(ax, steps, xy, parts, frames, skeleton: Skeleton, norm, size: fl
 
 
 @styled
-def evidence(
+def class_activation(
     clip,
     contributions,
     bias: float,
@@ -179,7 +179,7 @@ def evidence(
 
 
 @styled
-def class_evidence(per_class, classes: Sequence[str], skeleton: Skeleton, window: int) -> Picture:
+def class_activation_by_class(per_class, classes: Sequence[str], skeleton: Skeleton, window: int) -> Picture:
     """Which joints, and which moments, speak for each class.
 
     Args:

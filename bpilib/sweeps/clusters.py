@@ -13,8 +13,8 @@ from dask.system import CPU_COUNT
 from distributed import Client, Event, Nanny, Reschedule, Scheduler, SpecCluster, Status, get_worker
 from tornado.ioloop import PeriodicCallback
 
-from bpilib.sweeps.notebook_runner import execute
-from bpilib.system.files import masked
+from bpilib.sweeps.notebook_runner import execute_notebook
+from bpilib.system.files import mask_secrets
 
 SLURM_OPTIONS = (
     "queue", "account", "walltime", "memory", "job_extra_directives", "job_script_prologue", "log_directory",
@@ -34,7 +34,7 @@ def work(notebook: Path, folder: Path, parameters: dict[str, Any], stop: str) ->
         except OSError:  # the scheduler is gone, and with it whoever wants the result
             return True
 
-    outcome = execute(notebook, folder, parameters, stopped, worker.address)
+    outcome = execute_notebook(notebook, folder, parameters, stopped, worker.address)
     if outcome[0] == "interrupted" and worker.status in _LEAVING:
         raise Reschedule
     return outcome
@@ -128,7 +128,7 @@ def connect(
             if workers is None:
                 raise ValueError("parameter workers: say how many SLURM jobs may run at once, e.g. workers=8")
             place = stack.enter_context(slurm(workers, cores, options or {}))
-            print(masked(place.job_script()))
+            print(mask_secrets(place.job_script()))
         else:
             place = cluster
         try:

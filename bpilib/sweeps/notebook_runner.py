@@ -22,14 +22,14 @@ import papermill
 import psutil
 from papermill.exceptions import PapermillExecutionError
 
-from bpilib.system.files import PROJECT, masked_notebook, write_atomically
+from bpilib.system.files import PROJECT, mask_notebook, write_atomically
 from bpilib.system.lock import try_lock
 
 LOG = "run.log"
 PAUSE = 0.5  # seconds between two looks at what may have changed
 
 
-def execute(
+def execute_notebook(
     notebook: Path, folder: Path, parameters: dict[str, object], stopped: Callable[[], bool] = bool, by: str = ""
 ) -> tuple[str, str]:
     """Execute a notebook into a run directory, or wait for whoever does so now and take what they finish.
@@ -78,7 +78,7 @@ def execute(
         return outcome
 
 
-def held(folder: Path) -> bool:
+def is_running(folder: Path) -> bool:
     """Whether a process is at work in a run directory, on any machine that shares it."""
     try:
         with open(folder / LOG, "rb") as log:
@@ -87,7 +87,7 @@ def held(folder: Path) -> bool:
         return False
 
 
-def starts(folder: Path) -> int:
+def count_starts(folder: Path) -> int:
     """How often a run was started, from its record."""
     path = folder / LOG
     return path.read_text(errors="replace").count("* start on ") if path.exists() else 0
@@ -136,7 +136,7 @@ def _main(notebook: str, kept: str, parameters: str) -> None:
         sys.exit(str(error).rstrip())
     finally:
         if beside.exists():
-            write_atomically(kept, json.dumps(masked_notebook(json.loads(beside.read_text())), indent=1) + "\n")
+            write_atomically(kept, json.dumps(mask_notebook(json.loads(beside.read_text())), indent=1) + "\n")
             beside.unlink()
 
 

@@ -19,14 +19,14 @@ from distributed import Client, Event
 from bpilib.config import NOTEBOOK, Config, resolve
 from bpilib.data.store import SkeletonStore
 from bpilib.errors import MissingInputError, did_you_mean
-from bpilib.runs import claim, history
+from bpilib.runs import history, write_or_check_config
 from bpilib.sweeps.clusters import SLURM_OPTIONS, work
-from bpilib.sweeps.notebook_runner import held, starts
+from bpilib.sweeps.notebook_runner import count_starts, is_running
 from bpilib.system.files import PROJECT, in_project, parse_yaml, write_atomically
 
 Watch = Callable[[pd.DataFrame], None]
 TRAIN = PROJECT / "notebooks" / "02_train.ipynb"
-MOST = 10_000  # runs of a grid
+MAX_RUNS = 10_000  # runs of a grid
 NAMES = ("dataset", "benchmark", "model", "modality", "tag", "seed")
 _FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 
@@ -125,8 +125,8 @@ def _expanded(content: dict[str, Any], path: Path) -> list[dict[str, Any]]:
         for name, values in grid.items():
             if not isinstance(values, list) or not values:
                 raise ValueError(f"{path}: grid: expected a list of values for {name}, got {values!r}")
-        if (runs := math.prod(map(len, grid.values()))) > MOST:
-            raise ValueError(f"{path}: grid: {runs:,} runs, more than the {MOST:,} that one table may have")
+        if (runs := math.prod(map(len, grid.values()))) > MAX_RUNS:
+            raise ValueError(f"{path}: grid: {runs:,} runs, more than the {MAX_RUNS:,} that one table may have")
         singles += [dict(zip(grid, values)) for values in itertools.product(*grid.values())]
     for run in content.get("runs") or []:
         if not isinstance(run, dict):
@@ -155,7 +155,7 @@ def check(sweep: Sweep) -> None:
         SkeletonStore.open(data)
     for config in sweep.configs:
         if (config.run_directory / "config.yaml").exists():
-            claim(config)
+            write_or_check_config(config)
 
 
 def run(
@@ -235,11 +235,11 @@ def states(sweep: Sweep, ended: dict[int, tuple[str, str]] | None = None) -> pd.
     rows = []
     for number, config in enumerate(sweep.configs):
         folder = config.run_directory
-        state, message = (ended or {}).get(number) or ("running" if held(folder) else "waiting", "")
+        state, message = (ended or {}).get(number) or ("running" if is_running(folder) else "waiting", "")
         epoch, top1 = _progress(config)
         row = {name: getattr(config, name) for name in NAMES}
         rows.append(row | {"state": state, "epoch": epoch, "epochs": config.epochs, "test_top1": top1,
-                           "starts": starts(folder), "message": message, "folder": str(folder)})  # fmt: skip
+                           "starts": count_starts(folder), "message": message, "folder": str(folder)})  # fmt: skip
     return pd.DataFrame(rows)
 
 

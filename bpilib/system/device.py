@@ -33,7 +33,7 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def keep_freed_memory() -> None:
+def keep_malloc_memory() -> None:
     """Have the C library keep what tensors free, which otherwise goes back to the system and comes page by page.
 
     Saves up to half the time of a step on a CPU. For Linux with glibc; elsewhere nothing happens.
@@ -84,7 +84,7 @@ def usage(device: torch.device) -> dict[str, float]:
     return found
 
 
-def in_words(used: dict[str, float]) -> str:
+def format_usage(used: dict[str, float]) -> str:
     """`usage` in a line, such as "memory 1.2 GB, GPU 87 %, 6.1 of 24.0 GB"."""
     said = f"memory {used['memory_gb']:.1f} GB"
     if "gpu_memory_gb" in used:
@@ -129,7 +129,7 @@ def full_float32() -> Iterator[None]:
         _round_products(before)
 
 
-def compiled(network: torch.nn.Module, wanted: bool = True) -> torch.nn.Module:
+def compile_network(network: torch.nn.Module, wanted: bool = True) -> torch.nn.Module:
     """The network through torch.compile, or as it is, where that is not wanted or, with a warning, does not work.
 
     Parts that the compiler can't take run as they are (PyTorch logs which).

@@ -29,12 +29,12 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def size() -> int:
+def world_size() -> int:
     """Processes that share every batch."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def first_alone(method: Callable[..., None]) -> Callable[..., None]:
+def rank_zero_only(method: Callable[..., None]) -> Callable[..., None]:
     """A method that all processes call and the first alone carries out: what writes files."""
 
     @functools.wraps(method)
@@ -45,16 +45,16 @@ def first_alone(method: Callable[..., None]) -> Callable[..., None]:
     return called
 
 
-def add_up(values: Tensor) -> Tensor:
+def all_reduce_sum(values: Tensor) -> Tensor:
     """The sum over processes, in place."""
-    if size() > 1:
+    if world_size() > 1:
         dist.all_reduce(values)
     return values
 
 
-def align(module: nn.Module) -> None:
+def broadcast_state(module: nn.Module) -> None:
     """Give the first process's weights and running statistics to all."""
-    if size() == 1:
+    if world_size() == 1:
         return
     tensors = [tensor for tensor in module.state_dict().values() if tensor.is_floating_point()]
     flat = torch.cat([tensor.flatten() for tensor in tensors])
@@ -63,13 +63,13 @@ def align(module: nn.Module) -> None:
         tensor.copy_(values.view_as(tensor))
 
 
-def agree(facts: dict[str, Any]) -> None:
+def check_same_inputs(facts: dict[str, Any]) -> None:
     """Make sure that all processes mean the same run.
 
     Raises:
         RuntimeError: they differ. Another try may cure it, where a shared folder shows files late.
     """
-    everyone = collect((socket.gethostname(), facts))
+    everyone = all_gather((socket.gethostname(), facts))
     host, first = everyone[0]
     differ = {f"{name} (on {host} and {other})" for other, its in everyone for name in its if its[name] != first[name]}
     if differ:
@@ -79,11 +79,11 @@ def agree(facts: dict[str, Any]) -> None:
         )
 
 
-def collect(value: Any) -> list[Any]:
+def all_gather(value: Any) -> list[Any]:
     """The values of all processes, by rank."""
-    if size() == 1:
+    if world_size() == 1:
         return [value]
-    values = [None] * size()
+    values = [None] * world_size()
     dist.all_gather_object(values, value)
     return values
 
@@ -101,6 +101,6 @@ def progress_bar(total: int, desc: str, initial: int = 0) -> tqdm.tqdm:
     """A bar of clips; in a worker, one that its launching process shows."""
     options = {"total": total, "desc": desc, "initial": initial, "unit": " clips", "smoothing": 0.05}
     options["bar_format"] = _BAR
-    if size() == 1:
+    if world_size() == 1:
         return tqdm.auto.tqdm(**options)
     return _Relay(**options, mininterval=1, disable=os.environ["LOCAL_RANK"] != "0")

@@ -13,9 +13,9 @@ import yaml
 
 PROJECT = Path(__file__).resolve().parents[2]
 PARAMS = PROJECT / "params"
-MOST = 1 << 30  # bytes of an .npz once unpacked; the largest of ours have 50 MB
+MAX_NPZ_BYTES = 1 << 30  # bytes of an .npz once unpacked; the largest of ours have 50 MB
 MOST_YAML = 16 << 20  # bytes or characters; the largest of ours has 0.1 MB
-MOST_ENTRIES = 300_000  # of a YAML once its aliases are followed: the texts of 10,000 classes
+MAX_YAML_ENTRIES = 300_000  # of a YAML once its aliases are followed: the texts of 10,000 classes
 MOST_KEYS = 256  # of a YAML that are not text: numbers can be chosen to collide as keys of a dict
 DEEPEST = 100  # levels of a YAML
 LONGEST = 100  # characters of a number in a YAML
@@ -76,8 +76,8 @@ def read_npz(path: str | Path) -> dict[str, np.ndarray]:
     """
     with zipfile.ZipFile(path) as archive:
         size = sum(member.file_size for member in archive.infolist())
-        if size > MOST:
-            raise ValueError(f"{size} bytes once unpacked, more than the {MOST} it may have")
+        if size > MAX_NPZ_BYTES:
+            raise ValueError(f"{size} bytes once unpacked, more than the {MAX_NPZ_BYTES} it may have")
         for member in archive.infolist():
             with archive.open(member) as file:
                 shape, _, dtype = array_header(file)
@@ -103,15 +103,15 @@ def parse_yaml(text: str | bytes) -> Any:
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > DEEPEST:
             raise yaml.YAMLError("nested too deeply")
-        if count > 2 * MOST_ENTRIES:
-            raise yaml.YAMLError(f"more than {MOST_ENTRIES:,} entries")
+        if count > 2 * MAX_YAML_ENTRIES:
+            raise yaml.YAMLError(f"more than {MAX_YAML_ENTRIES:,} entries")
     loader = YAML(text)
     try:
         node = loader.get_single_node()
         if node is None:
             return None
-        if _entries(node, {}, [MOST_KEYS]) >= MOST_ENTRIES:
-            raise yaml.YAMLError(f"more than {MOST_ENTRIES:,} entries once its aliases are followed")
+        if _entries(node, {}, [MOST_KEYS]) >= MAX_YAML_ENTRIES:
+            raise yaml.YAMLError(f"more than {MAX_YAML_ENTRIES:,} entries once its aliases are followed")
         return loader.construct_document(node)
     except RecursionError:
         raise yaml.YAMLError("nested too deeply") from None
@@ -130,7 +130,7 @@ def _entries(node: yaml.Node, known: dict[int, int], keys: list[int]) -> int:
         keys: in its one place, how many more may be other than text.
     """
     if id(node) not in known:
-        known[id(node)] = MOST_ENTRIES
+        known[id(node)] = MAX_YAML_ENTRIES
         below = node.value if isinstance(node, yaml.CollectionNode) else []
         if isinstance(node, yaml.MappingNode):
             _check_keys(node, keys)
@@ -171,21 +171,21 @@ _SECRET = re.compile(
 )
 
 
-def masked(value: Any) -> Any:
+def mask_secrets(value: Any) -> Any:
     """A text, or the texts of a list or dict, with *** for passwords and tokens; other values as they are."""
     if isinstance(value, list):
-        return [masked(entry) for entry in value]
+        return [mask_secrets(entry) for entry in value]
     if isinstance(value, dict):
-        return {name: masked(entry) for name, entry in value.items()}
+        return {name: mask_secrets(entry) for name, entry in value.items()}
     return _SECRET.sub(lambda match: f"{match[1] or match[2]}***", value) if isinstance(value, str) else value
 
 
-def masked_notebook(notebook: dict[str, Any]) -> dict[str, Any]:
+def mask_notebook(notebook: dict[str, Any]) -> dict[str, Any]:
     """An executed notebook without what papermill writes into it in plain text: its parameters are masked."""
     metadata = notebook["metadata"]
     if "papermill" in metadata:
-        metadata["papermill"]["parameters"] = masked(metadata["papermill"].get("parameters", {}))
+        metadata["papermill"]["parameters"] = mask_secrets(metadata["papermill"].get("parameters", {}))
     for cell in notebook["cells"]:
         if "injected-parameters" in cell["metadata"].get("tags", ()):
-            cell["source"] = masked(cell["source"])
+            cell["source"] = mask_secrets(cell["source"])
     return notebook

@@ -12,18 +12,18 @@ from bpilib.model import Output
 from bpilib.system import distributed
 
 
-def share(positions: np.ndarray) -> np.ndarray:
+def shard(positions: np.ndarray) -> np.ndarray:
     """This process's part of a batch: consecutive, as large as the others' to within one clip.
 
     Raises:
         ValueError: fewer clips than processes.
     """
-    if len(positions) < distributed.size():
+    if len(positions) < distributed.world_size():
         raise ValueError(
-            f"a batch of {len(positions)} clips can't be shared by {distributed.size()} processes: raise batch_size or "
-            "use fewer devices"
+            f"a batch of {len(positions)} clips can't be shared by {distributed.world_size()} processes: raise "
+            "batch_size or use fewer devices"
         )
-    return np.array_split(positions, distributed.size())[distributed.rank()]
+    return np.array_split(positions, distributed.world_size())[distributed.rank()]
 
 
 class _Gather(torch.autograd.Function):
@@ -35,13 +35,13 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:
-        parts = [torch.empty_like(rows) for _ in range(distributed.size())]
+        parts = [torch.empty_like(rows) for _ in range(distributed.world_size())]
         dist.all_gather(parts, rows)
         return torch.stack(parts)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return distributed.size() * gradient[distributed.rank()]
+        return distributed.world_size() * gradient[distributed.rank()]
 
 
 def gather(rows: Tensor, total: int) -> Tensor:
@@ -54,16 +54,16 @@ def gather(rows: Tensor, total: int) -> Tensor:
     Returns:
         (total, ...).
     """
-    if distributed.size() == 1:
+    if distributed.world_size() == 1:
         return rows
-    counts = [len(part) for part in np.array_split(np.arange(total), distributed.size())]
+    counts = [len(part) for part in np.array_split(np.arange(total), distributed.world_size())]
     padded = torch.cat([rows, rows.new_zeros(max(counts) - len(rows), *rows.shape[1:])])  # collectives want one size
     return torch.cat([part[:count] for part, count in zip(_Gather.apply(padded), counts)])
 
 
 def gather_batch(out: Output, texts: Tensor | None, labels: Tensor, total: int) -> tuple[Output, Tensor | None, Tensor]:
     """What the loss takes, of a whole batch of `total` clips: output, texts (1+P, N, D) and labels."""
-    if distributed.size() == 1:
+    if distributed.world_size() == 1:
         return out, texts, labels
     out = out._replace(
         logits=gather(out.logits, total),
@@ -92,7 +92,7 @@ class Towers(nn.Module):
 
 def distribute(towers: Towers, sync_batchnorm: bool) -> nn.Module:
     """The module whose gradients are the mean over processes; with one process, the module itself."""
-    if distributed.size() == 1:
+    if distributed.world_size() == 1:
         return towers
     if sync_batchnorm:
         nn.SyncBatchNorm.convert_sync_batchnorm(towers)

@@ -33,7 +33,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from bpilib.config import Config
 from bpilib.errors import MissingInputError
 from bpilib.system.device import pick_device
-from bpilib.system.distributed import FOLDER, add_up, collect, progress_bar, rank
+from bpilib.system.distributed import FOLDER, all_gather, all_reduce_sum, progress_bar, rank
 from bpilib.system.files import write_atomically
 
 Work = Callable[..., None]
@@ -71,10 +71,10 @@ def _worker(work: Work, config: Config, folder: str, arguments: tuple) -> tuple[
     def stop() -> bool:
         """The same answer in all processes, so that all stop after the same step."""
         asked = (place / "stop").exists() or not place.exists() or os.getppid() != parent
-        return bool(add_up(torch.tensor(float(asked))))
+        return bool(all_reduce_sum(torch.tensor(float(asked))))
 
     logs = Path(os.environ["TORCHELASTIC_ERROR_FILE"]).parent
-    start = collect((_read(place / "failure.json"), str(logs)))
+    start = all_gather((_read(place / "failure.json"), str(logs)))
     if failure := next((failure for failure, _ in start if failure), None):
         return "failed", failure
     try:

@@ -25,11 +25,11 @@ SECTIONS = {
     "machine": ("clips_per_second",),
 }
 LARGEST = 2000  # pixels of a side of a confusion matrix without names, which are 16 a class, or fewer
-EMBEDDED = 500  # clips in the projector, at most
+MAX_PROJECTED = 500  # clips in the projector, at most
 COLUMNS = ("label", "class", "kind", "predicted", "clip")  # what the projector says of each point
 
 
-class Journal:
+class TensorBoardLogger:
     """The event files of a run in its `tensorboard/`; one process writes them.
 
     Steps are epochs; events of later ones, which a stopped run may have left, are dropped.
@@ -77,18 +77,18 @@ class Journal:
         for name, (right, share) in curves.items():
             if right.any():
                 self._writer.add_pr_curve(f"precision_recall/{name}", right, share, run.epoch)
-        points, rows = embedded(run, scores)
+        points, rows = projector_points(run, scores)
         shutil.rmtree(self.folder / f"{run.epoch:05d}", ignore_errors=True)  # of an end that was cut short
         self._writer.add_embedding(points, rows, tag="clips_and_texts", global_step=run.epoch, metadata_header=COLUMNS)
         self._writer.flush()
 
 
 @torch.no_grad()
-def embedded(run: Run, scores: Scores) -> tuple[np.ndarray, list[tuple[str, ...]]]:
+def projector_points(run: Run, scores: Scores) -> tuple[np.ndarray, list[tuple[str, ...]]]:
     """Test clips, and the names of the classes as texts, in the space where the contrastive loss compares them.
 
     The mean of the clips is taken from the clips and that of the texts from the texts, as in
-    `bpilib.analysis.text.layout`. A run without texts has the clips alone, as the classifier gets them.
+    `bpilib.analysis.text.tsne_layout`. A run without texts has the clips alone, as the classifier gets them.
 
     Args:
         run: with the weights that the scores are of.
@@ -99,7 +99,7 @@ def embedded(run: Run, scores: Scores) -> tuple[np.ndarray, list[tuple[str, ...]
         clips evenly spread over the test set, `EMBEDDED` at most, then K texts.
     """
     feeder, total = run.feeder("test"), len(scores.labels)
-    chosen = np.unique(np.linspace(0, total - 1, min(total, EMBEDDED)).astype(int))
+    chosen = np.unique(np.linspace(0, total - 1, min(total, MAX_PROJECTED)).astype(int))
     run.model.eval()
     found = []
     for part in np.array_split(chosen, -(-len(chosen) // run.config.test_batch_size)):

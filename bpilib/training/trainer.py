@@ -18,11 +18,11 @@ from bpilib.evaluate import Scores, copies_summary, mark_copies, score
 from bpilib.losses import Loss, skeleton_text_loss
 from bpilib.runs import Run, build, same_clips, start_from
 from bpilib.system import checkpoint, distributed
-from bpilib.system.device import autocast, compiled, in_words, seed_everything, usage
-from bpilib.system.distributed import first_alone
+from bpilib.system.device import autocast, compile_network, format_usage, seed_everything, usage
+from bpilib.system.distributed import rank_zero_only
 from bpilib.system.files import write_atomically
 from bpilib.training import data_parallel
-from bpilib.training.tensorboard import DrawConfusion, Journal
+from bpilib.training.tensorboard import DrawConfusion, TensorBoardLogger
 
 
 @dataclasses.dataclass
@@ -85,11 +85,11 @@ class Trainer:
         elif config.start_from is not None:
             print(start_from(self.run, config.start_from))
         at = {"precision": self.precision, "checkpoint": (self.progress.epoch, self.progress.batch)}
-        distributed.agree(config.result_settings() | self._inputs() | at)
-        towers = data_parallel.Towers(compiled(self.run.model, config.compile), self.run.text)
+        distributed.check_same_inputs(config.result_settings() | self._inputs() | at)
+        towers = data_parallel.Towers(compile_network(self.run.model, config.compile), self.run.text)
         self.towers = data_parallel.distribute(towers, config.sync_batchnorm)
         if distributed.rank() == 0:
-            self.journal = Journal(self.folder, self.progress.epoch, draw_confusion)
+            self.journal = TensorBoardLogger(self.folder, self.progress.epoch, draw_confusion)
 
     def close(self) -> None:
         """End the feeder's thread, close what is written for TensorBoard."""
@@ -120,7 +120,7 @@ class Trainer:
             size = config.batch_size
             coming = order[(progress.batch + 1) * size : self.batches * size][:size]
             if len(coming) and self.run.device.type != "cpu":  # a CPU that trains has no time to make it beside
-                self.feeder.expect(data_parallel.share(coming))
+                self.feeder.expect(data_parallel.shard(coming))
             self._step(order[progress.batch * size : (progress.batch + 1) * size])
             progress.batch += 1
             now = time.monotonic()
@@ -128,7 +128,7 @@ class Trainer:
             if now - looked > LOOK:
                 self.usage, looked = usage(self.run.device), now
             clips, loss, _, _, right = progress.sums
-            sofar = f"loss {loss / clips:.3f}, accuracy {100 * right / clips:.1f} %, {in_words(self.usage)}"
+            sofar = f"loss {loss / clips:.3f}, accuracy {100 * right / clips:.1f} %, {format_usage(self.usage)}"
             bar.set_postfix_str(f"epoch {progress.epoch + 1} of {config.epochs}: {sofar}", refresh=False)
             bar.update(size)
             due = now - saved > 60 * config.checkpoint_minutes
@@ -162,7 +162,7 @@ class Trainer:
 
         Each process computes its share of the clips, and from what all have found the loss of the whole batch.
         """
-        x, labels, synonyms = self.feeder.take(data_parallel.share(positions))
+        x, labels, synonyms = self.feeder.take(data_parallel.shard(positions))
         with self.autocast:
             out, texts = self.towers(x, labels, synonyms)
         out, texts, labels = data_parallel.gather_batch(out, texts, labels, len(positions))
@@ -203,7 +203,7 @@ class Trainer:
         self._save()
         self._write_history()
 
-    @first_alone
+    @rank_zero_only
     def _write_history(self) -> None:
         write_atomically(self.folder / "metrics.csv", pd.DataFrame(self.progress.rows).to_csv(index=False))
 
@@ -219,7 +219,7 @@ class Trainer:
             return max(row["epoch"] for row in self.progress.rows if "test_top1" in row)
         return self._best(f"{self.config.select}_top1")[0]
 
-    @first_alone
+    @rank_zero_only
     def _log(self, row: dict[str, Any], scores: Scores | None) -> None:
         values = {name: value for name, value in row.items() if name != "epoch"}
         if self.run.text is not None:
@@ -241,7 +241,7 @@ class Trainer:
         """Hashes of what it learns from."""
         return {"text_digest": self.run.text_digest, "data": self.run.store.manifest["sha256"]}
 
-    @first_alone
+    @rank_zero_only
     def _save(self, name: str = "last.pt") -> None:
         """last.pt: all that going on needs. The learning rate follows from the epoch; draws from their counters."""
         content = self._weights()
@@ -275,7 +275,7 @@ class Trainer:
         self._load_best()
         self._write_results(score(self.run))
 
-    @first_alone
+    @rank_zero_only
     def _load_best(self) -> None:
         """`score` gives these weights to the other processes."""
         epoch = self._selected()
@@ -284,7 +284,7 @@ class Trainer:
         except ValueError as error:
             raise ValueError(f"{error}. Epoch {epoch}, the selected one, is lost: train with another tag") from error
 
-    @first_alone
+    @rank_zero_only
     def _write_results(self, scores: Scores) -> None:
         config, rows = self.config, self.progress.rows
         scores = mark_copies(scores, self.run.store, config.benchmark)
@@ -306,7 +306,7 @@ class Trainer:
             "training_seconds": sum(clips / row["clips_per_second"] for row in rows),
             "resumed": self.progress.resumed,
             "device": str(self.run.device),
-            "processes": distributed.size(),
+            "processes": distributed.world_size(),
             "precision": self.precision,
             "torch": torch.__version__,
             "data": self.run.store.manifest["sha256"],

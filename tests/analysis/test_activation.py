@@ -5,7 +5,7 @@ import pytest
 import torch
 from noise import in_float64
 
-from bpilib.analysis.activation import clip_frames, contributions, watched
+from bpilib.analysis.activation import class_activation, clip_frames, record_features
 from bpilib.feeders import Feeder
 from bpilib.model import build_model
 from bpilib.skeleton import NTU, UCLA
@@ -14,7 +14,7 @@ from bpilib.skeleton import NTU, UCLA
 def test_contributions_by_hand():
     classifier = torch.nn.Linear(2, 3)
     features = torch.arange(2 * 1 * 2 * 2 * 2).float().view(2, 1, 2, 2, 2)  # (N, M, C, S, V)
-    found = contributions(features, classifier, torch.tensor([2, 0]))
+    found = class_activation(features, classifier, torch.tensor([2, 0]))
     assert found.shape == (2, 1, 2, 2)
     for n, k in ((0, 2), (1, 0)):
         weight = classifier.weight[k]
@@ -34,10 +34,10 @@ def test_contributions_and_bias_are_the_logit(name, modality, skeleton, persons)
         model.double()
         x = torch.randn(3, 3, skeleton.window, skeleton.num_joints, persons, dtype=torch.float64)
         model.classifier.weight *= 10 / model(x).logits.abs().max()  # logits as large as trained ones
-        with watched(model.backbone) as seen:
+        with record_features(model.backbone) as seen:
             logits = model(x).logits
         for k in range(7):
-            parts = contributions(seen[0], model.classifier, torch.full((3,), k))
+            parts = class_activation(seen[0], model.classifier, torch.full((3,), k))
             assert parts.shape == (3, persons, skeleton.window // 4, skeleton.num_joints)
             assert parts.std() > 0
             sums = parts.sum((1, 2, 3)) + model.classifier.bias[k]
@@ -46,20 +46,20 @@ def test_contributions_and_bias_are_the_logit(name, modality, skeleton, persons)
 
 def test_nothing_is_watched_after_the_block():
     backbone = torch.nn.Linear(2, 2)
-    with watched(backbone) as seen:
+    with record_features(backbone) as seen:
         backbone(torch.zeros(1, 2))
     backbone(torch.ones(1, 2))
     assert len(seen) == 1
-    with pytest.raises(RuntimeError, match="stopped"), watched(backbone):
+    with pytest.raises(RuntimeError, match="stopped"), record_features(backbone):
         raise RuntimeError("stopped")
     assert not backbone._forward_hooks
 
 
 def test_features_of_another_network_are_refused():
     with pytest.raises(ValueError, match="features of 4 channels"):
-        contributions(torch.zeros(2, 1, 3, 5, 6), torch.nn.Linear(4, 3), torch.zeros(2, dtype=torch.int64))
+        class_activation(torch.zeros(2, 1, 3, 5, 6), torch.nn.Linear(4, 3), torch.zeros(2, dtype=torch.int64))
     with pytest.raises(ValueError, match=r"expected \(2,\) classes"):
-        contributions(torch.zeros(2, 1, 4, 5, 6), torch.nn.Linear(4, 3), torch.zeros(3, dtype=torch.int64))
+        class_activation(torch.zeros(2, 1, 4, 5, 6), torch.nn.Linear(4, 3), torch.zeros(3, dtype=torch.int64))
 
 
 def numbered(skeleton, lengths):

@@ -6,10 +6,10 @@ import torch
 from making import tiny_config
 from noise import assert_float32_of
 
-from bpilib.analysis.attention import by_class, entropy, even_flows, flows, received, right_and_wrong
-from bpilib.analysis.outputs import Views, class_means, look, trained_alike
+from bpilib.analysis.attention import by_class, contrast_mistakes, entropy, even_flows, flows, received
+from bpilib.analysis.outputs import ClipOutputs, class_means, collect_outputs, sibling_runs
 from bpilib.data import SkeletonStore
-from bpilib.runs import build, claim
+from bpilib.runs import build, write_or_check_config
 from bpilib.skeleton import UCLA
 
 SUBJECTS = 2  # of `place`
@@ -33,13 +33,13 @@ def run(place):
 
 @pytest.fixture(scope="module")
 def views(run):
-    return look(run)
+    return collect_outputs(run)
 
 
 @pytest.mark.parametrize("modality", ["joint", "bone"])
 def test_attention_of_every_clip_in_order(place, modality):
     run = run_of(place, modality=modality, test_batch_size=7)  # 20 clips: the last batch is not full
-    views = look(run)
+    views = collect_outputs(run)
     np.testing.assert_array_equal(views.indices, run.indices("test"))
     np.testing.assert_array_equal(views.labels, run.store.labels[run.indices("test")])
     parts = UCLA.parts(modality)
@@ -69,17 +69,17 @@ def test_it_is_what_the_network_returns(run, views):
 def test_evidence_and_bias_are_the_logits_of_truth_and_prediction(place):
     run = run_of(place)
     with torch.no_grad():  # logits as large as trained ones
-        run.model.classifier.weight *= 10 / float(np.abs(look(run).logits).max())
-    views = look(run, evidence=True)
-    assert views.evidence.shape == (20, 2, 1, 13, 20) and views.evidence.dtype == np.float32
+        run.model.classifier.weight *= 10 / float(np.abs(collect_outputs(run).logits).max())
+    views = collect_outputs(run, activation=True)
+    assert views.activation.shape == (20, 2, 1, 13, 20) and views.activation.dtype == np.float32
     for which, classes in enumerate((views.labels, views.predictions)):
-        sums = views.evidence[:, which].sum((1, 2, 3), dtype=np.float64) + views.bias[classes]
+        sums = views.activation[:, which].sum((1, 2, 3), dtype=np.float64) + views.bias[classes]
         # A float32 sum of n terms is off by at most n roundings of the sum of their sizes: here of 260 of 32 channels.
-        allowed = 292 * np.finfo(np.float32).eps * np.abs(views.evidence[:, which]).sum((1, 2, 3))
+        allowed = 292 * np.finfo(np.float32).eps * np.abs(views.activation[:, which]).sum((1, 2, 3))
         assert (np.abs(sums - views.logits[np.arange(20), classes]) <= allowed).all()
-    assert (views.evidence[:, 0] != views.evidence[:, 1]).any()  # some clips are mistaken
+    assert (views.activation[:, 0] != views.activation[:, 1]).any()  # some clips are mistaken
     np.testing.assert_array_equal(views.logits.argmax(1), views.predictions)
-    assert look(run).evidence is None
+    assert collect_outputs(run).activation is None
 
 
 def test_embeddings_have_unit_length(views):
@@ -89,7 +89,7 @@ def test_embeddings_have_unit_length(views):
 
 def test_a_network_that_was_training_is_looked_at_in_test_mode(run, views):
     run.model.train()
-    again = look(run)
+    again = collect_outputs(run)
     for part in views.maps:
         np.testing.assert_array_equal(again.maps[part], views.maps[part])
 
@@ -97,26 +97,26 @@ def test_a_network_that_was_training_is_looked_at_in_test_mode(run, views):
 def test_other_parts_of_the_data(place):
     run = run_of(place, select="heldout", heldout=0.5)
     for part in ("train", "heldout"):
-        np.testing.assert_array_equal(look(run, part).indices, run.indices(part))
+        np.testing.assert_array_equal(collect_outputs(run, part).indices, run.indices(part))
     with pytest.raises(ValueError, match=r"train.*heldout.*test"):
-        look(run, "tset")
+        collect_outputs(run, "tset")
 
 
 def test_nothing_was_held_out(run):
     with pytest.raises(ValueError, match=r"held.out"):
-        look(run, "heldout")
+        collect_outputs(run, "heldout")
 
 
 def test_gap_has_embeddings_but_no_attention(place):
     run = run_of(place, model="gap")
-    views = look(run)
+    views = collect_outputs(run)
     assert views.maps == {} and views.joints == {} and views.embeddings.shape == (20, 5, 16)
     assert by_class(views, 10) == {}
 
 
 def test_ctrgcn_has_neither(place):
     with pytest.raises(ValueError, match="ctrgcn has neither attention nor embeddings: choose a run of bpi"):
-        look(run_of(place, model="ctrgcn"))
+        collect_outputs(run_of(place, model="ctrgcn"))
 
 
 # --- means
@@ -128,7 +128,7 @@ def small_views():
     embeddings = rng.standard_normal((5, 4, 16)).astype(np.float32)
     embeddings /= np.linalg.norm(embeddings, axis=-1, keepdims=True)
     labels = np.array([0, 2, 0, 3, 2])
-    return Views(np.arange(5), labels, labels, embeddings, maps, {})
+    return ClipOutputs(np.arange(5), labels, labels, embeddings, maps, {})
 
 
 def test_class_means_of_the_attention_a_joint_receives():
@@ -197,7 +197,7 @@ def made_up(seed=0, shift=0.0):
 
 def test_classes_are_not_mistaken_for_a_difference():
     values, labels, predictions = made_up()
-    found = right_and_wrong(values, labels, predictions)
+    found = contrast_mistakes(values, labels, predictions)
     wrong = labels != predictions
     np.testing.assert_allclose(found.wrong[:, 0], values[wrong].mean(0))
     assert values[wrong].mean() - values[~wrong].mean() > 5  # what a plain comparison would say
@@ -213,29 +213,29 @@ def test_classes_are_not_mistaken_for_a_difference():
 def test_a_difference_is_found_and_intervals_hold_the_truth():
     held = []
     for seed in range(40):
-        found = right_and_wrong(*made_up(seed, shift=0.5), draws=200)
+        found = contrast_mistakes(*made_up(seed, shift=0.5), draws=200)
         held.append((found.difference[:, 1] <= [0.5, 0, 0]) & (found.difference[:, 2] >= [0.5, 0, 0]))
     assert 0.85 <= np.mean(held) <= 1
-    assert right_and_wrong(*made_up(shift=2)).difference[0, 1] > 1
+    assert contrast_mistakes(*made_up(shift=2)).difference[0, 1] > 1
 
 
 def test_too_few_mistakes_are_not_compared():
     values, labels, predictions = made_up()
     wrong = np.flatnonzero(labels != predictions)
     predictions[wrong[9:]] = labels[wrong[9:]]
-    assert right_and_wrong(values, labels, predictions) is None
-    assert right_and_wrong(values, labels, predictions, fewest=9).clips[1] == 9
-    assert right_and_wrong(values, labels, labels) is None
+    assert contrast_mistakes(values, labels, predictions) is None
+    assert contrast_mistakes(values, labels, predictions, fewest=9).clips[1] == 9
+    assert contrast_mistakes(values, labels, labels) is None
 
 
 def test_classes_never_recognised_are_left_out():
     values, labels, predictions = made_up()
     predictions[labels == 3] = 0
-    found = right_and_wrong(values, labels, predictions)
+    found = contrast_mistakes(values, labels, predictions)
     assert found.left_out == 100
     assert found.clips[1] == ((labels != predictions) & (labels < 3)).sum()
     with pytest.raises(ValueError, match="5 and 400 clips"):
-        right_and_wrong(values, labels[:5], predictions)
+        contrast_mistakes(values, labels[:5], predictions)
 
 
 def test_class_means_leave_empty_classes_out():
@@ -245,14 +245,14 @@ def test_class_means_leave_empty_classes_out():
 
 def test_runs_of_the_same_model_and_data(place, tmp_path):
     config = tiny_config(place, tmp_path)
-    assert trained_alike(config) == {"bpi_joint_seed0": config}
+    assert sibling_runs(config) == {"bpi_joint_seed0": config}
     others = [{"modality": "bone"}, {"seed": 3, "tag": "b"}, {"model": "gap"}, {"tag": "unfinished"}]
     for changes in others:
         other = tiny_config(place, tmp_path, **changes)
-        claim(other)
+        write_or_check_config(other)
         if other.tag != "unfinished":
             (other.run_directory / "best.pt").touch()
-    found = trained_alike(config)
+    found = sibling_runs(config)
     assert list(found) == ["bpi_joint_seed0", "bpi_bone_seed0", "bpi_joint_seed3_b"]
     assert all(other.run_directory.name == name for name, other in found.items())
 

@@ -8,15 +8,15 @@ import torch
 from making import tiny_config
 from sklearn.neighbors import KNeighborsClassifier
 
-from bpilib.analysis.outputs import Views, look
+from bpilib.analysis.outputs import ClipOutputs, collect_outputs
 from bpilib.analysis.text import (
-    anchors,
     branches,
+    class_text_embeddings,
     embed,
-    layout,
     logits_by_text,
     text_logits,
     text_similarity,
+    tsne_layout,
     zero_shot,
 )
 from bpilib.metrics import harmonic_mean
@@ -36,8 +36,8 @@ def unit(values) -> np.ndarray:
     return values / np.linalg.norm(values, axis=-1, keepdims=True)
 
 
-def views_of(embeddings, labels) -> Views:
-    return Views(np.arange(len(labels)), np.asarray(labels), np.asarray(labels), embeddings, {}, {})
+def views_of(embeddings, labels) -> ClipOutputs:
+    return ClipOutputs(np.arange(len(labels)), np.asarray(labels), np.asarray(labels), embeddings, {}, {})
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_a_branch_of_scale_0_has_no_say(random):
 
 def test_clips_that_lie_on_their_texts_are_recognised(run):
     labels = np.array([3, 0, 9, 3])
-    found = logits_by_text(run, views_of(anchors(run)[:, labels].transpose(1, 0, 2), labels))
+    found = logits_by_text(run, views_of(class_text_embeddings(run)[:, labels].transpose(1, 0, 2), labels))
     np.testing.assert_array_equal(found.argmax(1), labels)
     scale = run.model.logit_scale.detach().numpy()
     assert found[0, 3] == pytest.approx(scale.mean(), rel=1e-5)  # every cosine is 1
@@ -100,8 +100,8 @@ def test_similarity_of_classes_and_texts_by_hand(run):
 def test_gap_has_other_branches(place):
     run = build(tiny_config(place, place / "outputs", model="gap"))
     names = ("global", "head", "hand", "hip", "foot")
-    assert branches(run) == names and tuple(text_similarity(look(run), run)) == names
-    assert logits_by_text(run, look(run)).shape == (20, 10)
+    assert branches(run) == names and tuple(text_similarity(collect_outputs(run), run)) == names
+    assert logits_by_text(run, collect_outputs(run)).shape == (20, 10)
 
 
 # --- seen and unseen
@@ -152,7 +152,7 @@ def test_harmonic_mean():
 
 def test_the_nearest_clip_to_a_shipped_text_is_the_one_made_of_it(run):
     labels = np.arange(10)
-    views = views_of(anchors(run).transpose(1, 0, 2), labels)
+    views = views_of(class_text_embeddings(run).transpose(1, 0, 2), labels)
     for k in (0, 4, 9):
         (text,) = embed(run, [run.store.classes[k]])
         assert np.linalg.norm(text) == pytest.approx(1, abs=1e-5)
@@ -176,7 +176,7 @@ def test_an_empty_description_and_a_run_without_texts_say_so(place, run):
     with pytest.raises(ValueError, match="expected a description, got nothing"):
         embed(run, ["  "])
     without = build(tiny_config(place, place / "outputs", text="none"))
-    for ask in (lambda: anchors(without), lambda: embed(without, ["walk"])):
+    for ask in (lambda: class_text_embeddings(without), lambda: embed(without, ["walk"])):
         with pytest.raises(ValueError, match=r"no text encoder.*choose a run"):
             ask()
 
@@ -196,17 +196,17 @@ def test_the_map_puts_texts_among_their_clips_and_repeats():
     centres, shift = unit(rng.normal(size=(4, 16))), 5 * np.ones(16)
     labels = np.repeat(np.arange(4), 12)
     clips, texts = unit(centres[labels] + 0.05 * rng.normal(size=(48, 16))), unit(0.3 * centres + shift)
-    points, at = layout(clips, texts)
+    points, at = tsne_layout(clips, texts)
     assert points.shape == (48, 2) and at.shape == (4, 2)
     nearest = np.linalg.norm(points[:, None] - at, axis=-1).argmin(1)
     assert (nearest == labels).all()  # although all texts are nearer to each other than to any clip
-    again = layout(clips, texts)
+    again = tsne_layout(clips, texts)
     np.testing.assert_array_equal(again[0], points)
 
 
 def test_a_map_of_too_little_says_so():
     with pytest.raises(ValueError, match="at least 4, got 2 and 1"):
-        layout(np.eye(2), np.eye(2)[:1])
+        tsne_layout(np.eye(2), np.eye(2)[:1])
 
 
 def test_prompts_have_a_synonym_for_the_default_query(run):

@@ -41,7 +41,7 @@ def class_file(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def class_names(monkeypatch, class_file):
-    monkeypatch.setattr(protocol, "CLASSES", class_file)
+    monkeypatch.setattr(protocol, "CLASS_NAMES_FILE", class_file)
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def golden():
 @pytest.fixture(scope="module")
 def store60(made, class_file, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(protocol, "CLASSES", class_file)
+        patch.setattr(protocol, "CLASS_NAMES_FILE", class_file)
         return ready("ntu60", made("ntu60"), tmp_path_factory.mktemp("golden") / "store")
 
 
@@ -169,7 +169,7 @@ def test_the_published_train_subjects():
     ]  # fmt: skip
     assert sum(protocol.TRAIN_SUBJECTS) == 2795 and max(protocol.TRAIN_SUBJECTS) == 103
     for dataset, total in (("ntu60", 56_578), ("ntu120", 113_945)):
-        assert {sum(sizes) for sizes in protocol.SIZES[dataset].values()} == {total}
+        assert {sum(sizes) for sizes in protocol.PUBLISHED_SIZES[dataset].values()} == {total}
 
 
 # --- bad files
@@ -249,9 +249,9 @@ def test_bad_files_can_stop_the_preparation(few, tmp_path):
 
 def test_oversize_and_unreadable_files_are_listed(few, tmp_path, monkeypatch):
     paths = sorted(few.iterdir())
-    monkeypatch.setattr(raw_files, "MAX_BYTES", max(path.stat().st_size for path in paths))
+    monkeypatch.setattr(raw_files, "MAX_FILE_BYTES", max(path.stat().st_size for path in paths))
     with paths[0].open("ab") as file:
-        file.write(b"\r\n" * raw_files.MAX_BYTES)
+        file.write(b"\r\n" * raw_files.MAX_FILE_BYTES)
     paths[1].unlink()
     paths[1].symlink_to(tmp_path / "nowhere")
     store = quietly("ntu60", few, tmp_path / "store")
@@ -300,13 +300,13 @@ def test_differences_from_the_published_sizes_are_said(few, tmp_path, monkeypatc
     listed = protocol.listing("ntu60", few)
     counts = {name: tuple(len(store.split(name, part)) for part in ("train", "test")) for name in ("xsub", "xview")}
     train, test = counts["xsub"]
-    monkeypatch.setitem(protocol.SIZES, "ntu60", counts | {"xsub": (train, test + 1)})
-    said = protocol.differences(store, listed)
+    monkeypatch.setitem(protocol.PUBLISHED_SIZES, "ntu60", counts | {"xsub": (train, test + 1)})
+    said = protocol.compare_with_published(store, listed)
     assert "xsub train" not in said and f"xsub test: {test} clips, published {test + 1} (-1)" in said
     absent = listed.absent()
     assert f"not among the raw files: {len(absent):,} files ({', '.join(absent[:20])}, ... and" in said
-    monkeypatch.setitem(protocol.SIZES, "ntu60", counts)
-    assert protocol.differences(store, listed) == ""
+    monkeypatch.setitem(protocol.PUBLISHED_SIZES, "ntu60", counts)
+    assert protocol.compare_with_published(store, listed) == ""
 
 
 def test_absent_files_are_those_that_the_recordings_lack():
@@ -331,10 +331,10 @@ def test_names_outside_the_protocol(name, what):
 def test_class_names_come_from_the_prompts_file(tmp_path, monkeypatch, class_file):
     assert protocol.classes("ntu120") == CLASSES and protocol.classes("ntu60") == CLASSES[:60]
     class_file.with_name("short.yaml").write_text("classes: [a, b]")
-    monkeypatch.setattr(protocol, "CLASSES", class_file.with_name("short.yaml"))
+    monkeypatch.setattr(protocol, "CLASS_NAMES_FILE", class_file.with_name("short.yaml"))
     with pytest.raises(ValueError, match="expected 120 classes, got 2"):
         protocol.classes("ntu60")
-    monkeypatch.setattr(protocol, "CLASSES", tmp_path / "none.yaml")
+    monkeypatch.setattr(protocol, "CLASS_NAMES_FILE", tmp_path / "none.yaml")
     with pytest.raises(MissingInputError, match=r"none.yaml, which is not there"):
         protocol.classes("ntu60")
 

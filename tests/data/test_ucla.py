@@ -332,8 +332,8 @@ def test_zip_members_that_climb_out_land_nowhere(tmp_path):
 
 @pytest.mark.parametrize("packed", [False, True], ids=["folder", "zip"])
 def test_an_oversized_file_is_refused_by_its_size(tmp_path, monkeypatch, packed):
-    monkeypatch.setattr(ucla, "MAX_BYTES", 100_000)
-    assert all(len(content) < ucla.MAX_BYTES for content in good_json().values())
+    monkeypatch.setattr(ucla, "MAX_FILE_BYTES", 100_000)
+    assert all(len(content) < ucla.MAX_FILE_BYTES for content in good_json().values())
     huge = good_json()[VICTIM] + b" " * 5_000_000  # packs to next to nothing, and would be good JSON
     raw = write_folder(tmp_path / "raw", good_json() | {VICTIM: huge})
     if packed:
@@ -345,7 +345,7 @@ def test_an_oversized_file_is_refused_by_its_size(tmp_path, monkeypatch, packed)
 
 
 def test_a_zip_bomb_is_not_unpacked_into_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(ucla, "MAX_BYTES", 1000)
+    monkeypatch.setattr(ucla, "MAX_FILE_BYTES", 1000)
     asked = []
     read = zipfile.ZipExtFile.read
     monkeypatch.setattr(zipfile.ZipExtFile, "read", lambda self, n=-1: asked.append(n) or read(self, n))

@@ -126,7 +126,7 @@ def train_slowly(config: Config, stop, draw_confusion=None) -> None:
 
 def save_addresses(config: Config, stop, folder: Path) -> None:
     """Keep where this process and the launching one can be reached."""
-    distributed.add_up(torch.zeros(()))  # all are connected
+    distributed.all_reduce_sum(torch.zeros(()))  # all are connected
     processes = [psutil.Process(), psutil.Process(os.getppid())]
     found = [c.laddr.ip for process in processes for c in process.net_connections("tcp") if c.status == "LISTEN"]
     (folder / f"addresses.{distributed.rank()}.json").write_text(json.dumps(found))
@@ -135,20 +135,20 @@ def save_addresses(config: Config, stop, folder: Path) -> None:
 def collectives() -> dict[str, object]:
     """What a process sees of the others."""
     number = distributed.rank()
-    found = {"shares": [data_parallel.share(np.arange(n)).tolist() for n in (2, 3, 7, 8)]}
-    mine = (torch.arange(7.0)[data_parallel.share(np.arange(7))] + 1).requires_grad_()
+    found = {"shares": [data_parallel.shard(np.arange(n)).tolist() for n in (2, 3, 7, 8)]}
+    mine = (torch.arange(7.0)[data_parallel.shard(np.arange(7))] + 1).requires_grad_()
     whole = data_parallel.gather(mine, 7)
     (whole**2).sum().backward()  # the same in every process
     found |= {"whole": whole.detach(), "gradient": mine.grad}
     norm = torch.nn.BatchNorm1d(3)
     norm.weight.data.fill_(number + 1)
     norm.running_mean.fill_(number + 10)
-    distributed.align(norm)
+    distributed.broadcast_state(norm)
     found |= {"aligned": (norm.weight[0].item(), norm.running_mean[0].item())}
-    found["sum"] = distributed.add_up(torch.tensor(number + 1.0)).item()
-    distributed.agree({"what": (1, 2)})
+    found["sum"] = distributed.all_reduce_sum(torch.tensor(number + 1.0)).item()
+    distributed.check_same_inputs({"what": (1, 2)})
     try:
-        distributed.agree({"data": "the same", "prompts": number})
+        distributed.check_same_inputs({"data": "the same", "prompts": number})
     except RuntimeError as error:
         found["disagreement"] = str(error)
     return found

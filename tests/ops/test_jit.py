@@ -28,7 +28,7 @@ def test_it_computes_the_same_with_and_without_a_folder(folders, monkeypatch, tm
 
     monkeypatch.setattr(jit, "njit", njit)
     monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
-    function = jit.compiled(total, fastmath={"contract"})
+    function = jit.compile_numba(total, fastmath={"contract"})
     assert function(np.arange(5.0)) == 10
     assert bool(list(tmp_path.rglob("*.nbi"))) == folders
     assert all(options["nogil"] and options["fastmath"] == {"contract"} for options in asked)
@@ -40,19 +40,19 @@ def halved(number):
 
 def test_whether_a_function_must_be_compiled_is_known_before(monkeypatch, tmp_path):
     monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
-    first = jit.compiled(halved)
-    assert not jit.at_hand(first)
+    first = jit.compile_numba(halved)
+    assert not jit.is_compiled(first)
     assert first(3.0) == 1.5
-    assert jit.at_hand(first)
-    assert jit.at_hand(jit.compiled(halved))  # as in another process
+    assert jit.is_compiled(first)
+    assert jit.is_compiled(jit.compile_numba(halved))  # as in another process
     for file in tmp_path.rglob("*.nbi"):
         os.utime(file, (0, 0))  # older than the code: numba compiles again
-    assert not jit.at_hand(jit.compiled(halved))
-    assert jit.at_hand(first)
+    assert not jit.is_compiled(jit.compile_numba(halved))
+    assert jit.is_compiled(first)
 
 
 def test_a_function_that_is_kept_nowhere_must_be_compiled():
     function = numba.njit(halved)
-    assert not jit.at_hand(function)
+    assert not jit.is_compiled(function)
     function(3.0)
-    assert jit.at_hand(function)
+    assert jit.is_compiled(function)

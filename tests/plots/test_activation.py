@@ -20,7 +20,7 @@ def drawn(skeleton=UCLA, persons=1, steps=13, clip=None, parts=None, **changes):
     parts = parts_of(skeleton, steps, persons) if parts is None else parts
     frames = np.linspace(0, 29, steps).round().astype(int)
     given = {"bias": 0.5, "frames": frames, "skeleton": skeleton, "window": 4 * steps, "title": "What?"} | changes
-    return activation.evidence(clip, parts, **given)
+    return activation.class_activation(clip, parts, **given)
 
 
 def film_of(figure):
@@ -113,7 +113,7 @@ def test_labels_of_windows_that_steps_do_not_divide():
 def test_classes_by_joint_and_by_time():
     values = np.random.default_rng(0).normal(size=(3, 13, 20))
     values[1] = np.nan  # a class without clips
-    figure = activation.class_evidence(values, CLASSES, UCLA, 52)
+    figure = activation.class_activation_by_class(values, CLASSES, UCLA, 52)
     left, right = figure.axes[:2]
     order, _ = activation.joints_by_part(UCLA)
     np.testing.assert_allclose(np.ma.filled(left.images[0].get_array(), np.nan), values.sum(1)[:, order])
@@ -121,4 +121,4 @@ def test_classes_by_joint_and_by_time():
     assert [t.get_text() for t in left.get_yticklabels()] == CLASSES
     assert right.get_xticklabels()[-1].get_text() == "49–52"
     with pytest.raises(ValueError, match=r"\(2, S, 20\) contributions, got \(3, 13, 20\)"):
-        activation.class_evidence(values, CLASSES[:2], UCLA, 52)
+        activation.class_activation_by_class(values, CLASSES[:2], UCLA, 52)

@@ -11,7 +11,7 @@ import nbformat
 import pytest
 
 from bpilib.sweeps import notebook_runner
-from bpilib.sweeps.notebook_runner import execute, held, starts
+from bpilib.sweeps.notebook_runner import count_starts, execute_notebook, is_running
 from bpilib.system import files
 from bpilib.system.lock import try_lock
 
@@ -39,16 +39,16 @@ def record(folder):
 
 def test_an_executed_notebook_is_kept_whole(notebook, tmp_path):
     folder = tmp_path / "run"
-    assert execute(notebook(["print(seconds + 1)"]), folder, {"seconds": 41}) == ("finished", "")
+    assert execute_notebook(notebook(["print(seconds + 1)"]), folder, {"seconds": 41}) == ("finished", "")
     assert "42" in (folder / "02_train.ipynb").read_text()
     assert record(folder) == ["start", "finished"]
     assert sorted(path.name for path in folder.iterdir()) == ["02_train.ipynb", "run.log"]
-    assert not held(folder) and starts(folder) == 1
+    assert not is_running(folder) and count_starts(folder) == 1
 
 
 def test_a_failure_keeps_the_notebook_and_the_traceback(notebook, tmp_path):
     folder = tmp_path / "run"
-    assert execute(notebook(["{}['clip']"]), folder, {}) == ("failed", "KeyError: 'clip'")
+    assert execute_notebook(notebook(["{}['clip']"]), folder, {}) == ("failed", "KeyError: 'clip'")
     kept = nbformat.read(folder / "02_train.ipynb", 4)
     assert any(o.output_type == "error" for cell in kept.cells for o in cell.get("outputs", []))
     assert "Traceback (most recent call last)" in (folder / notebook_runner.LOG).read_text()
@@ -56,12 +56,12 @@ def test_a_failure_keeps_the_notebook_and_the_traceback(notebook, tmp_path):
 
 
 def test_a_dead_kernel_is_a_failure(notebook, tmp_path):
-    state, message = execute(notebook(["import os; os.kill(os.getpid(), 9)"]), tmp_path / "run", {})
+    state, message = execute_notebook(notebook(["import os; os.kill(os.getpid(), 9)"]), tmp_path / "run", {})
     assert (state, message) == ("failed", "nbclient.exceptions.DeadKernelError: Kernel died")
 
 
 def test_what_is_stopped_before_it_began_leaves_nothing(notebook, tmp_path):
-    assert execute(notebook([]), tmp_path / "run", {}, lambda: True)[0] == "interrupted"
+    assert execute_notebook(notebook([]), tmp_path / "run", {}, lambda: True)[0] == "interrupted"
     assert not (tmp_path / "run").exists()
 
 
@@ -75,7 +75,7 @@ try:
 except KeyboardInterrupt:
     (here / "saved").touch()
     raise"""
-    assert execute(notebook([source, "1"]), folder, {}, (folder / "began").exists) == ("interrupted", "")
+    assert execute_notebook(notebook([source, "1"]), folder, {}, (folder / "began").exists) == ("interrupted", "")
     assert (folder / "saved").exists()  # by the interrupt alone
     assert record(folder) == ["start", "interrupted"]
 
@@ -99,14 +99,14 @@ except KeyboardInterrupt:
     while not (folder / "began").exists():
         assert starter.poll() is None
         time.sleep(0.1)
-    assert held(folder)
+    assert is_running(folder)
     os.kill(starter.pid, 9)
     starter.wait()
-    assert held(folder)
+    assert is_running(folder)
     threading.Timer(1, (folder / "go on").touch).start()  # the second waits by then, or comes when all is over
-    assert execute(path, folder, {}, by="the second") == ("finished", "")
+    assert execute_notebook(path, folder, {}, by="the second") == ("finished", "")
     assert (folder / "summary.json").read_text() == "saved by the first"
-    assert record(folder) == ["start"] and starts(folder) == 1
+    assert record(folder) == ["start"] and count_starts(folder) == 1
 
 
 def test_who_waits_for_a_held_directory_can_be_stopped(notebook, tmp_path):
@@ -115,7 +115,7 @@ def test_who_waits_for_a_held_directory_can_be_stopped(notebook, tmp_path):
     with open(folder / notebook_runner.LOG, "ab") as log:
         assert try_lock(log, notebook_runner.fcntl.LOCK_EX)
         asked = iter([False, False, True])
-        assert execute(notebook([]), folder, {}, lambda: next(asked)) == (
+        assert execute_notebook(notebook([]), folder, {}, lambda: next(asked)) == (
             "interrupted", "while another process held the run directory",
         )  # fmt: skip
-    assert record(folder) == [] and not held(folder)
+    assert record(folder) == [] and not is_running(folder)

@@ -11,10 +11,10 @@ import yaml
 
 from bpilib.errors import MissingInputError
 from bpilib.evaluate import Scores
-from bpilib.runs import claim
+from bpilib.runs import write_or_check_config
 from bpilib.sweeps import sweep
 from bpilib.sweeps.clusters import connect
-from bpilib.sweeps.notebook_runner import starts
+from bpilib.sweeps.notebook_runner import count_starts
 from bpilib.system.files import PARAMS
 from bpilib.train import fit
 
@@ -112,7 +112,7 @@ def test_what_would_fail_later_is_said_before_anything_starts(tmp_path, place):
     with pytest.raises(MissingInputError, match="01_prepare_data"):
         sweep.run(nowhere, client=None)
     table = load(tmp_path, {"runs": [small(place, epochs=1)]})
-    claim(table.configs[0].changed(epochs=2))
+    write_or_check_config(table.configs[0].changed(epochs=2))
     (table.configs[0].run_directory / "summary.json").write_text("{}")
     with pytest.raises(ValueError, match="holds a run with other settings"):
         sweep.run(table, client=None)
@@ -175,7 +175,7 @@ class Killer:
 def test_a_failed_run_and_a_killed_worker_stop_nothing(tmp_path, place, stand_in):
     grid = {"modality": ["joint", "bone"], "seed": [0, 1, 9]}
     table = load(tmp_path, {"defaults": small(place), "grid": grid})
-    claim(table.configs[0])
+    write_or_check_config(table.configs[0])
     (table.configs[0].run_directory / "summary.json").write_text("{}")
     with connect("local", gpus=2, workers=2, cores=1) as client:
         killer = Killer(client)
@@ -183,13 +183,13 @@ def test_a_failed_run_and_a_killed_worker_stop_nothing(tmp_path, place, stand_in
     assert rows["state"].tolist() == ["skipped", "finished", "failed", "finished", "finished", "failed"]
     assert rows["message"][2] == rows["message"][5] == "ValueError: made to fail"
     assert all((config.run_directory / "02_train.ipynb").exists() for config in table.configs[1:])
-    assert starts(table.configs[0].run_directory) == 0
+    assert count_starts(table.configs[0].run_directory) == 0
     for number, config in enumerate(table.configs[1:], 1):
         found = metrics(config)
         assert [row["epoch"] for row in found] == ["1", "2", "3"]  # none twice
         assert len({row["pid"] for row in found}) == (2 if number == killer.killed else 1)
         assert {(row["gpu"], row["threads"]) for row in found} <= {("0", "1"), ("1", "1")}
-        assert starts(config.run_directory) == rows["starts"][number] == (2 if number == killer.killed else 1)
+        assert count_starts(config.run_directory) == rows["starts"][number] == (2 if number == killer.killed else 1)
     assert {row["gpu"] for config in table.configs[1:] for row in metrics(config)} == {"0", "1"}
     assert {"waiting", "running"} <= {state for table in killer.tables for state in table["state"]}
     assert (table.folder / "runs.csv").read_text().count("finished") == 4  # three, and "finished before"

@@ -15,10 +15,10 @@ from bpilib.model import build_model
 from bpilib.skeleton import UCLA
 from bpilib.system.device import (
     autocast,
-    compiled,
+    compile_network,
+    format_usage,
     full_float32,
-    in_words,
-    keep_freed_memory,
+    keep_malloc_memory,
     out_of_memory,
     pick_device,
     seed_everything,
@@ -72,7 +72,7 @@ def test_what_is_used_is_measured():
     held = np.frombuffer(mmap.mmap(-1, 300_000_000), np.uint8)  # new pages, none that the heap had kept
     held[:] = 1
     assert usage(torch.device("cpu"))["memory_gb"] - before["memory_gb"] == pytest.approx(0.3, abs=0.1)
-    assert in_words({"memory_gb": 1.24}) == "memory 1.2 GB" and held.all()
+    assert format_usage({"memory_gb": 1.24}) == "memory 1.2 GB" and held.all()
 
 
 @pytest.mark.parametrize("says", [True, False])
@@ -90,12 +90,12 @@ def test_a_gpu_says_its_memory_and_how_busy_it_is_where_it_can(monkeypatch, says
     busy = {"gpu_busy_percent": 87.0} if says else {}
     assert used == pytest.approx({"gpu_memory_gb": 6.1, "gpu_memory_whole_gb": 24.0} | busy)
     words = "memory 1.0 GB, GPU 87 %, 6.1 of 24.0 GB" if says else "memory 1.0 GB, GPU 6.1 of 24.0 GB"
-    assert in_words({"memory_gb": 1.0} | used) == words
+    assert format_usage({"memory_gb": 1.0} | used) == words
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts the page faults of Linux")
 def test_freed_memory_is_used_again():
-    keep_freed_memory()
+    keep_malloc_memory()
 
     def page_faults(megabytes):
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -113,7 +113,7 @@ def test_elsewhere_than_on_linux_nothing_happens(monkeypatch):
         raise OSError(name)
 
     monkeypatch.setattr("ctypes.CDLL", missing)
-    keep_freed_memory()
+    keep_malloc_memory()
 
 
 def test_products_are_rounded_where_asked_for_alone():
@@ -134,10 +134,10 @@ def test_where_nothing_can_be_compiled_the_network_stays_as_it_is(monkeypatch):
         raise RuntimeError("no compiler\nand more")
 
     network = torch.nn.Linear(2, 2)
-    assert compiled(network, wanted=False) is network
+    assert compile_network(network, wanted=False) is network
     monkeypatch.setattr(torch, "compile", broken)
     with pytest.warns(UserWarning, match=r"torch.compile does not work here, going on without \(no compiler\)"):
-        assert compiled(network) is network
+        assert compile_network(network) is network
 
 
 @pytest.mark.slow
@@ -146,7 +146,7 @@ def test_a_compiled_block_gives_the_same():
     block = Block(8, 8, torch.from_numpy(UCLA.adjacency())).train()
     x = torch.randn(4, 8, 20, 12)
     ours = block(x)
-    assert torch.allclose(compiled(block)(x), ours, rtol=1e-4, atol=1e-5)
+    assert torch.allclose(compile_network(block)(x), ours, rtol=1e-4, atol=1e-5)
 
 
 GPU = (

@@ -102,30 +102,30 @@ def test_what_two_processes_tell_each_other(place, pairs):
 @pytest.mark.parametrize("processes", [1, 2, 3, 8])
 @pytest.mark.parametrize("clips", [8, 9, 200])
 def test_shares_are_a_partition_in_order(monkeypatch, processes, clips):
-    monkeypatch.setattr(distributed, "size", lambda: processes)
+    monkeypatch.setattr(distributed, "world_size", lambda: processes)
     batch, shares = np.random.default_rng(0).permutation(clips), []
     for number in range(processes):
         monkeypatch.setattr(distributed, "rank", lambda number=number: number)
-        shares.append(data_parallel.share(batch))
+        shares.append(data_parallel.shard(batch))
     np.testing.assert_array_equal(np.concatenate(shares), batch)
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
 def test_fewer_clips_than_processes_are_refused(monkeypatch):
-    monkeypatch.setattr(distributed, "size", lambda: 4)
+    monkeypatch.setattr(distributed, "world_size", lambda: 4)
     with pytest.raises(ValueError, match=r"a batch of 3 clips can't be shared by 4 processes: raise batch_size"):
-        data_parallel.share(np.arange(3))
+        data_parallel.shard(np.arange(3))
 
 
 def test_one_process_alone_needs_nobody():
     rows, module, positions = torch.randn(3, 2), nn.BatchNorm1d(3), np.arange(5)
-    assert (distributed.rank(), distributed.size()) == (0, 1)
-    assert data_parallel.gather(rows, 3) is rows and distributed.add_up(rows) is rows
-    assert data_parallel.share(positions).tolist() == positions.tolist()
+    assert (distributed.rank(), distributed.world_size()) == (0, 1)
+    assert data_parallel.gather(rows, 3) is rows and distributed.all_reduce_sum(rows) is rows
+    assert data_parallel.shard(positions).tolist() == positions.tolist()
     out = Output(rows)
     assert data_parallel.gather_batch(out, None, rows, 3) == (out, None, rows)
-    distributed.align(module)
-    distributed.agree({"anything": 1})
+    distributed.broadcast_state(module)
+    distributed.check_same_inputs({"anything": 1})
     towers = data_parallel.Towers(module, None)
     assert data_parallel.distribute(towers, sync_batchnorm=True) is towers and type(towers.model) is nn.BatchNorm1d
 
@@ -141,7 +141,7 @@ def test_the_bar_says_clips_time_left_and_speed_of_the_new_ones():
 
 def test_the_first_process_alone_writes(monkeypatch):
     done = []
-    write = distributed.first_alone(done.append)
+    write = distributed.rank_zero_only(done.append)
     write(1)
     monkeypatch.setattr(distributed, "rank", lambda: 1)
     write(2)

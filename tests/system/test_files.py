@@ -154,7 +154,7 @@ def test_hostile_yaml_is_refused(text, message):
 
 
 def test_long_yaml_is_refused_before_anything_is_made_of_it(monkeypatch):
-    monkeypatch.setattr(files, "MOST_ENTRIES", 1000)
+    monkeypatch.setattr(files, "MAX_YAML_ENTRIES", 1000)
     with pytest.raises(yaml.YAMLError, match="more than 1,000 entries"):
         parse_yaml("[" + "0," * 3000 + "0]")
 
@@ -220,7 +220,7 @@ def test_npz_bombs_and_objects_are_refused(tmp_path, monkeypatch):
         read_npz(archive(tmp_path / "a.npz", a=b"no array"))
     with pytest.raises(ValueError, match="none that holds plain numbers"):
         read_npz(archive(tmp_path / "a.npz", a=b"\x93NUMPY\x07\x00" + bytes(100)))
-    monkeypatch.setattr(files, "MOST", 1 << 20)
+    monkeypatch.setattr(files, "MAX_NPZ_BYTES", 1 << 20)
     bomb = archive(tmp_path / "a.npz", a=header((1 << 18,)) + bytes(1 << 21))
     assert bomb.stat().st_size < 10_000
     with pytest.raises(ValueError, match="bytes once unpacked, more than the 1048576"):

@@ -5,8 +5,8 @@ import yaml
 from making import tiny_config
 
 from bpilib.config import Config
-from bpilib.runs import claim
-from bpilib.system.files import masked, masked_notebook
+from bpilib.runs import write_or_check_config
+from bpilib.system.files import mask_notebook, mask_secrets
 
 
 @pytest.mark.parametrize(
@@ -22,18 +22,18 @@ from bpilib.system.files import masked, masked_notebook
     ],
 )  # fmt: skip
 def test_secrets_are_masked(text, shown):
-    assert masked(text) == shown
+    assert mask_secrets(text) == shown
 
 
 @pytest.mark.parametrize("value", ["tcp://host:8786", "gpu1:29400", "data/a key/x@y", "keys.npz", "", None, 3, [1, 2]])
 def test_other_values_are_not(value):
-    assert masked(value) == value
+    assert mask_secrets(value) == value
 
 
 def test_a_configuration_shows_and_saves_none(tmp_path):
     config = tiny_config(tmp_path, tmp_path, cluster="tls://me:hunter2@host:8786", raw="https://h/x.zip?token=hunter2")
     assert isinstance(config, Config) and config.cluster == "tls://me:hunter2@host:8786"  # for use it is there
-    claim(config)
+    write_or_check_config(config)
     saved = (config.run_directory / "config.yaml").read_text()
     assert "hunter2" not in saved and yaml.safe_load(saved)["cluster"] == "tls://me:***@host:8786"
     assert "hunter2" not in config._repr_html_() and "***" in config._repr_html_()
@@ -49,7 +49,7 @@ def test_the_parameters_of_an_executed_notebook_are_masked_and_nothing_else():
             code | {"metadata": {}, "source": "tokenizer=open_clip.tokenizer"},
         ],
     }
-    found = masked_notebook(notebook)
+    found = mask_notebook(notebook)
     assert "hunter2" not in str(found) and found["metadata"]["papermill"]["parameters"]["seed"] == 1
     assert [cell["source"] for cell in found["cells"][1:]] == ["token=None", "tokenizer=open_clip.tokenizer"]
-    assert masked_notebook({"metadata": {}, "cells": []}) == {"metadata": {}, "cells": []}
+    assert mask_notebook({"metadata": {}, "cells": []}) == {"metadata": {}, "cells": []}

@@ -22,7 +22,7 @@ from small_runs import assert_same_run, config_of
 
 from bpilib.config import resolve
 from bpilib.evaluate import Scores, score
-from bpilib.runs import claim, history, open_run
+from bpilib.runs import history, open_run, write_or_check_config
 from bpilib.system import checkpoint
 from bpilib.train import fit, train_share
 from bpilib.training.launch import _check, _wait_for, launch
@@ -77,7 +77,7 @@ def test_processes_of_one_machine_can_not_be_reached_from_another(place, tmp_pat
 @pytest.mark.slow
 def test_a_process_killed_in_mid_epoch_costs_nothing_but_time(place, whole, tmp_path, capsys):
     config = config_of(place, tmp_path, devices=2)
-    claim(config)
+    write_or_check_config(config)
     launch(train_and_fail, config, "killed", STEPS + 2)
     assert_same_run(config.run_directory, whole[0])
     assert json.loads((config.run_directory / "summary.json").read_text())["resumed"] == 1

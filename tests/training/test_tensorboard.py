@@ -12,11 +12,11 @@ from sklearn.metrics import confusion_matrix, precision_score, recall_score
 from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 from tensorboard.util.tensor_util import make_ndarray
 
-from bpilib.analysis.text import anchors
+from bpilib.analysis.text import class_text_embeddings
 from bpilib.evaluate import Scores, score
 from bpilib.runs import build
 from bpilib.training import tensorboard
-from bpilib.training.tensorboard import COLUMNS, Journal, embedded
+from bpilib.training.tensorboard import COLUMNS, TensorBoardLogger, projector_points
 
 SUBJECTS = 3
 CLASSES = ["wave", "put on a hat/cap", "nobody does it"]
@@ -44,7 +44,7 @@ def scores_of(labels, logits, classes=CLASSES, epoch=3):
 
 
 def test_curves_have_a_point_an_epoch_and_nan_has_none(tmp_path):
-    book = Journal(tmp_path, 0)
+    book = TensorBoardLogger(tmp_path, 0)
     scores = scores_of([0, 0, 1], np.eye(3)[[0, 1, 1]])
     for epoch in (1, 2):
         values = {"train_loss": 1 / epoch, "lr": 0.1, "machine/memory_gb": 2.0, "contrastive": math.nan}
@@ -59,7 +59,7 @@ def test_curves_have_a_point_an_epoch_and_nan_has_none(tmp_path):
 
 def test_without_a_drawing_the_confusion_matrix_is_shades(tmp_path, monkeypatch):
     shown = []
-    book = Journal(tmp_path, 0)
+    book = TensorBoardLogger(tmp_path, 0)
     monkeypatch.setattr(book._writer, "add_image", lambda tag, image, step, dataformats: shown.append(image))
     book.epoch(1, {}, scores_of([0, 0, 1], np.eye(3)[[0, 1, 1]]))
     (image,) = shown
@@ -69,7 +69,7 @@ def test_without_a_drawing_the_confusion_matrix_is_shades(tmp_path, monkeypatch)
 @pytest.mark.parametrize("most", [10, 2000])
 def test_shades_of_many_classes_stay_small(tmp_path, monkeypatch, most):
     monkeypatch.setattr(tensorboard, "LARGEST", most)
-    book = Journal(tmp_path, 0)
+    book = TensorBoardLogger(tmp_path, 0)
     book.epoch(1, {}, scores_of([0, 1], np.eye(300)[:2], [f"class {i}" for i in range(300)]))
     book.close()
     assert events(tmp_path).Images("confusion")[0].width == (10 if most == 10 else 6 * 300)
@@ -77,7 +77,7 @@ def test_shades_of_many_classes_stay_small(tmp_path, monkeypatch, most):
 
 def test_events_after_the_last_checkpoint_are_dropped(tmp_path):
     for last, value in ((0, 1.0), (1, 2.0)):
-        book = Journal(tmp_path, last)
+        book = TensorBoardLogger(tmp_path, last)
         for epoch in range(last + 1, 4):
             book.epoch(epoch, {"lr": value}, None)
         book.close()
@@ -88,7 +88,7 @@ def test_precision_and_recall_are_those_of_scikit_learn(tmp_path, run_of):
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, 30)
     scores = scores_of(labels, 3 * rng.standard_normal((30, 3)) + 2 * np.eye(3)[labels])
-    book = Journal(tmp_path, 3)
+    book = TensorBoardLogger(tmp_path, 3)
     book.finish(run_of("ctrgcn")[0], scores)
     book.close()
     found = events(tmp_path)
@@ -111,14 +111,14 @@ def test_precision_and_recall_are_those_of_scikit_learn(tmp_path, run_of):
 
 def test_points_are_clips_and_texts_where_the_loss_compares_them(run_of):
     run, scores = run_of("bpi")
-    points, rows = embedded(run, scores)
+    points, rows = projector_points(run, scores)
     clips, count = len(scores.labels), len(scores.classes)
     assert points.shape == (clips + count, 16) and len(rows) == len(points)
     with torch.no_grad():
         out = run.model(run.feeder("test").batch(np.arange(clips))[0]).global_embedding
     unit = torch.nn.functional.normalize(out, dim=-1).numpy()
     np.testing.assert_allclose(points[:clips], unit - unit.mean(0), atol=6e-5)
-    texts = anchors(run)[0]
+    texts = class_text_embeddings(run)[0]
     np.testing.assert_allclose(points[clips:], texts - texts.mean(0), atol=6e-5)
     assert [row[4] for row in rows[:clips]] == scores.names.tolist()
     assert [row[1] for row in rows] == [scores.classes[k] for k in [*scores.labels, *range(count)]]
@@ -131,7 +131,7 @@ def test_points_are_clips_and_texts_where_the_loss_compares_them(run_of):
 @pytest.mark.parametrize(("model", "changes"), [("ctrgcn", {}), ("bpi", {"text": "none"})])
 def test_without_texts_the_points_are_what_the_classifier_gets(run_of, model, changes):
     run, scores = run_of(model, **changes)
-    points, rows = embedded(run, scores)
+    points, rows = projector_points(run, scores)
     with torch.no_grad():
         pooled = run.model.features(run.feeder("test").batch(np.arange(len(scores.labels)))[0])[0]
     unit = torch.nn.functional.normalize(pooled, dim=-1).numpy()
@@ -141,8 +141,8 @@ def test_without_texts_the_points_are_what_the_classifier_gets(run_of, model, ch
 
 def test_points_are_bounded_and_evenly_spread(run_of, monkeypatch):
     run, scores = run_of("bpi")
-    monkeypatch.setattr(tensorboard, "EMBEDDED", 4)
-    points, rows = embedded(run, scores)
+    monkeypatch.setattr(tensorboard, "MAX_PROJECTED", 4)
+    points, rows = projector_points(run, scores)
     total = len(scores.labels)
     assert total == 30 and len(points) == 4 + len(scores.classes)
     assert [row[4] for row in rows[:4]] == scores.names[[0, 9, 19, 29]].tolist()
@@ -151,14 +151,14 @@ def test_points_are_bounded_and_evenly_spread(run_of, monkeypatch):
 def test_the_projector_finds_its_files_and_a_second_end_replaces_them(tmp_path, run_of, capsys):
     run, scores = run_of("bpi")
     for _ in range(2):
-        book = Journal(tmp_path, 3)
+        book = TensorBoardLogger(tmp_path, 3)
         book.finish(run, scores)
         book.close()
     folder = tmp_path / "tensorboard"
     config = text_format.Parse((folder / "projector_config.pbtxt").read_text(), ProjectorConfig())
     (info,) = config.embeddings
     assert info.tensor_name == "clips_and_texts:00003"
-    points, rows = embedded(run, scores)
+    points, rows = projector_points(run, scores)
     np.testing.assert_array_equal(np.loadtxt(folder / info.tensor_path, delimiter="\t"), points)
     lines = (folder / info.metadata_path).read_text().splitlines()
     assert [tuple(line.split("\t")) for line in lines] == [COLUMNS, *rows]

@@ -15,9 +15,17 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from tqdm.auto import tqdm
 
-from bpilib.data.importer import CLASSES, MAX_BYTES, Intake, class_names, fit_persons, skeleton_of, source_of
+from bpilib.data.importer import (
+    CLASS_NAMES_FILE,
+    MAX_CLIP_BYTES,
+    ImportWriter,
+    class_names,
+    describe_source,
+    fit_persons,
+    skeleton_by_joints,
+)
 from bpilib.data.store import Clip, SkeletonStore
-from bpilib.data.trackers import to_ntu, trackers_of
+from bpilib.data.trackers import to_ntu, trackers_with_joints
 from bpilib.errors import MissingInputError
 from bpilib.skeleton import NTU, SKELETONS, Skeleton
 
@@ -70,7 +78,7 @@ def import_folder(
         raise ValueError(f"tracker {tracker} gives NTU's joints, {dataset} has {skeleton.num_joints}: set it to None")
     skeleton = NTU if tracker else skeleton or _skeleton(folder, rows)
     unnamed = {path.relative_to(folder).as_posix(): None for path in sorted(folder.rglob("*.npy"))}
-    with Intake(out, dataset, skeleton, names, on_error, overwrite) as writer:
+    with ImportWriter(out, dataset, skeleton, names, on_error, overwrite) as writer:
         parts: dict[str, list[int]] = {"train": [], "test": []}
         seen: set[str] = set()
         for line, row in tqdm(rows, unit=" clips", disable=not progress, desc=f"import {dataset}"):
@@ -90,15 +98,15 @@ def import_folder(
                 label = _label(row["label"].strip(), names)
                 place = (f"{name}.npy", 0)
                 poses, dropped = fit_persons(load(path, (skeleton.num_joints,), tracker), skeleton.persons)
-                index = writer.take(Clip(name, poses, label, **numbers))
+                index = writer.add_checked(Clip(name, poses, label, **numbers))
             except (ValueError, OSError) as error:
-                writer.refuse(place[0], error, place[1])
+                writer.skip(place[0], error, place[1])
                 continue
-            writer.crowded(place[0], dropped)
+            writer.note_dropped_persons(place[0], dropped)
             if part:
                 parts[part].append(index)
         for name in unnamed:
-            writer.refuse(name, f"not named in {LIST}")
+            writer.skip(name, f"not named in {LIST}")
         return writer.finish({benchmark: parts}, folder_source(folder, tracker))
 
 
@@ -108,12 +116,12 @@ def folder_source(folder: Path, tracker: str | None = None) -> dict[str, object]
     Raises:
         MissingInputError: no clips.csv.
     """
-    lists = [path for path in (folder / LIST, folder / CLASSES) if path.name == LIST or path.is_file()]
+    lists = [path for path in (folder / LIST, folder / CLASS_NAMES_FILE) if path.name == LIST or path.is_file()]
     files = [*lists, *sorted(path for path in folder.rglob("*.npy") if path.is_file())]
     digest = hashlib.sha256()
     for path in files:
         digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
-    return source_of(*files) | {"sha256": digest.hexdigest(), "tracker": tracker}
+    return describe_source(*files) | {"sha256": digest.hexdigest(), "tracker": tracker}
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
@@ -138,7 +146,7 @@ def _skeleton(folder: Path, rows: list[tuple[int, dict[str, str]]]) -> Skeleton:
     for _, row in rows:
         try:
             path = _path(folder, (row["name"] or "").removesuffix(".npy"))
-            return skeleton_of(load(path, JOINTS).shape[2], path)
+            return skeleton_by_joints(load(path, JOINTS).shape[2], path)
         except (ValueError, OSError) as error:
             wrong = f"{row['name']}: {error}"
     raise ValueError(f"{folder / LIST}: no clip of it can be read; {wrong}")
@@ -170,8 +178,8 @@ def load(path: Path, joints: tuple[int, ...], tracker: str | None = None) -> np.
     """A `.npy` to (L, M, V, 3), V one of `joints`, or a tracker's joints to NTU's; ValueError says what is wrong."""
     if not path.is_file():
         raise ValueError("no such file")
-    if path.stat().st_size > MAX_BYTES:
-        raise ValueError(f"{path.stat().st_size} bytes, more than the {MAX_BYTES} a clip may have")
+    if path.stat().st_size > MAX_CLIP_BYTES:
+        raise ValueError(f"{path.stat().st_size} bytes, more than the {MAX_CLIP_BYTES} a clip may have")
     try:
         poses = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped: a shape that lies takes no memory
     except (ValueError, EOFError) as error:
@@ -183,5 +191,5 @@ def load(path: Path, joints: tuple[int, ...], tracker: str | None = None) -> np.
     if poses.ndim not in (3, 4) or poses.shape[-1] != 3 or poses.shape[-2] not in joints or 0 in poses.shape:
         v, other = "/".join(map(str, joints)), poses.ndim in (3, 4) and poses.shape[-2] not in joints
         what = f"expected (L, {v}, 3) or (L, M, {v}, 3) with L of at least 1, got {poses.shape}"
-        raise ValueError(what + (f": {trackers_of(poses.shape[-2])}" if other else ""))
+        raise ValueError(what + (f": {trackers_with_joints(poses.shape[-2])}" if other else ""))
     return poses[:, None] if poses.ndim == 3 else poses

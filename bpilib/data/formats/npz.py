@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
-from bpilib.data.importer import MAX_BYTES, Intake, class_names, source_of
+from bpilib.data.importer import MAX_CLIP_BYTES, ImportWriter, class_names, describe_source
 from bpilib.data.store import Clip, SkeletonStore
 from bpilib.errors import MissingInputError
 from bpilib.skeleton import NTU, SKELETONS, Skeleton
@@ -56,7 +56,7 @@ class _Rows:
         if fortran or self.dtype.kind not in "fiub":
             raise ValueError(f"{key}: expected numbers in C order, got {'Fortran order' if fortran else self.dtype}")
         self.row_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
-        if not self.shape or self.row_bytes > MAX_BYTES:
+        if not self.shape or self.row_bytes > MAX_CLIP_BYTES:
             raise ValueError(f"{key}: expected an array of clips, got shape {self.shape}")
         expected, size = self.start + self.shape[0] * self.row_bytes, self.info.file_size
         if size != expected:
@@ -158,7 +158,7 @@ def import_npz(
         totals = {b: sum(x.shape[0] for x, _ in parts.values()) for b, parts in opened.items()}
         if len(set(totals.values())) > 1:
             raise ValueError(f"the files do not hold the same clips, their counts differ ({totals}): {apart}")
-        writer = stack.enter_context(Intake(out, dataset, skeleton, classes, on_error, overwrite))
+        writer = stack.enter_context(ImportWriter(out, dataset, skeleton, classes, on_error, overwrite))
         bar = stack.enter_context(tqdm(unit=" clips", total=sum(totals.values()), disable=not progress, desc="import"))
         known: dict[tuple, list[int | None]] = {}  # (SHA-256, label) → clips of the first file; None: left out
         splits: dict[str, dict[str, list[int]]] = {}
@@ -178,7 +178,7 @@ def import_npz(
                     elif left.get(key):
                         index = left[key].pop(0)
                         if index is None:
-                            writer.refuse(place[0], f"the clip was left out of {next(iter(paths))} already", place[1])
+                            writer.skip(place[0], f"the clip was left out of {next(iter(paths))} already", place[1])
                     else:
                         raise ValueError(
                             f"{paths[benchmark]}: row {row} of x_{part} (label {label}) is not among the clips of "
@@ -187,10 +187,10 @@ def import_npz(
                     if index is not None:
                         splits[benchmark][part].append(index)
         bar.close()
-        return writer.finish(splits, source_of(*paths.values()))
+        return writer.finish(splits, describe_source(*paths.values()))
 
 
-def _take(writer: Intake, name: str, poses: np.ndarray, label: int | None, place: tuple[str, int]) -> int | None:
+def _take(writer: ImportWriter, name: str, poses: np.ndarray, label: int | None, place: tuple[str, int]) -> int | None:
     """A row of the first file to the store; its index, or None if it was refused."""
     try:
         if label is None:
@@ -198,9 +198,9 @@ def _take(writer: Intake, name: str, poses: np.ndarray, label: int | None, place
         if not len(poses):
             raise ValueError("all its frames are zero")
         with np.errstate(over="ignore"):
-            return writer.take(Clip(name, poses.astype(np.float32), label))
+            return writer.add_checked(Clip(name, poses.astype(np.float32), label))
     except ValueError as error:
-        writer.refuse(place[0], error, place[1])
+        writer.skip(place[0], error, place[1])
         return None
 
 

@@ -16,16 +16,16 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from bpilib.data.formats.safe_pickle import PickledArray, unpickled
-from bpilib.data.importer import Intake, class_names, fit_persons, skeleton_of, source_of
-from bpilib.data.ntu.protocol import NAME as NTU_NAME
+from bpilib.data.importer import ImportWriter, class_names, describe_source, fit_persons, skeleton_by_joints
+from bpilib.data.ntu.protocol import FILE_NAME as NTU_NAME
 from bpilib.data.store import Clip, SkeletonStore
-from bpilib.data.ucla import NAME as UCLA_NAME
+from bpilib.data.ucla import FILE_NAME as UCLA_NAME
 from bpilib.skeleton import NTU, Skeleton
 from bpilib.system.files import write_atomically
 
 EXPECTED = "expected a dict of split {name: [frame_dir, ...]} and annotations, a list of dicts, as PYSKL has them"
 SPLIT = re.compile(r"(?:(.+)_)?(train|val|test)(\d*)")  # xsub_train, xset_val; train1 of data sets with numbered splits
-NAMES = (  # of clips, and what their numbers are
+NAME_PATTERNS = (  # of clips, and what their numbers are
     (NTU_NAME, ("setup", "camera", "subject")),
     (UCLA_NAME, ("action", "subject", "episode", "camera")),
 )
@@ -75,8 +75,8 @@ def import_pickle(
         if skeleton is None:
             arrays = [entry["keypoint"] for entry in dicts if isinstance(entry.get("keypoint"), PickledArray)]
             shapes = [array.shape for array in arrays if len(array.shape) == 4]
-            skeleton = skeleton_of(shapes[0][2] if shapes else 0, f"{path}, keypoint of the first annotation")
-        with Intake(out, dataset, skeleton, classes, on_error, overwrite) as writer:
+            skeleton = skeleton_by_joints(shapes[0][2] if shapes else 0, f"{path}, keypoint of the first annotation")
+        with ImportWriter(out, dataset, skeleton, classes, on_error, overwrite) as writer:
             clips: dict[str, int | None] = {}  # name → index; None: left out
             bar = tqdm(annotations, unit=" clips", disable=not progress, desc="import")
             for number, annotation in enumerate(bar):
@@ -86,14 +86,14 @@ def import_pickle(
                     if clips.get(name) is not None:  # before it is loaded: two bytes may name it once more
                         raise ValueError("its frame_dir comes a second time")
                     clip, dropped = _clip(annotation, skeleton)
-                    index = writer.take(clip)
+                    index = writer.add_checked(clip)
                 except ValueError as error:
-                    writer.refuse(name, error)
+                    writer.skip(name, error)
                     clips.setdefault(name, None)
                 else:
                     clips[name] = index
-                    writer.crowded(name, dropped)
-            return writer.finish(_splits(split, clips, writer), source_of(path))
+                    writer.note_dropped_persons(name, dropped)
+            return writer.finish(_splits(split, clips, writer), describe_source(path))
 
 
 def _parts(content: object, path: Path) -> tuple[dict, list]:
@@ -135,7 +135,7 @@ def _clip(annotation: object, skeleton: Skeleton) -> tuple[Clip, int]:
             f"keypoint: expected (M, total_frames, V, C) = (M, {', '.join(map(str, expected))}), got {shape}"
         )
     numbers = {}
-    for pattern, meaning in NAMES:
+    for pattern, meaning in NAME_PATTERNS:
         if match := pattern.fullmatch(name):
             numbers = dict(zip(meaning, map(int, match.groups())))
     numbers |= {key: value for key, value in annotation.items() if type(value) is int}
@@ -145,7 +145,7 @@ def _clip(annotation: object, skeleton: Skeleton) -> tuple[Clip, int]:
 
 
 def _splits(
-    split: dict[str, Iterable[str]], clips: dict[str, int | None], writer: Intake
+    split: dict[str, Iterable[str]], clips: dict[str, int | None], writer: ImportWriter
 ) -> dict[str, dict[str, np.ndarray]]:
     """Split names and frame_dirs to benchmarks, parts and indices; clips that are not there are listed."""
     splits: dict[str, dict[str, np.ndarray]] = {}
@@ -158,9 +158,9 @@ def _splits(
         indices: dict[int, None] = {}
         for name in names:
             if name not in clips:
-                writer.refuse(name[:200], f"named in split {split_name}, but there is no annotation of it")
+                writer.skip(name[:200], f"named in split {split_name}, but there is no annotation of it")
             elif clips[name] in indices:
-                writer.refuse(name, f"named twice in split {split_name}", done="taken once")
+                writer.skip(name, f"named twice in split {split_name}", done="taken once")
             elif clips[name] is not None:
                 indices[clips[name]] = None
         splits[benchmark][part] = np.array([*indices], np.int64)

@@ -26,7 +26,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from tqdm.auto import tqdm
 
-from bpilib.data.importer import MAX_BYTES
+from bpilib.data.importer import MAX_CLIP_BYTES
 from bpilib.errors import MissingInputError
 
 DAMAGE = (LookupError, TypeError, AttributeError, OverflowError, EOFError, struct.error, pickle.PickleError)
@@ -193,7 +193,7 @@ class _Reader(pickle._Unpickler):
     def __init__(self, file: BinaryIO, size: int, bar: tqdm):
         super().__init__(file, encoding="latin1")
         self.file, self.size, self.bar = file, size, bar
-        self.read, self.readline = file.read, partial(file.readline, MAX_BYTES)
+        self.read, self.readline = file.read, partial(file.readline, MAX_CLIP_BYTES)
         self.stack, self.metastack = [], []
         self.append = self.stack.append
         self.numbers: Counter[int] = Counter()  # id of a dict → its keys that are numbers
@@ -264,8 +264,8 @@ class _Reader(pickle._Unpickler):
         """Bytes or text with their number before them, as `width` bytes."""
         count = int.from_bytes(self.exactly(width), "little")
         start = self.file.tell()
-        if count > min(MAX_BYTES, self.size - start):
-            raise ValueError(f"a value of {count} bytes, more than the {MAX_BYTES} that one may have or the file holds")
+        if count > min(MAX_CLIP_BYTES, self.size - start):
+            raise ValueError(f"a value of {count} bytes: at most {MAX_CLIP_BYTES}, and what the file holds, may be")
         if count < LEFT:
             self.append(_decoded(self.read(count), text))
         else:

@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from bpilib.data.ntu.actors import actors
 from bpilib.data.ntu.parser import compile_now, parse
-from bpilib.data.ntu.protocol import classes, differences, ids_of, listing, splits
+from bpilib.data.ntu.protocol import classes, compare_with_published, ids_of, listing, splits
 from bpilib.data.ntu.raw_files import ENDING, HOW, BadFileError, RawFile, Reader, fingerprint
 from bpilib.data.store import Clip, Problem, SkeletonStore, StoreWriter
 from bpilib.skeleton import NTU
@@ -140,4 +140,4 @@ def build(
             counts={"missing": len(listed.missing), "other_setups": listed.elsewhere},
             options={"second_person": "a copy of the first" if dataset == "ntu120" else "zeros"},
         )
-    return store, differences(store, listed)
+    return store, compare_with_published(store, listed)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bpilib.data.ntu.raw_files import BadFileError
-from bpilib.ops.jit import compiled
+from bpilib.ops.jit import compile_numba
 
 JOINTS = 25
 MAX_IDS = 255  # in a file; the sensor sees 6 bodies at a time
@@ -42,7 +42,7 @@ class Bodies:
     joints: np.ndarray
 
 
-@compiled
+@compile_numba
 def _words(text, i):
     """Number of words from i to the end of the line, and where that is; a word under way at i counts."""
     count = 1 if text[i] > 32 else 0
@@ -52,7 +52,7 @@ def _words(text, i):
     return count, i
 
 
-@compiled
+@compile_numba
 def _number(text, i):
     """The number that follows i on the line: its double, where it ends, and whether it is exact.
 
@@ -97,7 +97,7 @@ def _number(text, i):
     return (-value if negative else value), i, True
 
 
-@compiled
+@compile_numba
 def _whole(text, start, end):
     """The only word of text[start:end] as a whole number, or -1."""
     while start < end and text[start] <= 32:
@@ -114,7 +114,7 @@ def _whole(text, start, end):
     return value
 
 
-@compiled
+@compile_numba
 def _scan(text, size, at, ids, lines, joints, odd):
     """Walk over text[:size], filling the rows; text has a byte more, so that the last line has an end.
 
@@ -210,7 +210,7 @@ def _scan(text, size, at, ids, lines, joints, odd):
     return 0, line, start, start, frames, valid, rows, odds
 
 
-@compiled
+@compile_numba
 def _is_text(text, size):
     """Whether text[:size] is printable ASCII, blanks and line ends (CR before LF alone). Text has a byte more."""
     strange = 0

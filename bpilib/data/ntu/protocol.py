@@ -18,19 +18,19 @@ from bpilib.data.store import Problem, SkeletonStore
 from bpilib.errors import MissingInputError
 from bpilib.system.files import PARAMS, parse_yaml
 
-NAME = re.compile(r"S(\d{3})C(\d{3})P(\d{3})R(\d{3})A(\d{3})", re.ASCII)
-IDS = ("setup", "camera", "subject", "replication", "action")
-LIMITS = {"ntu60": (17, 3, 40, 2, 60), "ntu120": (32, 3, 106, 2, 120)}
+FILE_NAME = re.compile(r"S(\d{3})C(\d{3})P(\d{3})R(\d{3})A(\d{3})", re.ASCII)
+ID_FIELDS = ("setup", "camera", "subject", "replication", "action")
+MAX_IDS = {"ntu60": (17, 3, 40, 2, 60), "ntu120": (32, 3, 106, 2, 120)}
 TRAIN_SUBJECTS = (
     1, 2, 4, 5, 8, 9, 13, 14, 15, 16, 17, 18, 19, 25, 27, 28, 31, 34, 35, 38,  # these 20 are NTU60's
     45, 46, 47, 49, 50, 52, 53, 54, 55, 56, 57, 58, 59, 70, 74, 78, 80, 81, 82, 83, 84, 85, 86, 89, 91, 92, 93, 94,
     95, 97, 98, 100, 103,
 )  # fmt: skip
-SIZES = {  # published, train and test
+PUBLISHED_SIZES = {  # published, train and test
     "ntu60": {"xsub": (40_091, 16_487), "xview": (37_646, 18_932)},
     "ntu120": {"xsub": (63_026, 50_919), "xset": (54_468, 59_477)},
 }
-CLASSES = PARAMS / "prompts" / "ntu120.yaml"
+CLASS_NAMES_FILE = PARAMS / "prompts" / "ntu120.yaml"
 MISSING = PARAMS / "ntu_missing.txt"
 
 
@@ -46,12 +46,12 @@ def classes(dataset: str) -> list[str]:
     Raises:
         MissingInputError, ValueError: the file that holds them is not there, or holds another number.
     """
-    if not CLASSES.is_file():
-        raise MissingInputError(f"the class names are read from {CLASSES}, which is not there: restore it from git")
-    names = parse_yaml(CLASSES.read_bytes())["classes"]
-    if len(names) != LIMITS["ntu120"][-1]:
-        raise ValueError(f"{CLASSES}: expected {LIMITS['ntu120'][-1]} classes, got {len(names)}")
-    return names[: LIMITS[dataset][-1]]
+    if not CLASS_NAMES_FILE.is_file():
+        raise MissingInputError(f"no class names at {CLASS_NAMES_FILE}: restore the file from git")
+    names = parse_yaml(CLASS_NAMES_FILE.read_bytes())["classes"]
+    if len(names) != MAX_IDS["ntu120"][-1]:
+        raise ValueError(f"{CLASS_NAMES_FILE}: expected {MAX_IDS['ntu120'][-1]} classes, got {len(names)}")
+    return names[: MAX_IDS[dataset][-1]]
 
 
 def ids_of(name: str, dataset: str) -> tuple[int, ...]:
@@ -60,11 +60,11 @@ def ids_of(name: str, dataset: str) -> tuple[int, ...]:
     Raises:
         BadFileError: not such a name, or a number outside the data set's protocol.
     """
-    match = NAME.fullmatch(name)
+    match = FILE_NAME.fullmatch(name)
     if match is None:
         raise BadFileError("its name is not like S001C002P003R002A013")
     ids = tuple(int(number) for number in match.groups())
-    for what, number, most in zip(IDS, ids, LIMITS[dataset]):
+    for what, number, most in zip(ID_FIELDS, ids, MAX_IDS[dataset]):
         if not 1 <= number <= most:
             raise BadFileError(f"{what} {number} is outside the protocol of {dataset} (1 to {most})")
     return ids
@@ -85,7 +85,7 @@ def splits(dataset: str, subjects: np.ndarray, cameras: np.ndarray, setups: np.n
     return {
         benchmark: {"train": ordered(key, train), "test": ordered(key, ~train)}
         for benchmark, (key, train) in rules.items()
-        if benchmark in SIZES[dataset]
+        if benchmark in PUBLISHED_SIZES[dataset]
     }
 
 
@@ -126,8 +126,8 @@ def listing(dataset: str, raw: str | Path | Sequence[str | Path]) -> Listing:
     listed, taken = Listing(), []
     for name, group in itertools.groupby(find(raw), key=lambda file: file.name):
         file, *others = group
-        match = NAME.fullmatch(name)
-        if dataset == "ntu60" and match and LIMITS["ntu60"][0] < int(match[1]) <= LIMITS["ntu120"][0]:
+        match = FILE_NAME.fullmatch(name)
+        if dataset == "ntu60" and match and MAX_IDS["ntu60"][0] < int(match[1]) <= MAX_IDS["ntu120"][0]:
             listed.elsewhere += 1
             continue
         taken.append(file)
@@ -152,7 +152,7 @@ def listing(dataset: str, raw: str | Path | Sequence[str | Path]) -> Listing:
     return listed
 
 
-def differences(store: SkeletonStore, listed: Listing | None = None) -> str:
+def compare_with_published(store: SkeletonStore, listed: Listing | None = None) -> str:
     """By how many clips, and which, a store's splits differ from the published sizes; empty: in none.
 
     Args:
@@ -160,7 +160,7 @@ def differences(store: SkeletonStore, listed: Listing | None = None) -> str:
         listed: the raw files it was made of; None: it was imported.
     """
     lines = []
-    for benchmark, sizes in SIZES[store.dataset].items():
+    for benchmark, sizes in PUBLISHED_SIZES[store.dataset].items():
         for part, published in zip(("train", "test"), sizes) if benchmark in store.benchmarks else ():
             count = len(store.split(benchmark, part))
             if count != published:
@@ -171,7 +171,7 @@ def differences(store: SkeletonStore, listed: Listing | None = None) -> str:
     if listed is None:
         return differ + "\n".join(lines)
     left_out = [problem.file for problem in store.problems() if problem not in listed.problems]
-    published = sum(SIZES[store.dataset]["xsub"])
+    published = sum(PUBLISHED_SIZES[store.dataset]["xsub"])
     if left_out:
         lines.append(f"  left out as bad: {_some(left_out)}")
     if len(listed.files) > published / 2:

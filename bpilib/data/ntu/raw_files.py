@@ -12,7 +12,7 @@ from typing import NamedTuple
 from bpilib.errors import MissingInputError
 
 ENDING = ".skeleton"
-MAX_BYTES = 32 << 20  # of one file; the largest real ones have a few MB
+MAX_FILE_BYTES = 32 << 20  # of one file; the largest real ones have a few MB
 HOW = (
     "get nturgbd_skeletons_s001_to_s017.zip (and nturgbd_skeletons_s018_to_s032.zip for ntu120) from "
     "https://rose1.ntu.edu.sg/dataset/actionRecognition and name the folder they are in, or where they are unpacked"
@@ -108,8 +108,8 @@ class Reader:
         Raises:
             BadFileError: too large, unreadable, or damaged in its zip.
         """
-        if max(file.size, file.packed) > MAX_BYTES:
-            raise BadFileError(f"{max(file.size, file.packed)} bytes, more than the {MAX_BYTES} a file may have")
+        if max(file.size, file.packed) > MAX_FILE_BYTES:
+            raise BadFileError(f"{max(file.size, file.packed)} bytes, more than the {MAX_FILE_BYTES} a file may have")
         if len(self._memory) <= file.size:
             self._memory = bytearray(2 * file.size + 1)
         try:
@@ -134,7 +134,7 @@ def _member(file: RawFile) -> bytes:
     if kind != b"PK\3\4" or file.method not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise BadFileError("packed in its zip in a way that is not supported (expected deflated, not encrypted)")
     if file.method == zipfile.ZIP_DEFLATED:
-        content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, MAX_BYTES + 1)
+        content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, MAX_FILE_BYTES + 1)
     if len(content) != file.size or zlib.crc32(content) != file.stamp:
         raise BadFileError("damaged in its zip (the checksum differs)")
     return content
