@@ -37,6 +37,7 @@ demo: $(READY)
 	$(RUN) notebooks/07_compare.ipynb $(DEMO)/07_compare.ipynb -p dataset synthetic
 	$(RUN) notebooks/08_your_data.ipynb $(DEMO)/08_your_data.ipynb -p tag demo -p text minilm
 	$(RUN) notebooks/09_text.ipynb $(DEMO)/09_text.ipynb -f params/demo.yaml
+	$(RUN) notebooks/10_video.ipynb $(DEMO)/10_video.ipynb -p tag demo -p text minilm
 	$(BIN)/python -m bpilib.report outputs
 	@echo
 	@echo "to read: outputs/report/index.html   notebooks: $(DEMO)/   runs and figures: outputs/*/   next: make lab"

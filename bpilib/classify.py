@@ -53,6 +53,7 @@ def describe(run: Run) -> dict[str, Any]:
         "epoch": run.epoch,
         "classes": run.store.classes,
         "skeleton": skeleton.name,
+        "tracker": run.store.manifest["source"].get("tracker"),  # whose joints the clips had that it was trained with
         "joints": list(skeleton.joints),
         "parents": skeleton.parents.tolist(),
         "persons": run.store.persons,

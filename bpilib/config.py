@@ -46,13 +46,14 @@ class Config:
     raw: str | list[str] | None = _param(
         None, "raw files: folder or zip; or prepared clips: .npz, .pkl, a folder with clips.csv (01)", PLACE
     )
-    download: bool = _param(False, "fetch NW-UCLA from its published address where raw is missing (01)", PLACE)
+    download: bool = _param(False, "fetch what is missing from its publisher: NW-UCLA (01), the pose model (10)", PLACE)
     on_error: str = _param("skip", "a bad raw file is left out, or raises (01)", PLACE, "", ("skip", "raise"))
     overwrite: bool = _param(False, "prepare again and replace the store at data (01)", PLACE)
     export_clips: str | None = _param(None, "write the clips beside the store, too (01)", PLACE, "", ("npz", "pickle"))
     tracker: str | None = _param(
-        None, "whose joints the raw clips have; None: NTU's or NW-UCLA's own (03, 08)", PLACE,
-        choices=("mediapipe", "kinect_v1", "kinect_v2", "coco"),
+        None, "whose joints raw clips have; None: NTU's or NW-UCLA's, of a clip_file: its run's (03, 08, 10)", PLACE,
+        choices=("mediapipe", "kinect_v1", "kinect_v2", "coco", "openpose_25", "openpose_18", "human36m", "smpl",
+                 "azure_kinect"),
     )
     data: str | None = _param(None, "prepared store; None: data/prepared/<dataset>", PLACE)
     outputs: str = _param("outputs", "where run directories go", PLACE)
@@ -108,6 +109,11 @@ class Config:
     tensorboard: bool = _param(False, "show TensorBoard in the notebook (02)", NOTEBOOK)
     weights_file: str | None = _param(None, "published weight file to evaluate instead of a trained run (03)", NOTEBOOK)
     clip_file: str | None = _param(None, "raw clip to classify; None: the first test clip (03, 08)", NOTEBOOK)
+    film: str | None = _param(None, "film or recorded landmarks to classify and play; None: test clips (10)", NOTEBOOK)
+    window_seconds: float = _param(3.0, "windows that a long recording is cut into (10)", NOTEBOOK, "seconds")
+    people: int = _param(1, "persons taken from a film, 1 or 2 (10)", PLACE, "persons")
+    mirrored: bool = _param(False, "films show the world as a mirror does, as many selfies do (10)", PLACE)
+    pose_model: str | None = _param(None, "model of MediaPipe; None: data/models/pose_landmarker_full.task (10)", PLACE)
     export: str | None = _param(
         None, "classifier files to write (03)", NOTEBOOK, choices=("onnx", "pt2", "published", "all")
     )
@@ -233,7 +239,7 @@ def resolve(**given: Any) -> Config:
         values["text"] = "clip" if pick_device(values["device"]).type == "cuda" else "minilm"
     values["unseen"] = sorted({*(values["unseen"] or [])}) or None
     values["outputs"] = str(in_project(values["outputs"]))
-    for name in ("weights_file", "clip_file"):
+    for name in ("weights_file", "clip_file", "film", "pose_model"):
         values[name] = str(in_project(values[name])) if values[name] else None
     beside = Path(f"{values['data']}.prompts.yaml")  # as notebook 08 writes it
     shipped = PARAMS / "prompts" / f"{dataset}.yaml"
@@ -245,7 +251,7 @@ def resolve(**given: Any) -> Config:
 def _check_values(values: dict[str, Any]) -> None:
     """Numbers in their ranges, names fit for paths."""
     counts = ("epochs", "batch_size", "test_batch_size", "repeats", "eval_every", "clips")
-    for name in (*counts, "devices", "nodes", "workers", "cores"):
+    for name in (*counts, "devices", "nodes", "workers", "cores", "people", "window_seconds"):
         if values[name] is not None and values[name] < 1:
             raise ValueError(f"parameter {name}: expected at least 1, got {values[name]}")
     for name in ("lr", "weight_decay", "alpha", "warmup", "seed", "max_restarts"):

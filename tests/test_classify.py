@@ -8,6 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from bodies import acted, in_room, seen_by
 from making import record, tiny_config
 
 from bpilib.classify import Classifier, describe
@@ -163,3 +164,52 @@ def test_times_are_medians_of_both_halves(run, monkeypatch):
     monkeypatch.setattr("bpilib.classify.time.perf_counter", lambda: next(ticks))
     found = Classifier.of(run).time(run.store.sample(0), repeats=3)
     assert (found.prepare, found.network) == (2, 3)
+
+
+# --- a clip from elsewhere, for a run that was trained on a tracker's joints
+
+
+@pytest.mark.parametrize("tracker", ["kinect_v2", "mediapipe", "human36m", "coco"])
+def test_a_single_clip_takes_the_tracker_that_its_run_was_trained_with(tmp_path, tracker):
+    clip = acted(1)[0]
+    given = seen_by(tracker, in_room(clip) if tracker == "kinect_v2" else clip)
+    np.save(tmp_path / "new.npy", given)
+    about = {"skeleton": "ntu", "dataset": "mine", "tracker": tracker}
+    assert np.array_equal(read_clip(tmp_path / "new.npy", about), to_ntu(given, tracker))
+    np.save(tmp_path / "ntu.npy", clip.astype(np.float32))  # as a store has it: other joints than the tracker's
+    np.testing.assert_allclose(read_clip(tmp_path / "ntu.npy", about)[:, 0], clip - clip[0, 1], atol=1e-6)
+    with pytest.raises(ValueError, match="expected numbers"):
+        read_clip(tmp_path / "new.npy", about, "kinect_v1")
+
+
+def test_a_single_clip_in_camera_coordinates_is_moved_as_its_run_s_were(tmp_path):
+    clip, about = acted(1)[0], {"skeleton": "ntu", "dataset": "ntu120", "tracker": None}
+    np.save(tmp_path / "new.npy", in_room(clip))
+    with pytest.warns(UserWarning, match="recognised coordinates of a camera"):
+        found = read_clip(tmp_path / "new.npy", about)
+    np.testing.assert_allclose(found[:, 0], clip - clip[0, 1], atol=1e-6)
+    assert np.array_equal(found[:, 1], found[:, 0])  # NTU120's
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [(lambda clip: 1000 * clip, "millimetres"), (lambda clip: clip[:, ::-1], "Joints in another order"),
+     (lambda clip: np.pad(seen_by("openpose_25", clip), ((0, 0), (0, 0), (0, 1)), constant_values=0.9), "openpose_25")],
+)  # fmt: skip
+def test_a_single_clip_that_is_no_body_in_metres_is_refused(tmp_path, spoil, message):
+    np.save(tmp_path / "new.npy", spoil(acted(1)[0]))
+    with pytest.raises(ValueError, match=message):
+        read_clip(tmp_path / "new.npy", {"skeleton": "ntu", "dataset": "mine"})
+
+
+def test_a_single_clip_that_may_be_one_is_warned_of_with_numbers(tmp_path):
+    np.save(tmp_path / "new.npy", acted(1)[0] * (-1, -1, 1))
+    with pytest.warns(UserWarning, match=r"[Uu]pside down: 1 of 1 clips \(new\.npy\), .* \(cosine with y -1\.00"):
+        read_clip(tmp_path / "new.npy", {"skeleton": "ntu", "dataset": "mine"})
+
+
+def test_a_run_says_whose_joints_it_was_trained_with(run):
+    assert describe(run)["tracker"] is None
+    run.store.manifest["source"]["tracker"] = "coco"
+    assert describe(run)["tracker"] == "coco"
+    del run.store.manifest["source"]["tracker"]

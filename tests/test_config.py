@@ -47,7 +47,7 @@ ROWS = [(row[0], *row[1].split(), m, k, *row[4:]) for row in PUBLISHED for m, k 
 MAY_BE_NONE = {
     "unseen", "query",
     "k", "modalities", "export", "export_clips", "tracker", "start_from", "weights_file", "clip_file", "runs",
-    "workers", "rendezvous",
+    "workers", "rendezvous", "film", "pose_model",
 }  # fmt: skip
 NO_PARAMETERS = {PARAMS / "recipes.yaml", PARAMS / "published.yaml", *PARAMS.glob("sweep*.yaml")}
 
@@ -439,5 +439,10 @@ def test_files_named_relative_lie_in_the_project_and_none_stays_none():
     c = resolve(weights_file="data/runs-110.pt", clip_file="data/a.json")
     assert (c.weights_file, c.clip_file) == (str(PROJECT / "data/runs-110.pt"), str(PROJECT / "data/a.json"))
     assert resolve().weights_file is None and resolve().clip_file is None
+    c = resolve(film="data/a.mp4", pose_model="data/pose.task")
+    assert (c.film, c.pose_model) == (str(PROJECT / "data/a.mp4"), str(PROJECT / "data/pose.task"))
+    for wrong in ({"people": 0}, {"window_seconds": 0.2}):
+        with pytest.raises(ValueError, match="expected at least 1"):
+            resolve(**wrong)
     with pytest.raises(ValueError, match="export: unknown 'onx', did you mean 'onnx'"):
         resolve(export="onx")

@@ -1,49 +1,64 @@
 """One raw file to poses."""
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bpilib.data import ucla
-from bpilib.data.formats import clip_folder
-from bpilib.data.importer import MAX_CLIP_BYTES
+from bpilib.data.formats import clip_folder, openpose
+from bpilib.data.importer import MAX_CLIP_BYTES, refuse_or_warn
+from bpilib.data.plausibility import Inspection
 from bpilib.errors import MissingInputError
 from bpilib.skeleton import SKELETONS
 
 
 def read_clip(path: str | Path, about: dict[str, Any], tracker: str | None = None) -> np.ndarray:
-    """One raw file to poses (L, M, V, 3) float32.
+    """One raw file to poses (L, M, V, 3) float32, looked at as those of a data set are.
 
     Args:
-        path: NW-UCLA's .json, NTU's .skeleton, or a .npy (L, V, 3) or (L, M, V, 3) as a store has it, of any name.
+        path: NW-UCLA's .json, NTU's .skeleton, a .npy (L, V, 3) or (L, M, V, 3), of any name, or a folder of OpenPose's
+            frames. NTU's joints may be in camera coordinates.
         about: of the classifier that it is for.
-        tracker: whose joints a .npy has, to be made NTU's (`bpilib.data.trackers`); None: the classifier's own.
+        tracker: whose joints they are, to be made NTU's (`bpilib.data.trackers`); None: of the tracker that the
+            classifier was trained with, unless the clip has the classifier's own joints and not the tracker's.
 
     Returns:
         (L, M, V, 3) float32, as a store has them.
 
     Raises:
         MissingInputError: not there.
-        ValueError: another kind of file or another skeleton; what is wrong with it.
+        ValueError: another kind of file or another skeleton; what is wrong with it; no body in metres.
     """
-    path = Path(path)
-    if not path.is_file():
+    path, skeleton = Path(path), SKELETONS[about["skeleton"]]
+    folder = openpose.is_folder(path)
+    if not path.is_file() and not folder:
         raise MissingInputError(f"no clip at {path}: set clip_file to a .json, .skeleton or .npy file")
     kinds = {".json": "ucla", ".skeleton": "ntu", ".npy": about["skeleton"]}
-    if kinds.get(path.suffix) != about["skeleton"]:
-        fitting = " or ".join(suffix for suffix, skeleton in kinds.items() if skeleton == about["skeleton"])
+    suffix = ".npy" if folder else path.suffix.lower()
+    if kinds.get(suffix) != about["skeleton"]:
+        fitting = " or ".join(ending for ending, kind in kinds.items() if kind == about["skeleton"])
         raise ValueError(f"{path}: expected a {fitting} clip, for a classifier of the {about['skeleton']} skeleton")
-    if path.stat().st_size > MAX_CLIP_BYTES:
+    if path.stat().st_size > MAX_CLIP_BYTES and not folder:
         raise ValueError(f"{path}: {path.stat().st_size} bytes, more than the {MAX_CLIP_BYTES} a clip may have")
     try:
-        if path.suffix == ".json":
-            return ucla.poses_of(json.loads(path.read_bytes())["skeletons"])
-        if path.suffix == ".npy":
-            return np.array(clip_folder.load(path, (SKELETONS[about["skeleton"]].num_joints,), tracker), np.float32)
-        from bpilib.data.ntu import build as ntu_build  # brings the compiler along
+        if suffix == ".json":
+            poses, said = ucla.poses_of(json.loads(path.read_bytes())["skeletons"]), []
+        elif suffix == ".npy":
+            own, copied = about.get("tracker"), about["dataset"] == "ntu120"
+            poses, said = clip_folder.load_one(path, skeleton, tracker, own, copied)
+        else:
+            from bpilib.data.ntu import build as ntu_build  # brings the compiler along
 
-        return ntu_build.poses_of(path.read_bytes(), about["dataset"])
+            poses, said = ntu_build.poses_of(path.read_bytes(), about["dataset"]), []
+        if suffix != ".npy":
+            inspection = Inspection(skeleton)
+            inspection.see(path.name, poses)
+            said = refuse_or_warn(inspection.findings(), path)
+        for what in said:
+            warnings.warn(what, stacklevel=2)
+        return poses
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is not a clip that can be read: {error}") from error

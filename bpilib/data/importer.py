@@ -2,12 +2,15 @@
 
 import re
 import warnings
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
+from bpilib.data.plausibility import Finding, Inspection
 from bpilib.data.store import Clip, Problem, SkeletonStore, StoreWriter
+from bpilib.data.tables import folded, read_names
 from bpilib.errors import MissingInputError
 from bpilib.skeleton import SKELETONS, Skeleton
 
@@ -21,6 +24,7 @@ class ImportWriter(StoreWriter):
 
     Args:
         on_error: "skip" leaves a bad clip out, counts it in problems.csv and warns; "raise" raises.
+        inspection: looks whether the clips are bodies in metres; None: one of `skeleton`.
         others: of StoreWriter.
     """
 
@@ -32,18 +36,30 @@ class ImportWriter(StoreWriter):
         classes: Iterable[str],
         on_error: str = "skip",
         overwrite: bool = False,
+        inspection: Inspection | None = None,
     ):
         if on_error not in ("skip", "raise"):
             raise ValueError(f"on_error: expected 'skip' or 'raise', got {on_error!r}")
         super().__init__(out, dataset, skeleton, classes, overwrite=overwrite)
         self.on_error, self.count = on_error, 0
+        self.inspection = inspection or Inspection(skeleton)
+        self.said: list[str] = []
 
-    def add_checked(self, clip: Clip) -> int:
-        """Append a clip and return its index; raises ValueError as `add` does, then nothing is appended."""
+    def add_checked(self, clip: Clip, raw: np.ndarray | None = None) -> int:
+        """Append a clip and return its index; raises ValueError as `add` does, then nothing is appended.
+
+        Args:
+            clip: the clip.
+            raw: what its poses were made of, to tell whose joints they are.
+
+        Raises:
+            ValueError: as `add`; also a clip that can't be a body in metres.
+        """
         if not 0 < len(clip.name) <= 200 or not clip.name.isprintable():
             raise ValueError(f"expected a name of 1 to 200 printable characters, got {clip.name[:200]!r}")
         if not all(0 <= number < 1 << 31 for number in (clip.subject, clip.camera, clip.setup)):
             raise ValueError("subject, camera and setup: expected whole numbers from 0")
+        self.inspection.see(clip.name, self.checked(clip), raw)
         self.add(clip)
         self.count += 1
         return self.count - 1
@@ -61,13 +77,34 @@ class ImportWriter(StoreWriter):
             self.skip(file, what, done="kept those that move most")
 
     def finish(self, splits: dict[str, dict[str, np.ndarray]], source: dict[str, object]) -> SkeletonStore:
-        """As StoreWriter's, then a warning that lists the first problems."""
+        """As StoreWriter's, then warnings: the first problems, what was recognised (`said`), what looks odd.
+
+        Raises:
+            ValueError: as StoreWriter's; clips that can't be bodies in metres on the joints they are taken for.
+        """
         for benchmark in splits:
             if not re.fullmatch(r"[\w.-]+", benchmark):
                 raise ValueError(f"a benchmark needs a name of letters, digits, _ . and -, got {benchmark!r}")
-        store = super().finish(splits, source)
+        warned = refuse_or_warn(self.inspection.findings(), self.out)
+        options = {"conventions": self.said} if self.said else None
+        store = super().finish(splits, source, options=options, plausibility=self.inspection.summary())
+        for said in (*self.said, *warned):
+            warnings.warn(said, stacklevel=3)
         warn_of_problems(store)
         return store
+
+
+def refuse_or_warn(findings: Iterable[Finding], where: object) -> list[str]:
+    """What is to be warned of; ValueError where something is to be refused."""
+    found = {severity: [f.what for f in findings if f.severity == severity] for severity in ("refuse", "warn")}
+    if found["refuse"]:
+        what = "; ".join(map(_start, found["refuse"]))
+        raise ValueError(f"{where}: these clips can't be what they are taken for. {what}")
+    return [f"{where}: look at the clips (01 and 08 draw them). {_start(what)}" for what in found["warn"]]
+
+
+def _start(what: str) -> str:
+    return what[0].upper() + what[1:]
 
 
 def warn_of_problems(store: SkeletonStore) -> None:
@@ -113,14 +150,13 @@ def class_names(folder: Path, labels: Iterable[str], classes: Iterable[str] | No
     sorted, or "class 0" and so on where all of them are numbers.
 
     Raises:
-        ValueError: none, too many, or one of them twice.
+        ValueError: none, too many, or one of them twice, also with other capitals.
     """
     labels = {*labels} - {""}
     if classes is not None:
         names = list(classes)
     elif (folder / CLASS_NAMES_FILE).is_file():
-        lines = (folder / CLASS_NAMES_FILE).read_text(encoding="utf-8-sig").splitlines()
-        names = [line.strip() for line in lines if line.strip()]
+        names = read_names(folder / CLASS_NAMES_FILE)
     elif all(label.isdecimal() for label in labels):
         last = max((int(label) for label in labels), default=0)
         names = [f"class {i}" for i in range(min(last, MAX_CLASSES) + 1)]
@@ -131,6 +167,9 @@ def class_names(folder: Path, labels: Iterable[str], classes: Iterable[str] | No
             f"{folder}: expected 1 to {MAX_CLASSES} different class names, got {len(names)}, {len(set(names))} of them "
             f"different; write them into {CLASS_NAMES_FILE}, one a line"
         )
+    count = Counter(map(folded, names))
+    if classes is None and (alike := [name for name in names if count[folded(name)] > 1]):
+        raise ValueError(f"{folder}: {', '.join(map(repr, alike[:6]))} would be different classes: write them alike")
     return names
 
 

@@ -11,11 +11,12 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from bpilib.data import ucla
-from bpilib.data.formats import clip_folder
+from bpilib.data.formats import agcn, clip_folder
 from bpilib.data.formats.npz import import_npz
-from bpilib.data.formats.pyskl import import_pickle
-from bpilib.data.importer import describe_source, warn_of_problems
+from bpilib.data.formats.pyskl import import_pickle, pickle_source
+from bpilib.data.importer import describe_source, refuse_or_warn, warn_of_problems
 from bpilib.data.ntu import protocol, raw_files
+from bpilib.data.plausibility import Inspection
 from bpilib.data.store import Problem, SkeletonStore, StoreWriter
 from bpilib.data.synthetic import dataset as dataset_module
 from bpilib.data.synthetic import people
@@ -24,7 +25,7 @@ from bpilib.recipes import BENCHMARKS
 from bpilib.skeleton import NTU, UCLA
 from bpilib.system.lock import hold
 
-LAYOUTS = f"an .npz or a .pkl of prepared clips, or a folder with {clip_folder.LIST}"
+LAYOUTS = f"an .npz or a .pkl of prepared clips, a folder of 2s-AGCN's arrays, or a folder with {clip_folder.LIST}"
 PROTOCOLS = {  # as the published npz files are named, e.g. NTU60_CS.npz, NTU120_CSet.npz, and as ours are
     "cs": "xsub", "csub": "xsub", "xsub": "xsub", "cv": "xview", "xview": "xview", "cset": "xset", "xset": "xset",
 }  # fmt: skip
@@ -51,13 +52,13 @@ def prepare(
         dataset: "ucla", "ntu60", "ntu120", "synthetic", or for prepared clips also a name of your own.
         raw: folder or zip of the raw files; for NTU also a list of those. "synthetic" writes its raw files there first;
             by default beside `out`. Or prepared clips: an .npz as NTU60_CS.npz, or a list of such files of the same
-            clips; a .pkl as of PYSKL and MMAction2; a folder with clips.csv (`bpilib.data.formats.clip_folder`).
-            Class names of a data set of your own come from classes.txt beside or in it, one a line; its skeleton from
-            the clips.
+            clips; a .pkl as of PYSKL and MMAction2; a folder of 2s-AGCN's or ST-GCN's arrays; a folder with clips.csv
+            (`bpilib.data.formats.clip_folder`), or that clips.csv. Class names of a
+            data set of your own come from classes.txt beside or in it, one a line; its skeleton from the clips.
         out: folder of the store; it appears only when it is whole.
         benchmark: evaluation protocol of a clips.csv, or of an .npz whose name does not tell (_CS, _CV, ...); None:
             "split", or that of a data set which has but one.
-        tracker: whose joints the clips of a clips.csv have (`bpilib.data.trackers`); None: NTU's or NW-UCLA's.
+        tracker: whose joints the clips of a clips.csv or a .pkl have (`data.trackers`); None: NTU's or NW-UCLA's.
         overwrite: prepare again, and replace the store at `out` once the new one is whole.
         on_error: "skip" leaves a bad file out, counts it in the store's problems.csv and warns; "raise" raises.
         progress: show a bar.
@@ -69,9 +70,12 @@ def prepare(
 
     Raises:
         MissingInputError: no raw data.
-        ValueError: unknown data set; raw that is something else; a store at `out` that was made of other files, or that
+        ValueError: unknown data set; raw that is something else, or whose clips can't be bodies in metres; a store at
+            `out` that was made of other files, or that
             another process is making (says which, where and since when).
     """
+    if len(_places(raw)) == 1 and _places(raw)[0].name.lower() == clip_folder.LIST and _places(raw)[0].is_file():
+        raw = _places(raw)[0].parent
     places, layout = _places(raw), _layout(raw)
     if dataset not in BENCHMARKS and not layout and all(place.exists() for place in places):  # gone ones may be known
         raise ValueError(
@@ -100,9 +104,9 @@ def prepare(
         if acted:
             dataset_module.write_raw(raw, **options)
         if not overwrite and _there(out):  # from before, or made by another process while this one waited
-            return _reopen(out, dataset, raw, tracker)
-        if tracker and layout not in ("folder", None):
-            only = f"only clips of a {clip_folder.LIST} are made NTU's"
+            return _reopen(out, dataset, raw, tracker, benchmark)
+        if tracker and layout not in ("folder", "pickle"):
+            only = f"only clips of a {clip_folder.LIST} or a .pkl are made NTU's"
             raise ValueError(f"tracker: {only}, got {raw}: set tracker to None")
         if layout:
             store = _import(layout, dataset, raw, out, benchmark, tracker, settings)
@@ -136,10 +140,16 @@ def _build_ucla(dataset: str, raw: Path, out: Path, overwrite: bool, on_error: s
         classes, actions = people.CLASSES, tuple(range(1, 1 + len(people.CLASSES)))
     with StoreWriter(out, dataset, UCLA, classes, overwrite=overwrite) as writer:
         cameras: list[int] = []
+        inspection = Inspection(UCLA)
         with tqdm(unit=" files", disable=not progress, desc=f"prepare {dataset}") as bar:
             for total, found in ucla.read(raw, actions):
                 bar.total = total
                 bar.update()
+                if not isinstance(found, Problem):
+                    try:
+                        inspection.see(found.name, found.poses)
+                    except ValueError as error:
+                        found = Problem(f"{found.name}.json", str(error))
                 if isinstance(found, Problem):
                     if on_error == "raise":
                         raise ValueError(f"{found.file}: {found.what}")
@@ -147,7 +157,12 @@ def _build_ucla(dataset: str, raw: Path, out: Path, overwrite: bool, on_error: s
                 else:
                     writer.add(found)
                     cameras.append(found.camera)
-        return writer.finish(ucla.splits(np.array(cameras)), _source(dataset, raw))
+        warned = refuse_or_warn(inspection.findings(), out)
+        summary = inspection.summary()
+        store = writer.finish(ucla.splits(np.array(cameras)), _source(dataset, raw), plausibility=summary)
+        for said in warned:
+            warnings.warn(said, stacklevel=3)
+        return store
 
 
 def _places(raw: Raw | None) -> list[Path]:
@@ -155,13 +170,17 @@ def _places(raw: Raw | None) -> list[Path]:
 
 
 def _layout(raw: Raw | None) -> str | None:
-    """"npz", "pickle" or "folder" of clips that are prepared already; None: raw files."""
+    """"npz", "pickle", "arrays" or "folder" of clips that are prepared already; None: raw files."""
     places = _places(raw)
-    if places and all(place.suffix == ".npz" for place in places):
+    if places and all(place.suffix.lower() == ".npz" for place in places):
         return "npz"
-    if len(places) == 1 and places[0].suffix in (".pkl", ".pickle"):
+    if len(places) != 1:
+        return None
+    if places[0].suffix.lower() in (".pkl", ".pickle"):
         return "pickle"
-    return "folder" if len(places) == 1 and (places[0] / clip_folder.LIST).is_file() else None
+    if (places[0] / clip_folder.LIST).is_file():
+        return "folder"
+    return "arrays" if agcn.find(places[0]) else None
 
 
 def _import(
@@ -175,7 +194,9 @@ def _import(
         skeleton, classes = UCLA, people.CLASSES if dataset == "synthetic" else ucla.CLASSES
     first, *more = _places(raw)
     if layout == "pickle":
-        return import_pickle(first, out, dataset, classes, skeleton, **settings)
+        return import_pickle(first, out, dataset, classes, skeleton, tracker=tracker, **settings)
+    if layout == "arrays":
+        return agcn.import_arrays(first, out, dataset, classes, skeleton, benchmark, **settings)
     if benchmark is None and len(every := BENCHMARKS.get(dataset, ("split",))) == 1:
         (benchmark,) = every
     if layout == "folder":
@@ -192,23 +213,29 @@ def _import(
     return import_npz(files, out, dataset, classes, skeleton, **settings)
 
 
-def _source(dataset: str, raw: Raw, tracker: str | None = None) -> dict[str, object]:
+def _source(dataset: str, raw: Raw, tracker: str | None = None, benchmark: str | None = None) -> dict[str, object]:
     """What a store is made of, so far as it can be told at once: names and sizes."""
     layout = _layout(raw)
     first, *_ = _places(raw)
     if layout == "folder":
         return clip_folder.folder_source(first, tracker)
+    if layout == "pickle":
+        return pickle_source(first, tracker)
+    if layout == "arrays":
+        found = agcn.find(first)
+        return describe_source(*agcn.files_of(found.get(benchmark) or next(iter(found.values()))))
     if layout:
         return describe_source(*_places(raw))
     if dataset in protocol.MAX_IDS:
         return protocol.listing(dataset, raw).source
     if not first.exists():
         raise MissingInputError(f"no raw data at {first}")
-    files = [path for path in first.rglob("*") if path.suffix in (".json", ".zip")] if first.is_dir() else [first]
+    inside = first.rglob("*") if first.is_dir() else ()
+    files = [path for path in inside if path.suffix.lower() in (".json", ".zip")] if first.is_dir() else [first]
     return {"name": first.name, "files": len(files), "bytes": sum(path.stat().st_size for path in files)}
 
 
-def _reopen(out: Path, dataset: str, raw: Raw, tracker: str | None) -> SkeletonStore:
+def _reopen(out: Path, dataset: str, raw: Raw, tracker: str | None, benchmark: str | None) -> SkeletonStore:
     """The store that is there already, if it is the one that would be made."""
     store = SkeletonStore.open(out)
     again = "choose another folder, or pass overwrite=True to replace it"
@@ -216,7 +243,7 @@ def _reopen(out: Path, dataset: str, raw: Raw, tracker: str | None) -> SkeletonS
         raise ValueError(f"{out} holds the data set {store.dataset}, not {dataset}: {again}")
     source = store.manifest["source"]
     try:
-        now = _source(dataset, raw, tracker)
+        now = _source(dataset, raw, tracker, benchmark)
     except MissingInputError:  # the raw files are gone, which is fine
         return store
     if any(now[key] != source.get(key) for key in now if key != "name"):

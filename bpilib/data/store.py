@@ -51,6 +51,12 @@ def valid_frames(poses: np.ndarray) -> int:
     return int((poses.sum((1, 2, 3), dtype=np.float64) != 0).sum())
 
 
+def _checksum(manifest: dict) -> str:
+    """SHA-256 of what a manifest says, but for its checksum, however it is laid out."""
+    content = {key: value for key, value in manifest.items() if key != "checksum"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -110,8 +116,8 @@ class StoreWriter:
         header = {"descr": "<f4", "fortran_order": False, "shape": (self._offsets[-1], *self.shape)}
         np.lib.format.write_array_header_1_0(self._poses, header)
 
-    def add(self, clip: Clip) -> None:
-        """Append a clip.
+    def checked(self, clip: Clip) -> np.ndarray:
+        """The poses (L, M, V, 3) float32 of a clip that can be appended.
 
         Raises:
             ValueError: wrong shape, no frame, a number that is not finite, or a label without a class.
@@ -124,6 +130,11 @@ class StoreWriter:
             raise ValueError("coordinates that are not finite (NaN or infinite)")
         if not 0 <= clip.label < len(self.classes):
             raise ValueError(f"label {clip.label} outside 0...{len(self.classes) - 1}")
+        return poses
+
+    def add(self, clip: Clip) -> None:
+        """Append a clip; raises ValueError as `checked`."""
+        poses = self.checked(clip)
         self._poses.write(np.ascontiguousarray(poses, "<f4").tobytes())
         self._offsets.append(self._offsets[-1] + len(poses))
         self._rows.append((clip.name, clip.label, valid_frames(poses), clip.subject, clip.camera, clip.setup))
@@ -134,13 +145,15 @@ class StoreWriter:
         source: dict[str, object],
         counts: dict[str, int] | None = None,
         options: dict[str, object] | None = None,
+        plausibility: dict[str, object] | None = None,
     ) -> "SkeletonStore":
         """Close the files, write index and manifest, rename into place.
 
         Args:
             splits: benchmark → part ("train", "test") → clip indices in the published order.
             source: what the store was made from; compared when the same store is prepared again.
-            counts, options: for the manifest: more counts, and how the clips were made.
+            counts, options, plausibility: for the manifest: more counts, how the clips were made, whether they are
+                bodies in metres (`bpilib.data.plausibility`).
         """
         if not self._rows:
             first = "; ".join(f"{problem.file}: {problem.what}" for problem in self.problems[:3])
@@ -176,8 +189,10 @@ class StoreWriter:
             },
             "source": source,
             **({"options": options} if options else {}),
+            **({"plausibility": plausibility} if plausibility else {}),
             "sha256": {name: _sha256(self.folder / name) for name in files},
         }
+        manifest["checksum"] = _checksum(manifest)
         (self.folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
         for name in (*files, "manifest.json"):
             sync(self.folder / name)
@@ -239,6 +254,11 @@ class SkeletonStore:
             raise ValueError(f"{file} is not a store's manifest ({error}): {renew}") from error
         if version != VERSION:
             raise ValueError(f"{path} is a store of version {version}, this bpilib reads version {VERSION}: {renew}")
+        if "checksum" in manifest and manifest["checksum"] != _checksum(manifest):  # stores made before have none
+            raise ValueError(
+                f"{file} is not as it was written (its checksum differs): were class names or counts changed by hand? "
+                f"Labels and scores would go to other classes; {renew}"
+            )
         try:
             poses = np.load(path / "poses.npy", mmap_mode="c", allow_pickle=False)
             index = read_npz(path / "index.npz")

@@ -3,9 +3,15 @@
     mediapipe    33 world landmarks of MediaPipe Pose: metres, x to the image's right, y down, z away from the camera
     kinect_v1    20 joints of the first Kinect (NW-UCLA's), metres, camera axes
     kinect_v2    25 joints of the second (NTU's own), metres, camera axes
+    azure_kinect 32 joints of the third: millimetres, x to the image's right, y down, z away
+    human36m     17 joints of Human3.6M as 3D lifters give them: metres, camera axes as MediaPipe's
+    smpl         24 joints of the body model: metres, x to the person's left, y up, z to the front
     coco         17 keypoints in an image: pixels, x to the right, y down, no depth, so that z is 0 throughout
+    openpose_25  OpenPose's BODY_25: as coco, in another order, and feet
+    openpose_18  OpenPose's COCO model: as coco, in another order, and a neck
 
-What follows the coordinates in the last axis (visibility, presence, a score, Kinect's tracking state) is not looked at.
+In an image a keypoint at 0, 0, or -1, -1, or NaN, or with a score of 0, was not seen: it is filled in from the frames
+around it. Else what follows the coordinates in the last axis (visibility, Kinect's tracking state) is not looked at.
 Kinect's camera axes: x to the camera's left (the right hand of a person who faces it has the larger x), y up, z away.
 Left is the person's own left everywhere, in an image that is not mirrored.
 """
@@ -15,10 +21,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from bpilib.data.plausibility import is_body, measure
 from bpilib.skeleton import NTU, UCLA
 
 TORSO = 0.5  # metres from the base of the spine to the upper spine, where a tracker knows no metres
 TORSOS = (0.15, 1.2)  # what it may be, in metres, from a small child to a bad fit
+MAX_SCORE = 100  # some trackers give percents
+FEW_PIXELS = 5  # smaller, there is no body in an image
 SPINE, BASE, UPPER = (NTU.joints.index(name) for name in ("middle of spine", "base of spine", "upper spine"))
 Weights = dict[str, float]
 
@@ -52,7 +61,8 @@ class Mapping:
         joints: its joint names, in its order.
         weights: for each of NTU's joints, the tracker's joints with their weights, which sum to 1.
         signs: of x, y and z in Kinect's axes.
-        metres: its coordinates are in metres; else they are scaled to a torso of `TORSO`.
+        metres: its coordinates tell metres; else they are scaled to a torso of `TORSO`.
+        unit: what a number stands for, in metres.
         guessed: NTU's joints that the tracker does not have, extended from the limb or put between others.
     """
 
@@ -62,6 +72,12 @@ class Mapping:
     signs: tuple[int, int, int] = (1, 1, 1)
     metres: bool = True
     guessed: frozenset[str] = frozenset()
+    unit: float = 1.0
+
+    @property
+    def flat(self) -> bool:
+        """It knows no depth."""
+        return not self.signs[2]
 
     def matrix(self) -> np.ndarray:
         """(25, V) float64: NTU's joints from the tracker's; rows sum to 1."""
@@ -88,12 +104,25 @@ def _sides(*names: str) -> list[str]:
     return [f"{side} {name}" for name in names for side in ("left", "right")]
 
 
+def _arm(side: str) -> list[str]:
+    return [f"{side} {name}" for name in ("shoulder", "elbow", "wrist")]
+
+
+def _leg(side: str) -> list[str]:
+    return [f"{side} {name}" for name in ("hip", "knee", "ankle")]
+
+
 _SHOULDERS, _HIPS, _EARS = _sides("shoulder"), _sides("hip"), _sides("ear")
 _BODY = {  # what trackers of images share; the neck is a third of the way from the shoulders to the head
     "base of spine": _mean(*_HIPS), "middle of spine": _mean(*_HIPS, *_SHOULDERS), "upper spine": _mean(*_SHOULDERS),
     "neck": dict.fromkeys(_SHOULDERS, 1 / 3) | dict.fromkeys(_EARS, 1 / 6), "head": _mean(*_EARS),
 }  # fmt: skip
 _LIMBS = {name: _mean(name) for name in _sides("shoulder", "elbow", "wrist", "hip", "knee", "ankle")[::2]}
+_HANDS = {  # in line with the forearm
+    "left hand": _beyond("left elbow", "left wrist", 0.3), "left hand tip": _beyond("left elbow", "left wrist", 0.6),
+    "left thumb": _beyond("left elbow", "left wrist", 0.2),
+}  # fmt: skip
+_EYES_AND_EARS = ("right eye", "left eye", "right ear", "left ear")
 _FACE = "nose|left eye inner|left eye|left eye outer|right eye inner|right eye|right eye outer|left ear|right ear"
 MAPPINGS = {
     mapping.name: mapping
@@ -128,15 +157,70 @@ MAPPINGS = {
             "coco",
             ("nose", *_sides("eye", "ear", "shoulder", "elbow", "wrist", "hip", "knee", "ankle")),
             _both_sides({
-                **_BODY, **_LIMBS,
-                "left hand": _beyond("left elbow", "left wrist", 0.3),
-                "left hand tip": _beyond("left elbow", "left wrist", 0.6),
-                "left thumb": _beyond("left elbow", "left wrist", 0.2),
+                **_BODY, **_LIMBS, **_HANDS,
                 "left foot": _beyond("left knee", "left ankle", 0.2),
             }),
             signs=(-1, -1, 0),
             metres=False,
             guessed=frozenset(("middle of spine", "neck", *_sides("hand", "hand tip", "thumb", "foot"))),
+        ),
+        Mapping(
+            "openpose_25",
+            ("nose", "neck", *_arm("right"), *_arm("left"), "mid hip", *_leg("right"), *_leg("left"),
+             *_EYES_AND_EARS, *(f"{side} {n}" for side in ("left", "right") for n in ("big toe", "small toe", "heel"))),
+            _both_sides({**_BODY, **_LIMBS, **_HANDS, "left foot": _mean("left big toe")}),
+            signs=(-1, -1, 0),
+            metres=False,
+            guessed=frozenset(("middle of spine", "neck", *_sides("hand", "hand tip", "thumb"))),
+        ),
+        Mapping(
+            "openpose_18",
+            ("nose", "neck", *_arm("right"), *_arm("left"), *_leg("right"), *_leg("left"), *_EYES_AND_EARS),
+            _both_sides({**_BODY, **_LIMBS, **_HANDS, "left foot": _beyond("left knee", "left ankle", 0.2)}),
+            signs=(-1, -1, 0),
+            metres=False,
+            guessed=frozenset(("middle of spine", "neck", *_sides("hand", "hand tip", "thumb", "foot"))),
+        ),
+        Mapping(
+            "human36m",
+            ("hip", *_leg("right"), *_leg("left"), "spine", "thorax", "neck", "head", *_arm("left"), *_arm("right")),
+            _both_sides({
+                "base of spine": _mean("hip"), "middle of spine": _mean("spine"), "upper spine": _mean("thorax"),
+                "neck": _mean("neck"), "head": _mean("head"), **_LIMBS, **_HANDS,
+                "left foot": _beyond("left knee", "left ankle", 0.2),
+            }),
+            signs=(-1, -1, 1),
+            guessed=frozenset(_sides("hand", "hand tip", "thumb", "foot")),
+        ),
+        Mapping(
+            "smpl",
+            ("pelvis", *_sides("hip"), "spine 1", *_sides("knee"), "spine 2", *_sides("ankle"), "spine 3",
+             *_sides("foot"), "neck", *_sides("collar"), "head", *_sides("shoulder", "elbow", "wrist", "hand")),
+            _both_sides({
+                "base of spine": _mean("pelvis"), "middle of spine": _mean("spine 2"),
+                "upper spine": {"spine 3": 1 / 3, "neck": 2 / 3}, "neck": {"neck": 0.7, "head": 0.3},
+                "head": _beyond("neck", "head", 0.5), **_LIMBS,
+                "left hand": _mean("left hand"), "left hand tip": _beyond("left wrist", "left hand", 1.0),
+                "left thumb": _beyond("left wrist", "left hand", -0.3), "left foot": _mean("left foot"),
+            }),
+            signs=(-1, 1, -1),
+            guessed=frozenset(("upper spine", "neck", "head", *_sides("hand tip", "thumb"))),
+        ),
+        Mapping(
+            "azure_kinect",
+            ("pelvis", "spine navel", "spine chest", "neck",
+             *(f"{side} {name}" for side in ("left", "right")
+               for name in ("clavicle", "shoulder", "elbow", "wrist", "hand", "hand tip", "thumb")),
+             *(f"{side} {name}" for side in ("left", "right") for name in ("hip", "knee", "ankle", "foot")),
+             "head", "nose", "left eye", "left ear", "right eye", "right ear"),
+            _both_sides({
+                "base of spine": _mean("pelvis"), "middle of spine": _mean("spine navel"),
+                "upper spine": _mean("left clavicle", "right clavicle"), "neck": {"neck": 2 / 3, "head": 1 / 3},
+                "head": _mean("head"), **_LIMBS,
+                **{f"left {name}": _mean(f"left {name}") for name in ("hand", "hand tip", "thumb", "foot")},
+            }),
+            signs=(-1, -1, 1),
+            unit=0.001,
         ),
     )
 }  # fmt: skip
@@ -147,20 +231,21 @@ def to_ntu(poses: np.ndarray, tracker: str) -> np.ndarray:
 
     Args:
         poses: (L, V, C) or (L, M, V, C) of numbers, V and axes as the tracker has them. C is 3 to 5: x, y, z and what
-            else there may be; of coco 2 or 3: x, y and maybe a score. A person who is not there has zeros.
-        tracker: "mediapipe", "kinect_v1", "kinect_v2" or "coco".
+            else there may be; of an image 2 or 3: x, y and maybe a score. A person who is not there has zeros.
+        tracker: one of `MAPPINGS`.
 
     Returns:
         (L, M, 25, 3) float32.
 
     Raises:
-        ValueError: unknown tracker, other joints, numbers that are not finite, no person at all, no metres.
+        ValueError: unknown tracker, other joints, numbers that are not finite, no person at all, no metres; keypoints
+            of an image that are hardly ever seen, or shares of it.
     """
     if tracker not in MAPPINGS:
         raise ValueError(f"unknown tracker {tracker!r}: expected one of {', '.join(MAPPINGS)}")
     mapping, poses = MAPPINGS[tracker], np.asarray(poses)
-    joints, dims = len(mapping.joints), 3 if mapping.signs[2] else 2
-    channels = range(3, 6) if dims == 3 else (2, 3)
+    joints, dims = len(mapping.joints), 2 if mapping.flat else 3
+    channels = (2, 3) if mapping.flat else range(3, 6)
     if poses.ndim == 3:
         poses = poses[:, None]
     if poses.ndim != 4 or poses.shape[2] != joints or poses.shape[3] not in channels or poses.dtype.kind not in "fiu":
@@ -170,8 +255,31 @@ def to_ntu(poses: np.ndarray, tracker: str) -> np.ndarray:
             f"{poses.dtype} {poses.shape}" + (f": {trackers_with_joints(poses.shape[2])}" if other else "")
         )
     flat = np.pad(poses[..., :dims], ((0, 0), (0, 0), (0, 0), (0, 3 - dims))).astype(float)
+    if mapping.flat:  # what some trackers write for a point that was not seen
+        flat = np.where(np.isnan(flat).any(-1, keepdims=True) | (flat[..., :2] == -1).all(-1, keepdims=True), 0, flat)
     if not np.isfinite(flat).all():
         raise ValueError("coordinates that are not finite: leave frames without a person out, or fill them with zeros")
+    if mapping.flat:
+        seen = flat.any(-1)
+        if poses.shape[3] == 3:
+            least, most = poses[..., 2].min(initial=0), poses[..., 2].max(initial=0)
+            if least < 0 or most > MAX_SCORE:
+                raise ValueError(
+                    f"expected a score as the third number, 0 or more, got {least:.3g} to {most:.3g}: are these points "
+                    f"in 3D? {tracker} has points of an image{likely([poses], tracker)}"
+                )
+            seen &= poses[..., 2] > 0
+        if seen.any() and in_unit_square(flat[seen]):
+            raise ValueError(
+                "expected pixels, got x and y from 0 to 1, shares of the image, in which a body is squeezed: multiply "
+                "x by the image's width in pixels and y by its height"
+            )
+        if seen.any() and 0 < np.ptp(flat[seen][:, :2]) < FEW_PIXELS:
+            raise ValueError(
+                f"expected pixels, got x and y within {np.ptp(flat[seen][:, :2]):.2g}: metres, or shares of the image? "
+                f"{tracker} has points of an image{likely([poses], tracker)}"
+            )
+        flat = fill_unseen(flat, seen, mapping)
     present = flat.any((2, 3))  # (L, M)
     if not present.any():
         raise ValueError("no person in any frame")
@@ -180,22 +288,109 @@ def to_ntu(poses: np.ndarray, tracker: str) -> np.ndarray:
             "expected world landmarks, in metres around the hips, got x and y from 0 to 1, as of landmarks in an "
             "image: save pose_world_landmarks, not pose_landmarks"
         )
-    out = np.einsum("uv,lmvc->lmuc", mapping.matrix(), flat) * mapping.signs
+    out = np.einsum("uv,lmvc->lmuc", mapping.matrix(), flat) * mapping.signs * mapping.unit
     torso = np.median(np.linalg.norm(out[..., UPPER, :] - out[..., BASE, :], axis=-1)[present])
     if not torso:
         raise ValueError("a torso without length: hips and shoulders coincide")
     if not mapping.metres:
         out *= TORSO / torso
     elif not TORSOS[0] < torso < TORSOS[1]:
-        raise ValueError(
-            f"expected metres, a torso of about {TORSO}, got one of {torso:.3g}: divide millimetres by 1000, "
-            "centimetres by 100"
-        )
+        mend = "divide millimetres by 1000, centimetres by 100"
+        if mapping.unit != 1:
+            mend = f"{tracker} gives millimetres, so that metres are to be multiplied by 1000"
+        raise ValueError(f"expected metres, a torso of about {TORSO}, got one of {torso:.3g}: {mend}")
     frame, person = np.argwhere(present)[0]
     return np.where(present[..., None, None], out - out[frame, person, SPINE], 0).astype(np.float32)
+
+
+def in_unit_square(points: np.ndarray) -> bool:
+    """Whether x and y of points (..., C) lie from 0 to 1, but for those outside of the image; pixels never do."""
+    xy = points[..., :2]
+    return bool(((xy >= 0) & (xy <= 1)).mean() > 0.8 and np.abs(xy).max() < 3 and np.ptp(xy) > 0)
+
+
+def fill_unseen(points: np.ndarray, seen: np.ndarray, mapping: Mapping) -> np.ndarray:
+    """Keypoints that were not seen: of a face, from the rest of it; else on a line in time between frames with them.
+
+    Args:
+        points: (L, M, V, C); where nothing was seen of a person, the person is not there.
+        seen: (L, M, V) bool.
+        mapping: of a tracker of images.
+
+    Returns:
+        (L, M, V, C), zeros for persons who are not there.
+
+    Raises:
+        ValueError: a keypoint that NTU's joints need, and that is seen in fewer than half of a person's frames.
+    """
+    points, seen = np.where(seen[..., None], points, 0), seen.copy()
+    face = [i for i, joint in enumerate(mapping.joints) if joint.split()[-1] in ("nose", "eye", "ear")]
+    needed = np.flatnonzero(mapping.matrix().any(0))
+    for person in range(points.shape[1]):
+        frames = np.flatnonzero(seen[:, person].any(1))
+        of_face = seen[frames, person][:, face]
+        mean = points[frames, person][:, face].sum(1) / np.maximum(of_face.sum(1), 1)[:, None]  # (F, C)
+        for joint in needed if len(frames) else ():
+            track, there = points[frames, person, joint], seen[frames, person, joint]
+            if joint in face:
+                track, there = np.where(there[:, None], track, mean), of_face.any(1)
+            if 2 * there.sum() < len(frames):
+                raise ValueError(
+                    f"{mapping.joints[joint]} is seen in {there.sum()} of {len(frames)} frames (0, 0 or a score of 0: "
+                    "not seen), too few to fill in the rest: leave out such frames, or the clip"
+                )
+            for axis in range(points.shape[3]):
+                points[frames, person, joint, axis] = np.interp(frames, frames[there], track[there, axis])
+    return points
 
 
 def trackers_with_joints(joints: int) -> str:
     """What to do with clips of so many joints that are not what was expected, to end an error message with."""
     fitting = [mapping.name for mapping in MAPPINGS.values() if len(mapping.joints) == joints]
-    return f"set tracker to {' or '.join(fitting)}" if fitting else f"the trackers there are: {', '.join(MAPPINGS)}"
+    if len(fitting) > 1:
+        about = (f"{n}: {_axes(MAPPINGS[n])}, first {', '.join(MAPPINGS[n].joints[:3])}" for n in fitting)
+        return f"set tracker to {' or '.join(fitting)} ({'; '.join(about)})"
+    return f"set tracker to {fitting[0]}" if fitting else f"the trackers there are: {', '.join(MAPPINGS)}"
+
+
+def _axes(mapping: Mapping) -> str:
+    if mapping.flat:
+        return "x, y in an image"
+    return f"x, y, z in {'millimetres' if mapping.unit != 1 else 'metres'}"
+
+
+def named(clip: np.ndarray) -> str:
+    """What to do with a clip (L, M, V, C) of other joints: whose they look like, else whose are as many."""
+    return likely([clip]) or f": {trackers_with_joints(clip.shape[2])}"
+
+
+def likely(clips: list[np.ndarray], tracker: str | None = None) -> str:
+    """Whose joints clips (L, M, V, C) look like, in words to end a message with; empty: nobody's that is known.
+
+    Args:
+        clips: as they came in.
+        tracker: whose they were taken for.
+    """
+    fitting = []
+    for mapping in MAPPINGS.values():
+        if mapping.name == tracker or (tracker is None and mapping.joints in (NTU.joints, UCLA.joints)):
+            continue
+        if all(_fits(clip, mapping) for clip in clips):
+            fitting.append(f"{mapping.name} ({_axes(mapping)})")
+    return f"; they look like those of {' or '.join(fitting)}: set tracker to it" if fitting else ""
+
+
+def _fits(clip: np.ndarray, mapping: Mapping) -> bool:
+    """Whether a clip is an upright body, taken for the tracker's."""
+    if clip.ndim != 4 or clip.shape[2] != len(mapping.joints) or clip.shape[3] < (2 if mapping.flat else 3):
+        return False
+    if mapping.flat and clip.shape[3] > 2 and not ((clip[..., 2] >= 0) & (clip[..., 2] <= 1)).all():  # no score
+        return False
+    points = np.asarray(clip[..., : 2 if mapping.flat else 3], float)
+    points = np.pad(points, ((0, 0),) * 3 + ((0, 3 - points.shape[3]),))
+    rows = points[points.any((2, 3))]  # (P, V, 3)
+    if not len(rows) or not np.isfinite(rows).all():
+        return False
+    figures = measure((mapping.matrix() @ rows * mapping.signs)[:, None], NTU)
+    fits = is_body(figures, NTU, mapping.flat) and figures.upright > 0.5
+    return fits and (mapping.flat or TORSOS[0] < figures.torso * mapping.unit < TORSOS[1])

@@ -5,18 +5,21 @@ CTR-GCN authors share them. A file `aAA_sSS_eEE_vVV.json` (action, subject, epis
 `skeletons` (L, 20, 3) and `label`, the class counted from 1.
 """
 
+import contextlib
 import hashlib
+import io
 import json
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import pooch
 
+from bpilib.data.archives import contents, member_name, no_zip
 from bpilib.data.store import Clip, Problem
 from bpilib.errors import MissingInputError
 
@@ -32,6 +35,7 @@ URL = "https://www.dropbox.com/s/10pcm4pksjy6mkq/all_sqe.zip?dl=1"
 CONTENT = "64a21ec5e56332613349ae99a400a1f6ceb3aa9a8a0a945a81083ff741287b94"  # of names, sizes and CRCs
 FILE_NAME = re.compile(r"a(\d\d)_s(\d\d)_e(\d\d)_v(\d\d)")
 MAX_FILE_BYTES = 64 << 20  # of one clip's file; the largest real one has 0.2 MB
+MAX_ZIP_BYTES = 1 << 30  # of a zip in a zip, which is read whole
 HOW = f"download all_sqe.zip ({URL}) or set the parameter download=True"
 
 
@@ -40,8 +44,8 @@ def raw_files(raw: str | Path) -> Iterator[dict[str, object]]:
     """The JSON files below `raw`, by clip name: a dict of readers, sorted by name.
 
     Args:
-        raw: a zip, a folder of JSON files, or a folder that holds either (any depth for JSON files). Zips are read
-            in place: nothing is unpacked, so no member can land anywhere.
+        raw: a zip (maybe of one zip), a folder of JSON files, or a folder that holds either at any depth. Zips are
+            read in place: nothing is unpacked, so no member can land anywhere.
 
     Raises:
         MissingInputError: nothing at `raw`.
@@ -51,30 +55,60 @@ def raw_files(raw: str | Path) -> Iterator[dict[str, object]]:
     if not raw.exists():
         raise MissingInputError(f"no raw data at {raw}: {HOW}")
     if raw.is_dir():
-        files = {path.stem: path for path in raw.rglob("*.json") if FILE_NAME.fullmatch(path.stem)}
-        zips = sorted(raw.glob("*.zip"))
+        files: dict[str, list[Path]] = {}
+        for path in sorted(raw.rglob("*")):
+            if path.suffix.lower() == ".json" and FILE_NAME.fullmatch(path.stem.lower()):
+                files.setdefault(path.stem.lower(), []).append(path)
+        zips = sorted(path for path in raw.rglob("*") if path.suffix.lower() == ".zip" and path.is_file())
         if files or len(zips) != 1:
             if not files:
+                there = f" (there are {', '.join(path.name for path in zips[:3])})" if zips else ""
                 raise MissingInputError(
-                    f"no clip named like a01_s01_e00_v01.json and no single zip below {raw}: {HOW}, and put it there"
+                    f"no clip named like a01_s01_e00_v01.json and no single zip below {raw}{there}: {HOW}, "
+                    "and put it there"
                 )
-            yield {name: _folder_reader(files[name]) for name in sorted(files)}
+            yield {name: _reader([_folder_reader(path) for path in files[name]]) for name in sorted(files)}
             return
         raw = zips[0]
     try:
         archive = zipfile.ZipFile(raw)
     except zipfile.BadZipFile as error:
-        raise ValueError(f"{raw} is not a zip file ({error}); a broken download? {HOW}") from error
+        raise ValueError(no_zip(raw, error, HOW)) from error
     with archive:
-        members = {PurePosixPath(m.filename).stem: m for m in archive.infolist() if m.filename.endswith(".json")}
-        names = sorted(name for name in members if FILE_NAME.fullmatch(name))
-        if not names:
-            first = ", ".join(archive.namelist()[:3])
+        members = _members(archive)
+        inner = [member for member in archive.infolist() if member.filename.lower().endswith(".zip")]
+        if not members and len(inner) == 1 and inner[0].file_size <= MAX_ZIP_BYTES:
+            with contextlib.suppress(*DAMAGED):
+                archive = zipfile.ZipFile(io.BytesIO(archive.read(inner[0])))
+                members = _members(archive)
+        if not members:
             raise ValueError(
-                f"{raw} is a zip of something else (first members: {first or 'none'}): expected clips named like "
+                f"{raw} is a zip of something else ({contents(archive.namelist())}): expected clips named like "
                 f"all_sqe/a01_s01_e00_v01.json; {HOW}"
             )
-        yield {name: _zip_reader(archive, members[name]) for name in names}
+        yield {n: _reader([_zip_reader(archive, member) for member in members[n]]) for n in sorted(members)}
+
+
+def _members(archive: zipfile.ZipFile) -> dict[str, list[zipfile.ZipInfo]]:
+    """Clip name → members of that name."""
+    found: dict[str, list[zipfile.ZipInfo]] = {}
+    for member in archive.infolist():
+        path = member_name(member)
+        if path.suffix.lower() == ".json" and FILE_NAME.fullmatch(path.stem.lower()):
+            found.setdefault(path.stem.lower(), []).append(member)
+    return found
+
+
+def _reader(readers: list[Callable[[], bytes]]) -> Callable[[], bytes]:
+    """Of a clip that may lie there several times; then all must be the same."""
+
+    def read() -> bytes:
+        first, *others = (reader() for reader in readers)
+        if any(other != first for other in others):
+            raise ValueError(f"{len(readers)} files of this name, that differ: keep one of them")
+        return first
+
+    return read if len(readers) > 1 else readers[0]
 
 
 def _folder_reader(path: Path):
@@ -133,7 +167,7 @@ def parse(name: str, content: bytes, actions: tuple[int, ...] = ACTIONS) -> Clip
         skeletons, label, own_name = clip["skeletons"], clip["label"], clip["file_name"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"not a clip's JSON with file_name, skeletons and label ({error})") from error
-    if own_name != name:
+    if not isinstance(own_name, str) or own_name.lower() != name:
         raise ValueError(f"the file says it is {own_name!r}")
     if label != actions.index(action) + 1:
         raise ValueError(f"label {label!r}, but action a{action:02d} has label {actions.index(action) + 1}")

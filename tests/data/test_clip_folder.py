@@ -1,13 +1,15 @@
 """Folders of one's own clips: every layout that is allowed, and each thing that can be wrong with one."""
 
 import io
+import json
 import tracemalloc
 import warnings
 
 import numpy as np
 import pytest
+from bodies import acted, in_room, rotation, seen_by
 
-from bpilib.data import SkeletonStore, synthetic
+from bpilib.data import SkeletonStore, prepare, synthetic
 from bpilib.data.formats.clip_folder import import_folder
 from bpilib.data.trackers import to_ntu
 from bpilib.errors import MissingInputError
@@ -47,6 +49,7 @@ def test_a_folder_of_clips(tmp_path):
     rows = ["a,wave,1,train", "day 1/b,clap,2,test", "c.npy,wave,,", "d,'kick',30,train"]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", message=".*no body")  # noise
         store = load(write(tmp_path / "raw", rows, clips))
     assert store.names.tolist() == ["a", "day 1/b", "c", "d"]
     assert store.classes == ["'kick'", "clap", "wave"] and store.labels.tolist() == [2, 1, 2, 0]
@@ -241,3 +244,179 @@ def test_a_folder_of_something_else(tmp_path):
     with pytest.raises(ValueError, match="no usable clip"):
         load(folder)
     assert not (tmp_path / "store").exists() and not (tmp_path / "store.partial").exists()
+
+
+# --- what people bring: bodies in a room, lists from a spreadsheet, other axes, labels from 1
+
+PEOPLE = acted(8)
+
+
+def with_score(points):
+    return np.pad(points, ((0, 0), (0, 0), (0, 1)), constant_values=0.9)
+
+
+def people(folder, make=lambda clip, i: clip, rows=None, **options):
+    """A folder of eight clips, i % 4 their class, of which two are of another person, who tests."""
+    names = [f"c{i}" for i in range(8)]
+    rows = rows or [f"{n},{'wave clap kick bow'.split()[i % 4]},{1 + i // 6},{'test' if i > 5 else 'train'}"
+                    for i, n in enumerate(names)]  # fmt: skip
+    clips = {name: make(PEOPLE[i], i).astype(np.float32) for i, name in enumerate(names)}
+    return write(folder, rows, clips, **options)
+
+
+def test_camera_coordinates_are_moved_and_said(tmp_path):
+    still = load(people(tmp_path / "still"))
+    with pytest.warns(UserWarning, match=r"recognised coordinates of a camera .* in 8 of 8 clips \(first spine 3\.0"):
+        moved = load(people(tmp_path / "moved", lambda clip, i: in_room(clip)), overwrite=True)
+    np.testing.assert_allclose(moved.poses, still.poses, atol=1e-5)
+    assert "subtracted the spine" in moved.manifest["options"]["conventions"][0]
+    assert moved.manifest["plausibility"]["origin"] == 0
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda clip, i: 1000 * clip, "no usable clip.*millimetres. divide by 1000"),
+        (lambda clip, i: clip * (-1, -1, 1), "can't be what they are taken for.*[Uu]pside down: 8 of 8 clips"),
+        (lambda clip, i: clip[:, ::-1], "Joints in another order, or of another tracker: bones in torsos"),
+        (lambda clip, i: with_score(seen_by("openpose_25", clip)),
+         r"they look like those of openpose_25 \(x, y in an image\): set tracker to it"),
+        (lambda clip, i: with_score(seen_by("openpose_25", clip) / (1280, 720)), "look like those of openpose_25"),
+        (lambda clip, i: with_score(seen_by("openpose_25", clip) / 1280),
+         "got x and y from 0 to 1, shares of an image.*look like those of openpose_25"),
+        (lambda clip, i: seen_by("human36m", clip), r"17, 3\); they look like those of human36m"),
+        (lambda clip, i: seen_by("azure_kinect", clip), r"32, 3\); they look like those of azure_kinect \(x, y, z in"),
+    ],
+    ids=["mm", "y down", "order", "pixels", "shares", "all shares", "human36m", "azure"],
+)  # fmt: skip
+def test_what_is_no_body_in_metres_on_ntu_s_joints_is_refused(tmp_path, make, message):
+    folder = people(tmp_path / "raw", make)
+    with pytest.raises(ValueError, match=message):
+        load(folder, None)
+    assert not (tmp_path / "store").exists() and not (tmp_path / "store.partial").exists()
+
+
+def test_joints_of_human36m_are_not_taken_for_coco_s(tmp_path):
+    folder = people(tmp_path / "raw", lambda clip, i: seen_by("human36m", in_room(clip, (0, 0, 5))))  # all z above 0
+    with pytest.raises(ValueError, match=r"they look like those of human36m \(x, y, z in metres\): set tracker to it"):
+        load(folder, None, tracker="coco")
+    assert len(load(folder, None, tracker="human36m")) == 8
+
+
+def test_axes_that_may_be_people_who_lie_are_warned_of(tmp_path):
+    with pytest.warns(UserWarning, match=r"look at the clips \(01 and 08 draw them\)\. All heads point along \+z"):
+        assert len(load(people(tmp_path / "raw", lambda clip, i: clip @ rotation("x", 90)))) == 8
+
+
+def test_persons_before_frames_are_turned_and_said(tmp_path):
+    still = load(people(tmp_path / "still"))
+    with pytest.warns(UserWarning, match=r"8 of 8 clips, the first c0: read as \(persons, frames, joints, numbers\)"):
+        turned = load(people(tmp_path / "turned", lambda clip, i: clip[None]), overwrite=True)
+    assert np.array_equal(turned.poses, still.poses) and not turned.problems()
+
+
+def numbered(first):
+    return [f"c{i},{first + i % 4},1,{'test' if i > 5 else 'train'}" for i in range(8)]
+
+
+def test_labels_from_one_are_counted_from_one_where_only_that_fits(tmp_path):
+    names = ["wave", "clap", "kick", "bow"]
+    with pytest.warns(UserWarning, match="labels run from 1 to 4, as many as class names: counted from 1, 'wave' is 1"):
+        store = load(people(tmp_path / "one", rows=numbered(1), classes=names))
+    assert store.labels.tolist() == [0, 1, 2, 3] * 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        store = load(people(tmp_path / "zero", rows=numbered(0), classes=names), overwrite=True)
+    assert store.labels.tolist() == [0, 1, 2, 3] * 2
+    with pytest.warns(UserWarning, match="labels run from 1 to 4 of 5 class names: counted from 0, so that no"):
+        store = load(people(tmp_path / "five", rows=numbered(1), classes=[*names, "fall"]), overwrite=True)
+    assert store.labels.tolist() == [1, 2, 3, 4] * 2
+
+
+def test_classes_that_differ_in_capitals_are_one_or_refused(tmp_path):
+    rows = [f"c{i},{'Wave' if i % 2 else 'wave'},1,train" for i in range(8)]
+    with pytest.raises(ValueError, match="'Wave', 'wave' would be different classes: write them alike"):
+        load(people(tmp_path / "raw", rows=rows))
+    assert load(people(tmp_path / "raw", rows=rows, classes=["wave", "clap"])).labels.tolist() == [0] * 8
+    with pytest.raises(ValueError, match="'put on', 'Put_on' would be different"):
+        load(people(tmp_path / "raw", rows=rows, classes=["put on", "Put_on"]), overwrite=True)
+
+
+FORMS = {  # as spreadsheets save a table
+    "semicolon": lambda t: t.replace(",", ";").encode("utf-8-sig"),
+    "hint": lambda t: ("sep=;\n" + t.replace(",", ";")).encode(),
+    "unicode text": lambda t: t.replace(",", "\t").encode("utf-16"),
+    "without mark": lambda t: t.encode("utf-16-le"),
+    "western": lambda t: t.encode("cp1252"),
+    "capitals": lambda t: t.replace("name,label,subject,split", "Name,Label,SUBJECT,Split").encode(),
+    "blanks": lambda t: t.replace(",", ", ").replace("\n", " \r\n").encode(),
+    "quotes": lambda t: "\r\n".join(",".join(f'"{c}"' for c in line.split(",")) for line in t.splitlines()).encode(),
+    "empty rows": lambda t: (t + ",,,\n\n").encode(),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_list_that_a_spreadsheet_saves_is_read(tmp_path, form):
+    folder = people(tmp_path / "raw")
+    text = (folder / "clips.csv").read_text().replace("wave", "lever à droite")
+    (folder / "clips.csv").write_bytes(FORMS[form](text))
+    (folder / "classes.txt").write_bytes("clap\r\nlever à droite\r\nkick\r\nbow".encode("cp1252"))
+    store = load(folder)
+    assert store.classes == ["clap", "lever à droite", "kick", "bow"] and store.labels.tolist() == [1, 0, 2, 3] * 2
+    assert len(store.split("split", "test")) == 2 and not store.problems()
+
+
+def test_clips_csv_itself_names_its_folder(tmp_path):
+    folder = people(tmp_path / "raw")
+    assert len(prepare("mine", folder / "clips.csv", tmp_path / "store", progress=False)) == 8
+
+
+# --- OpenPose's JSON files
+
+
+def write_openpose(folder, persons, frames=12):
+    """One JSON file a frame; persons in another order in every second frame, as OpenPose does not follow them."""
+    folder.mkdir(parents=True)
+    for frame in range(frames):
+        people = [{"pose_keypoints_2d": person[frame].ravel().tolist()} for person in persons if person[frame].any()]
+        people = people[:: -1 if frame % 2 else 1]
+        (folder / f"video_{frame:012}_keypoints.json").write_text(json.dumps({"version": 1.3, "people": people}))
+
+
+def test_openpose_s_files_become_clips_and_people_are_followed(tmp_path):
+    folder = people(tmp_path / "raw", rows=["a,wave,1,train", "b,wave,2,test"])
+    for path in folder.glob("*.npy"):
+        path.unlink()
+    scored = [with_score(seen_by("openpose_25", clip))[:12] for clip in PEOPLE[:2]]
+    beside = scored[1] + (400, 0, 0)
+    beside[:4] = 0  # comes later
+    hidden = scored[0].copy()
+    hidden[5:7, 7] = 0
+    write_openpose(folder / "a", [scored[0], beside])
+    write_openpose(folder / "b", [hidden])
+    store = load(folder, None, tracker="openpose_25")
+    expected = to_ntu(np.stack([scored[0], beside], 1), "openpose_25")
+    np.testing.assert_allclose(store.sample(0), expected, atol=1e-5)
+    assert store.sample(1)[:, 0].any((1, 2)).all() and not store.sample(1)[:, 1].any()
+    assert np.abs(np.diff(store.sample(1), axis=0)).max() < 0.5 and store.manifest["source"]["files"] == 25
+    with pytest.raises(ValueError, match="they look like those of openpose_25"):
+        load(folder, None, overwrite=True)
+    (folder / "b" / "video_000000000003_keypoints.json").write_text('{"people": [{}]}')
+    with pytest.warns(UserWarning, match=r"b: video_000000000003_keypoints\.json is no frame of OpenPose"):
+        assert load(folder, None, tracker="openpose_25", overwrite=True).names.tolist() == ["a"]
+
+
+def test_a_clip_that_lies_in_folders_is_asked_for_by_its_folder(tmp_path):
+    clips = {f"{place}/{name}": PEOPLE[0] for place in "ab" for name in "xy"}
+    folder = write(tmp_path / "raw", ["x,wave,1,train", "a/y,clap,1,train"], clips)
+    with pytest.warns(UserWarning, match=r"line 2: no such file, but a/x\.npy, b/x\.npy: write the folder, too"):
+        assert load(folder).names.tolist() == ["a/y"]
+
+
+def test_labels_of_ntu_s_recordings_go_with_their_names(tmp_path):
+    folder = write(tmp_path / "raw", ["S001C001P001R001A002,2,1,train", "S001C001P002R001A002,1,1,train"],
+                   dict.fromkeys(("S001C001P001R001A002", "S001C001P002R001A002"), PEOPLE[0]))  # fmt: skip
+    with pytest.warns(UserWarning, match=r"line 2: label 2, but its name says that it is class 1"):
+        names = [f"class {i}" for i in range(60)]
+        store = import_folder(folder, tmp_path / "store", "ntu60", NTU, names, progress=False)
+    assert store.labels.tolist() == [1]

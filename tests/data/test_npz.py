@@ -250,7 +250,8 @@ def test_a_shape_that_lies_takes_no_memory(tmp_path):
 
 
 def test_memory_stays_that_of_a_clip(make_store, tmp_path):
-    store = make_store(NTU, [np.full((2, 2, 25, 3), 1 + i, np.float32) for i in range(250)])
+    poses = np.random.default_rng(0).standard_normal((2, 2, 25, 3)).astype(np.float32)
+    store = make_store(NTU, [poses + i for i in range(250)])
     with StoreWriter(tmp_path / "two", "ntu60", NTU, ["class 0"]) as writer:
         for i in range(len(store)):
             writer.add(Clip(f"clip{i}", store.sample(i), 0))
@@ -319,4 +320,36 @@ def test_options(store, tmp_path):
     assert not (tmp_path / "back").exists() and not (tmp_path / "back.partial").exists()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", message=".*no body")  # noise
         load(path, tmp_path / "back", progress=True)
+
+
+# --- other shapes and labels
+
+
+def test_axes_apart_and_numbers_for_labels_are_read_too(tmp_path):
+    content = arrays()
+    np.savez(tmp_path / "CS.npz", **content)
+    one = load(tmp_path / "CS.npz", tmp_path / "one")
+    for part in ("train", "test"):
+        n, t, _ = content[f"x_{part}"].shape
+        apart = content[f"x_{part}"].reshape(n, t, 2, 25, 3).transpose(0, 4, 1, 3, 2)  # (N,T,MV3) -> (N,3,T,V,M)
+        content[f"x_{part}"] = np.ascontiguousarray(apart)
+        content[f"y_{part}"] = content[f"y_{part}"].argmax(1)
+    np.savez(tmp_path / "CV.npz", **content)
+    same(one, load(tmp_path / "CV.npz", tmp_path / "two"), "xsub")
+
+
+@pytest.mark.parametrize("one_hot", [True, False])
+def test_labels_from_one_are_recognised(tmp_path, one_hot):
+    content = arrays()
+    for part in ("train", "test"):
+        label = content[f"y_{part}"].argmax(1) + 1
+        content[f"y_{part}"] = np.eye(4)[label] if one_hot else label
+    np.savez(tmp_path / "CS.npz", **content)
+    with pytest.warns(UserWarning, match="labels run from 1 to 3, none is 0: counted from 1"):
+        store = load(tmp_path / "CS.npz", tmp_path / "store")
+    assert store.labels.tolist() == [0, 1, 2, 0, 0, 1, 2] and store.classes == list(CLASSES)
+    with pytest.warns(UserWarning, match="no clip has label 0, all from 1 to 3 are there: do the labels count from 1"):
+        store = import_npz({"split": tmp_path / "CS.npz"}, tmp_path / "own", "mine", None, NTU, progress=False)
+    assert store.labels.tolist() == [1, 2, 3, 1, 1, 2, 3] and store.classes[0] == "class 0"

@@ -267,8 +267,8 @@ def test_changed_clips_and_another_tracker_are_noticed(tmp_path):
 
 
 def test_only_a_folder_has_another_tracker_s_joints(tmp_path):
-    with pytest.raises(ValueError, match=r"only clips of a clips\.csv .*a\.pkl: set tracker to None"):
-        prepare("mine", tmp_path / "a.pkl", tmp_path / "store", tracker="coco")
+    with pytest.raises(ValueError, match=r"only clips of a clips\.csv .*a\.npz: set tracker to None"):
+        prepare("mine", tmp_path / "a.npz", tmp_path / "store", tracker="coco")
 
 
 # --- two preparations of one store at the same time

@@ -6,10 +6,13 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from bodies import acted, seen_by
 
+from bpilib.data import prepare
 from bpilib.data.formats.pyskl import export_pickle, import_pickle
 from bpilib.data.formats.safe_pickle import PickledArray
 from bpilib.data.store import Clip, StoreWriter
+from bpilib.data.trackers import to_ntu
 from bpilib.skeleton import NTU, UCLA
 
 CLASSES = ("wave", "clap", "kick")
@@ -218,7 +221,7 @@ def test_truncated_files(store, tmp_path):
 
 
 def test_memory_stays_that_of_a_clip(tmp_path):
-    poses = np.ones((300, 2, 25, 3), np.float32)
+    poses = np.repeat(np.random.default_rng(0).standard_normal((300, 1, 25, 3)).astype(np.float32), 2, 1)
     with StoreWriter(tmp_path / "store", "ntu60", NTU, CLASSES) as writer:
         for i in range(150):
             poses[0, 0, 0] = i
@@ -254,6 +257,69 @@ def test_equal_names_cannot_go_out(tmp_path):
     with pytest.raises(ValueError, match="the same name"):
         export_pickle(store, tmp_path / "p.pkl")
     assert not (tmp_path / "p.pkl").exists()
+
+
+# --- labels that contradict names, keypoints of an image
+
+
+def test_a_label_that_contradicts_the_action_in_the_name_is_refused(tmp_path):
+    good, bad = annotation(), annotation("S017C003P020R002A001", 1)
+    with pytest.warns(UserWarning, match=r"A001: label 1, but its name says that it is class 0 .* count from 1"):
+        store = load(save(tmp_path / "p.pkl", [good, bad]), tmp_path / "store")
+    assert store.names.tolist() == [good["frame_dir"]]
+    with pytest.raises(ValueError, match=r"no usable clip .* its name says"):
+        load(save(tmp_path / "p.pkl", [bad]), tmp_path / "other")
+    assert len(import_pickle(tmp_path / "p.pkl", tmp_path / "own", "mine", CLASSES, progress=False)) == 1  # own classes
+
+
+def own(path, make, classes=None, first=0, **changes):
+    """Eight clips of a data set of one's own, four classes."""
+    annotations = []
+    for i, clip in enumerate(acted(8)):
+        keypoint = make(clip)[None]
+        keypoint = keypoint.astype(np.float16)
+        annotations.append(annotation(f"c{i}", first + i % 4, len(clip), keypoint=keypoint, **changes))
+        if keypoint.shape[-1] == 2:
+            annotations[-1]["keypoint_score"] = np.full(keypoint.shape[:-1], 0.9, np.float16)
+    if classes:
+        (path.parent / "classes.txt").write_text("\n".join(classes))
+    return save(path, annotations, {"train": ["c0", "c1"], "val": ["c2"]})
+
+
+@pytest.mark.parametrize("tracker", ["coco", "openpose_25", "human36m", "kinect_v2"])
+def test_keypoints_of_a_tracker_become_ntu_s_joints(tmp_path, tracker):
+    path = own(tmp_path / "own.pkl", lambda clip: seen_by(tracker, clip))
+    store = prepare("mine", path, tmp_path / "store", tracker=tracker, progress=False)
+    assert len(store) == 8 and store.skeleton is NTU and not store.problems()
+    flat = seen_by(tracker, acted(1)[0]).astype(np.float16)
+    np.testing.assert_allclose(store.sample(0)[:, :1], to_ntu(flat, tracker), atol=1e-6)
+    assert store.manifest["source"]["tracker"] == tracker
+    again = prepare("mine", path, tmp_path / "store", tracker=tracker, progress=False)
+    assert len(again) == 8
+    with pytest.raises(ValueError, match="was made of other files"):
+        prepare("mine", path, tmp_path / "store", tracker="mediapipe", progress=False)
+    if tracker != "kinect_v2":
+        with pytest.raises(ValueError, match=f"those of {tracker} .*set tracker to it|in an image: set tracker"):
+            prepare("mine", path, tmp_path / "other", progress=False)
+
+
+def test_keypoints_with_a_score_of_nothing_are_filled_in(tmp_path):
+    path = own(tmp_path / "own.pkl", lambda clip: seen_by("coco", clip))
+    content = pickle.loads(path.read_bytes())
+    first = content["annotations"][0]
+    whole = first["keypoint"].astype(float).copy()
+    first["keypoint"][0, 4:9, 9] = 1000
+    first["keypoint_score"][0, 4:9, 9] = 0
+    path.write_bytes(pickle.dumps(content))
+    store = prepare("mine", path, tmp_path / "store", tracker="coco", progress=False)
+    assert np.abs(store.sample(0)[:, :1] - to_ntu(whole[0], "coco")).max() < 0.5
+
+
+def test_labels_from_one_of_ones_own_classes(tmp_path):
+    path = own(tmp_path / "own.pkl", lambda clip: clip, classes=["a", "b", "c", "d"], first=1)
+    with pytest.warns(UserWarning, match="labels run from 1 to 4, as many as class names: counted from 1"):
+        store = prepare("mine", path, tmp_path / "store", progress=False)
+    assert store.labels.tolist() == [0, 1, 2, 3] * 2
 
 
 def test_an_annotation_named_often_is_loaded_once(tmp_path, monkeypatch):

@@ -389,3 +389,27 @@ def test_clip_names_that_lead_out_of_a_folder_are_refused(tmp_path, name):
         writer.add(Clip(name, np.ones((2, 1, 20, 3), np.float32), 0))
         with pytest.raises(ValueError, match="leads out of a folder"):
             writer.finish({"all": {"train": np.arange(1)}}, {})
+
+
+# --- a manifest that somebody has changed
+
+
+@pytest.mark.parametrize("key", ["classes", "dataset", "source"])
+def test_a_manifest_changed_by_hand_is_noticed(out, key):
+    write(out)
+    manifest = json.loads((out / "manifest.json").read_text())
+    changed = {"classes": [*CLASSES[::-1]], "dataset": "ntu60", "source": {"name": "other"}}
+    (out / "manifest.json").write_text(json.dumps(manifest | {key: changed[key]}))
+    with pytest.raises(ValueError, match=r"is not as it was written .*class names .* prepare the data again"):
+        SkeletonStore.open(out)
+
+
+def test_a_manifest_laid_out_otherwise_or_from_before_there_was_a_checksum_is_opened(out):
+    write(out)
+    manifest = json.loads((out / "manifest.json").read_text())
+    turned = json.dumps(dict(reversed(manifest.items())), ensure_ascii=False)
+    (out / "manifest.json").write_text(turned, encoding="utf-8")
+    assert SkeletonStore.open(out).classes == list(CLASSES)
+    del manifest["checksum"]
+    (out / "manifest.json").write_text(json.dumps(manifest))
+    assert len(SkeletonStore.open(out)) == len(CLIPS)

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from bodies import acted
+from bodies import seen_by as ntu_seen_by
 
 from bpilib.config import Config
 from bpilib.data import synthetic
@@ -22,6 +24,8 @@ def seen_by(tracker, label=1):
         return example.as_mediapipe(clip)
     if tracker == "kinect_v2":
         return to_ntu(clip, "kinect_v1")[:, 0]
+    if tracker != "coco":
+        return ntu_seen_by(tracker, to_ntu(clip, "kinect_v1")[:, 0].astype(float))
     joints = [MAPPINGS["mediapipe"].joints.index(name) for name in MAPPINGS["coco"].joints]
     return example.as_mediapipe(clip)[:, joints, :2] * 250 + 300  # pixels
 
@@ -34,7 +38,16 @@ def seen_by(tracker, label=1):
         ("mediapipe", "left foot", 31), ("mediapipe", "right foot", 32), ("coco", "left shoulder", 5),
         ("coco", "right elbow", 8), ("coco", "left hip", 11), ("coco", "right ankle", 16),
         ("kinect_v1", "left hand", 7), ("kinect_v1", "right foot", 19), ("kinect_v1", "upper spine", 2),
-        ("kinect_v2", "right thumb", 24),
+        ("kinect_v2", "right thumb", 24), ("openpose_25", "right shoulder", 2), ("openpose_25", "left wrist", 7),
+        ("openpose_25", "right hip", 9), ("openpose_25", "left ankle", 14), ("openpose_25", "left foot", 19),
+        ("openpose_25", "right foot", 22), ("openpose_18", "left shoulder", 5), ("openpose_18", "right hip", 8),
+        ("openpose_18", "left ankle", 13), ("human36m", "base of spine", 0), ("human36m", "right knee", 2),
+        ("human36m", "left ankle", 6), ("human36m", "upper spine", 8), ("human36m", "head", 10),
+        ("human36m", "left shoulder", 11), ("human36m", "right wrist", 16), ("smpl", "base of spine", 0),
+        ("smpl", "left hip", 1), ("smpl", "right knee", 5), ("smpl", "left foot", 10), ("smpl", "left shoulder", 16),
+        ("smpl", "right wrist", 21), ("azure_kinect", "middle of spine", 1), ("azure_kinect", "left shoulder", 5),
+        ("azure_kinect", "left hand tip", 9), ("azure_kinect", "right elbow", 13), ("azure_kinect", "left knee", 19),
+        ("azure_kinect", "right foot", 25), ("azure_kinect", "head", 26),
     ],
 )  # fmt: skip
 def test_joints_come_from_the_numbers_the_trackers_document(tracker, ntu, source):
@@ -76,7 +89,7 @@ def test_who_faces_the_camera_has_the_left_hand_at_smaller_x_and_the_head_up(tra
     assert middle[AT["left shoulder"], 0] < middle[AT["right shoulder"], 0] - 0.1
     heights = [middle[AT[name], 1] for name in ("head", "upper spine", "base of spine", "left knee", "left ankle")]
     assert heights == sorted(heights, reverse=True)
-    if tracker != "coco":  # up × forward is left: no mirror image
+    if not MAPPINGS[tracker].flat and "left foot" not in MAPPINGS[tracker].guessed:  # up × forward is left: no mirror
         feet, ankles = ([AT[f"{side} {name}"] for side in ("left", "right")] for name in ("foot", "ankle"))
         forward = poses[:, feet].mean(1) - poses[:, ankles].mean(1)
         up = poses[:, AT["upper spine"]] - poses[:, AT["base of spine"]]
@@ -96,8 +109,9 @@ def test_bones_have_human_lengths_alike_on_both_sides(tracker):
     for name, value in length.items():
         if name.startswith("left "):
             other = length[name.replace("left", "right")]
-            assert value == pytest.approx(other, rel=0.5 if tracker == "coco" else 0.01), name  # foreshortened there
-    if tracker == "coco":
+            foreshortened = MAPPINGS[tracker].flat
+            assert value == pytest.approx(other, rel=0.5 if foreshortened else 0.02), name
+    if MAPPINGS[tracker].flat:
         assert torso == pytest.approx(0.5) and not poses[..., 2].any()
 
 
@@ -158,7 +172,10 @@ def test_the_score_of_a_keypoint_is_not_its_depth():
     [
         (np.ones((4, 33, 3)), "openpose", "unknown tracker 'openpose'"),
         (np.ones((4, 33, 3)), "kinect_v2", r"of kinect_v2, got float64 \(4, 1, 33, 3\): set tracker to mediapipe"),
-        (np.ones((4, 32, 3)), "mediapipe", r"got float64 \(4, 1, 32, 3\): the trackers there are: mediapipe, kin"),
+        (np.ones((4, 31, 3)), "mediapipe", r"got float64 \(4, 1, 31, 3\): the trackers there are: mediapipe, kin"),
+        (np.ones((4, 20, 3)), "coco", r"got float64 \(4, 1, 20, 3\): set tracker to kinect_v1"),
+        (np.ones((4, 24, 3)), "coco", r"got float64 \(4, 1, 24, 3\): set tracker to smpl"),
+        (np.ones((4, 25, 3)), "coco", r"set tracker to kinect_v2 or openpose_25 \(kinect_v2: x, y, z in metres"),
         (np.ones((4, 33, 2)), "mediapipe", "expected numbers"),
         (np.ones((33, 3)), "mediapipe", "expected numbers"),
         (np.full((4, 33, 3), "a"), "mediapipe", "expected numbers"),
@@ -183,3 +200,86 @@ def test_the_example_is_the_same_every_time_and_split_by_people(tmp_path):
     clip = np.load(one / "kick_03_00.npy")
     assert clip.shape[1:] == (33, 3) and clip.dtype == np.float32
     assert clip[:, 0, 1].max() < clip[:, 31, 1].min()  # y runs down: the nose above the foot has less
+
+
+# --- trackers of depth agree with what they saw, those of images know what they did not see
+
+
+@pytest.mark.parametrize("tracker", ["kinect_v2", "human36m", "smpl", "azure_kinect"])
+def test_a_tracker_of_depth_gives_the_joints_it_has(tracker):
+    clip = acted(1)[0]
+    out = to_ntu(ntu_seen_by(tracker, clip), tracker)[:, 0]
+    made = {"neck", "upper spine", *MAPPINGS[tracker].guessed}
+    had = [AT[name] for name in NTU.joints if name not in made]
+    assert len(had) >= 14
+    np.testing.assert_allclose(out[:, had], clip[:, had] - clip[0, 1], atol=0.011)
+
+
+def test_azure_kinect_s_metres_are_refused():
+    with pytest.raises(ValueError, match="azure_kinect gives millimetres, so that metres are to be multiplied by 1000"):
+        to_ntu(ntu_seen_by("azure_kinect", acted(1)[0]) / 1000, "azure_kinect")
+
+
+FLAT = [name for name in TRACKERS if MAPPINGS[name].flat]
+
+
+def hidden(tracker, joint, frames, scored):
+    """A clip in the image, and one in which a joint is not seen in some frames: 0, 0, or anything with a score of 0."""
+    points = ntu_seen_by(tracker, acted(1)[0])
+    lost = points.copy()
+    lost[frames, MAPPINGS[tracker].joints.index(joint)] = (17, 400) if scored else 0
+    score = np.full((*points.shape[:2], 1), 0.9)
+    if not scored:
+        return points, lost
+    gone = score.copy()
+    gone[frames, MAPPINGS[tracker].joints.index(joint)] = 0
+    return np.concatenate([points, score], -1), np.concatenate([lost, gone], -1)
+
+
+@pytest.mark.parametrize("scored", [False, True])
+@pytest.mark.parametrize("tracker", FLAT)
+def test_a_keypoint_that_was_not_seen_is_filled_in_and_is_no_place_in_the_image(tracker, scored):
+    whole, lost = hidden(tracker, "left ankle", slice(3, 8), scored)
+    one, other = to_ntu(whole, tracker), to_ntu(lost, tracker)
+    frames = [f for f in range(len(one)) if not 3 <= f < 8]
+    assert np.array_equal(one[frames], other[frames])
+    ankle = other[:, 0, AT["left ankle"]]
+    between = ankle[2] + np.linspace(0, 1, 7)[1:-1, None] * (ankle[8] - ankle[2])
+    np.testing.assert_allclose(ankle[3:8], between, atol=1e-5)
+    whole, lost = hidden(tracker, "left ear", slice(0, len(one)), scored)  # from the side: the face has other points
+    assert np.abs(to_ntu(lost, tracker) - to_ntu(whole, tracker)).max() < 0.2
+
+
+@pytest.mark.parametrize("mark", [np.nan, -1])
+def test_other_marks_of_what_was_not_seen(mark):
+    _, lost = hidden("coco", "left ankle", slice(3, 8), False)
+    marked = np.where((lost == 0).all(-1, keepdims=True), mark, lost)
+    assert np.array_equal(to_ntu(marked, "coco"), to_ntu(lost, "coco"))
+
+
+@pytest.mark.parametrize("scored", [False, True])
+def test_a_keypoint_that_is_hardly_ever_seen_is_named(scored):
+    _, lost = hidden("coco", "right knee", slice(0, 20), scored)
+    with pytest.raises(ValueError, match=r"right knee is seen in \d+ of 3\d frames .* leave out such frames"):
+        to_ntu(lost, "coco")
+
+
+def test_somebody_who_comes_later_is_not_filled_in_before():
+    points = ntu_seen_by("coco", acted(1)[0])
+    pair = np.stack([points, points + 300], 1)
+    pair[:9, 1] = 0
+    out = to_ntu(pair, "coco")
+    assert not out[:9, 1].any() and out[9:, 1].any((1, 2)).all()
+
+
+@pytest.mark.parametrize("tracker", FLAT)
+def test_shares_of_the_image_and_depth_in_the_place_of_a_score_are_refused(tracker):
+    points = ntu_seen_by(tracker, acted(1)[0])
+    with pytest.raises(ValueError, match=r"expected pixels, got x and y from 0 to 1, .* multiply x by the image"):
+        to_ntu(points / (1280, 720), tracker)
+    with pytest.raises(ValueError, match=r"expected a score as the third number, 0 or more, got -.*points in 3D"):
+        to_ntu(np.concatenate([points, points[..., :1] - 640], -1), tracker)
+    for points in (acted(1)[0] + (0.2, 0.1, 3), 1000 * acted(1)[0] + (200, 100, 3000)):  # a Kinect's
+        if tracker == "openpose_25":
+            with pytest.raises(ValueError, match=r"x and y within \S+: metres|third number, 0 or more, got 0 to"):
+                to_ntu(points, tracker)

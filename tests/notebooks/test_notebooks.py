@@ -247,6 +247,23 @@ def test_09_without_unseen_classes_and_with_a_description(places, trained):
     assert pictures(notebook) == 6
 
 
+def test_10_plays_recorded_landmarks_without_mediapipe(tmp_path):
+    there = {"raw": str(tmp_path / "clips"), "data": str(tmp_path / "store"), "outputs": str(tmp_path / "outputs")}
+    first = run("10_video", tmp_path, **there, epochs=1, repeats=1, width=8)
+    assert "96 clips (64 train, 32 test)" in printed(first) and "MediaPipe is not needed" in printed(first)
+    assert "test clips: clap, kick, squat, wave: " in printed(first)
+    assert pictures(first) == 3 and html(first).count("<iframe") == 1
+    kept = tmp_path / "outputs/example_split/bpi_joint_seed0/films"
+    (classes,) = kept.glob("*.classes.csv")
+    table = pd.read_csv(classes)
+    assert table.columns.tolist() == ["begin", "end", "clap", "kick", "squat", "wave"] and len(table) == 4
+    assert {path.suffix for path in kept.iterdir()} == {".csv", ".png"}
+    film = {"film": str(tmp_path / "clips" / "kick_05_00.npy"), "raw": None}  # a run that is there, a file that is not
+    second = run("10_video", tmp_path, **(there | film))
+    assert "kick_05_00.npy: " in printed(second) and "top-1" not in printed(second)
+    assert html(second).count("<iframe") == 1 and (kept / "kick_05_00.classes.csv").exists()
+
+
 @pytest.mark.parametrize(
     ("name", "first"),
     [("02_train", "01_prepare_data"), ("03_evaluate", "02_train"), ("04_attention", "02_train"),

@@ -2,19 +2,26 @@
 
     clips.csv       name,label,subject,split (camera and setup too, if known), a row for each clip
     <name>.npy      (L, V, 3) or (L, M, V, 3) numbers, joints in the order of `bpilib.skeleton`, or of a tracker's
+    <name>/         or OpenPose's files of a clip, ..._keypoints.json, one a frame
     classes.txt     optional: class names, one a line, in label order
 
-A label is a class name or its number from 0; a split is train, test or empty; a subject is a whole number, or empty.
+A label is a class name or its number, from 0 (from 1, where only that goes with classes.txt); a split is train, test or
+empty; a subject is a whole number, or empty.
 """
 
+import contextlib
 import csv
 import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import numpy as np
 from tqdm.auto import tqdm
 
+from bpilib.data.conventions import PROBED, Convention, turned_axes
+from bpilib.data.formats.openpose import ENDING, is_folder, read_folder
+from bpilib.data.formats.pyskl import check_label
 from bpilib.data.importer import (
     CLASS_NAMES_FILE,
     MAX_CLIP_BYTES,
@@ -22,15 +29,17 @@ from bpilib.data.importer import (
     class_names,
     describe_source,
     fit_persons,
+    refuse_or_warn,
     skeleton_by_joints,
 )
+from bpilib.data.plausibility import Inspection
 from bpilib.data.store import Clip, SkeletonStore
-from bpilib.data.trackers import to_ntu, trackers_with_joints
+from bpilib.data.tables import folded, number_from, read_rows
+from bpilib.data.trackers import MAPPINGS, likely, named, to_ntu
 from bpilib.errors import MissingInputError
 from bpilib.skeleton import NTU, SKELETONS, Skeleton
 
 LIST = "clips.csv"
-MOST_COLUMNS = 100  # of it
 JOINTS = tuple(skeleton.num_joints for skeleton in SKELETONS.values())
 HOW = "expected clips.csv with the columns name,label,subject,split, and a .npy file for each name"
 
@@ -72,19 +81,25 @@ def import_folder(
     folder = Path(folder)
     if not (folder / LIST).is_file():
         raise MissingInputError(f"no {LIST} in {folder}: {HOW}")
-    rows = list(_rows(folder / LIST))
+    rows = list(read_list(folder / LIST))
     names = class_names(folder, ((row["label"] or "").strip() for _, row in rows), classes)
     if tracker and skeleton not in (None, NTU):
         raise ValueError(f"tracker {tracker} gives NTU's joints, {dataset} has {skeleton.num_joints}: set it to None")
     skeleton = NTU if tracker else skeleton or _skeleton(folder, rows)
+    inspection = Inspection(skeleton, bool(tracker) and MAPPINGS[tracker].flat, lambda raw: likely(raw, tracker))
+    convention = Convention(skeleton, () if tracker else _probe(folder, rows, skeleton), dataset == "ntu120")
+    labelled = [row["label"] or "" for _, row in rows]
+    named = classes is None and (folder / CLASS_NAMES_FILE).is_file()  # those of published sets count from 0
+    base, said = number_from(labelled, names) if named else (0, "")
     unnamed = {path.relative_to(folder).as_posix(): None for path in sorted(folder.rglob("*.npy"))}
-    with ImportWriter(out, dataset, skeleton, names, on_error, overwrite) as writer:
+    turned: dict[str, str] = {}  # clip → how its axes were read
+    with ImportWriter(out, dataset, skeleton, names, on_error, overwrite, inspection) as writer:
         parts: dict[str, list[int]] = {"train": [], "test": []}
         seen: set[str] = set()
         for line, row in tqdm(rows, unit=" clips", disable=not progress, desc=f"import {dataset}"):
             name, place = (row["name"] or "").removesuffix(".npy"), (LIST, line)
             try:
-                path = _path(folder, name)
+                path = path_in(folder, name)
                 unnamed.pop(f"{name}.npy", None)
                 if name in seen:
                     raise ValueError(f"name {name} comes a second time")
@@ -95,10 +110,17 @@ def import_folder(
                 if part not in ("", *parts):
                     raise ValueError(f"split: expected train, test or nothing, got {part[:50]!r}")
                 numbers = {key: _number(key, row.get(key, "")) for key in ("subject", "camera", "setup")}
-                label = _label(row["label"].strip(), names)
-                place = (f"{name}.npy", 0)
-                poses, dropped = fit_persons(load(path, (skeleton.num_joints,), tracker), skeleton.persons)
-                index = writer.add_checked(Clip(name, poses, label, **numbers))
+                label = _label(row["label"].strip(), names, base)
+                check_label(dataset, PurePosixPath(name).name, label, len(names))
+                if not path.exists() and (there := [other for other in unnamed if other.endswith(f"/{name}.npy")]):
+                    raise ValueError(f"no such file, but {', '.join(there[:3])}: write the folder, too")
+                place = (f"{name}.npy" if path.suffix else name, 0)
+                clip = load(path, (skeleton.num_joints,), tracker)
+                if clip.said:
+                    turned[name] = clip.said
+                poses, dropped = fit_persons(clip.poses, skeleton.persons)
+                poses = convention.bring(poses, clip.poses.shape[1])
+                index = writer.add_checked(Clip(name, poses, label, **numbers), clip.raw)
             except (ValueError, OSError) as error:
                 writer.skip(place[0], error, place[1])
                 continue
@@ -107,6 +129,10 @@ def import_folder(
                 parts[part].append(index)
         for name in unnamed:
             writer.skip(name, f"not named in {LIST}")
+        if turned:
+            first = next(iter(turned))
+            writer.said.append(f"{len(turned)} of {len(rows)} clips, the first {first}: {turned[first]}")
+        writer.said += [*([said] if said else []), *convention.said()]
         return writer.finish({benchmark: parts}, folder_source(folder, tracker))
 
 
@@ -117,25 +143,18 @@ def folder_source(folder: Path, tracker: str | None = None) -> dict[str, object]
         MissingInputError: no clips.csv.
     """
     lists = [path for path in (folder / LIST, folder / CLASS_NAMES_FILE) if path.name == LIST or path.is_file()]
-    files = [*lists, *sorted(path for path in folder.rglob("*.npy") if path.is_file())]
+    clips = (path for ending in ("*.npy", f"*{ENDING}") for path in sorted(folder.rglob(ending)))
+    files = [*lists, *(path for path in clips if path.is_file())]
     digest = hashlib.sha256()
     for path in files:
         digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
     return describe_source(*files) | {"sha256": digest.hexdigest(), "tracker": tracker}
 
 
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+def read_list(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """(line, row) of a clips.csv."""
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            if len(reader.fieldnames or ()) > MOST_COLUMNS:  # each row would take as many entries
-                raise ValueError(f"{len(reader.fieldnames)} columns, more than the {MOST_COLUMNS} it may have")
-            missing = {"name", "label", "split"} - {*(reader.fieldnames or ())}
-            if missing:
-                raise ValueError(f"no column {', '.join(sorted(missing))}")
-            for row in reader:
-                yield reader.line_num, row
+        yield from read_rows(path, ("name", "label", "split"))
     except (ValueError, csv.Error) as error:
         raise ValueError(f"{path}: {error}; {HOW}") from error
 
@@ -145,18 +164,20 @@ def _skeleton(folder: Path, rows: list[tuple[int, dict[str, str]]]) -> Skeleton:
     wrong = f"it names none: {HOW}"
     for _, row in rows:
         try:
-            path = _path(folder, (row["name"] or "").removesuffix(".npy"))
-            return skeleton_by_joints(load(path, JOINTS).shape[2], path)
+            path = path_in(folder, (row["name"] or "").removesuffix(".npy"))
+            return skeleton_by_joints(load(path, JOINTS).poses.shape[2], path)
         except (ValueError, OSError) as error:
             wrong = f"{row['name']}: {error}"
     raise ValueError(f"{folder / LIST}: no clip of it can be read; {wrong}")
 
 
-def _path(folder: Path, name: str) -> Path:
-    """The file of a name, which must not leave the folder."""
+def path_in(folder: Path, name: str) -> Path:
+    """The file of a name, or its folder of OpenPose's frames; it must not leave the folder."""
     if {"", ".", ".."} & {*name.split("/")} or {"\\", "\0", ":"} & {*name}:
         raise ValueError(f"name {name[:100]!r}: expected that of a .npy file in the folder")
-    return folder / PurePosixPath(f"{name}.npy")
+    path = folder / PurePosixPath(f"{name}.npy")
+    frames = folder / PurePosixPath(name)
+    return frames if not path.is_file() and is_folder(frames) else path
 
 
 def _number(key: str, text: str) -> int:
@@ -166,16 +187,98 @@ def _number(key: str, text: str) -> int:
     return int(text or 0)
 
 
-def _label(text: str, classes: list[str]) -> int:
+def _label(text: str, classes: list[str], base: int = 0) -> int:
     if text in classes:
         return classes.index(text)
+    alike = [folded(name) for name in classes]
+    if text and alike.count(folded(text)) == 1:
+        return alike.index(folded(text))
     if text.isdecimal() and len(text) < 10:
-        return int(text)  # the writer knows the range
+        return int(text) - base  # the writer knows the range
     raise ValueError(f"label: expected the name of one of the {len(classes)} classes or its number, got {text[:50]!r}")
 
 
-def load(path: Path, joints: tuple[int, ...], tracker: str | None = None) -> np.ndarray:
-    """A `.npy` to (L, M, V, 3), V one of `joints`, or a tracker's joints to NTU's; ValueError says what is wrong."""
+def _probe(folder: Path, rows: list[tuple[int, dict[str, str]]], skeleton: Skeleton) -> Iterator[np.ndarray]:
+    """Some of the clips that can be read, evenly spread."""
+    for number in np.unique(np.linspace(0, len(rows) - 1, min(len(rows), PROBED)).astype(int)):
+        with contextlib.suppress(ValueError, OSError):
+            path = path_in(folder, (rows[number][1]["name"] or "").removesuffix(".npy"))
+            with np.errstate(over="ignore"):
+                clip = load(path, (skeleton.num_joints,)).poses.astype(np.float32)
+            if np.isfinite(clip).all():
+                yield clip
+
+
+class Loaded(NamedTuple):
+    """A clip on its way in: poses (L, M, V, 3), what they were made of (L, M, V, C), how axes were read, if turned."""
+
+    poses: np.ndarray
+    raw: np.ndarray
+    said: str = ""
+
+
+def load(path: Path, joints: tuple[int, ...], tracker: str | None = None) -> Loaded:
+    """A clip's file, V one of `joints`, or a tracker's joints to NTU's; ValueError says what is wrong.
+
+    Args:
+        path: `.npy`, (L, V, 3) or (L, M, V, 3), (M, L, V, 3) where the numbers tell; or a folder of OpenPose's frames.
+        joints: V that are expected.
+        tracker: whose joints they are; None: one of `joints`.
+    """
+    if is_folder(path):
+        poses = read_folder(path)
+    else:
+        poses = _read_npy(path)
+    poses, said = (poses[:, None], "") if poses.ndim == 3 else turned_axes(poses) if poses.ndim == 4 else (poses, "")
+    if tracker:
+        return Loaded(to_ntu(poses, tracker), poses, said)
+    if poses.ndim != 4 or poses.shape[-1] != 3 or poses.shape[-2] not in joints or 0 in poses.shape:
+        v = "/".join(map(str, joints))
+        other = poses.ndim == 4 and (poses.shape[-2] not in joints or poses.shape[-1] == 2)
+        what = f"expected (L, {v}, 3) or (L, M, {v}, 3) with L of at least 1, got {poses.shape}"
+        raise ValueError(what + (named(poses) if other else ""))
+    return Loaded(poses, poses, said)
+
+
+def load_one(
+    path: Path, skeleton: Skeleton, tracker: str | None, trained_with: str | None, copy_single: bool = False
+) -> tuple[np.ndarray, list[str]]:
+    """A single clip as a store of such clips would have it, and what is to be said of it.
+
+    Args:
+        path: as of `load`.
+        skeleton: of the classifier that it is for.
+        tracker: whose joints the clip has; None: see `trained_with`.
+        trained_with: the tracker that the classifier's clips came from; the clip's, too, if the joints are as many.
+        copy_single: a person alone stands twice (NTU120).
+
+    Returns:
+        (L, M, V, 3) float32, and sentences.
+
+    Raises:
+        ValueError: what is wrong with it; no body in metres.
+    """
+    if tracker is None and trained_with in MAPPINGS:
+        joints = len(MAPPINGS[trained_with].joints)
+        shape = read_folder(path).shape if is_folder(path) else _read_npy(path).shape
+        if len(shape) > 2 and (shape[-2] == joints or shape[-2] != skeleton.num_joints):
+            tracker = trained_with
+    clip = load(path, (skeleton.num_joints,), tracker)
+    if not np.isfinite(clip.poses).all():
+        raise ValueError("coordinates that are not finite (NaN or infinite)")
+    inspection = Inspection(skeleton, bool(tracker) and MAPPINGS[tracker].flat, lambda raw: likely(raw, tracker))
+    convention = Convention(skeleton, () if tracker else (clip.poses,), copy_single)
+    poses, persons = np.array(clip.poses, np.float32), clip.poses.shape[1]
+    if copy_single and persons == 1:
+        poses = np.pad(poses, ((0, 0), (0, 1), (0, 0), (0, 0)))
+    poses = convention.bring(poses, persons)
+    inspection.see(path.name, poses, clip.raw)
+    warned = refuse_or_warn(inspection.findings(), path)
+    return poses, [*([clip.said] if clip.said else []), *convention.said(), *warned]
+
+
+def _read_npy(path: Path) -> np.ndarray:
+    """The numbers of a `.npy` file, mapped."""
     if not path.is_file():
         raise ValueError("no such file")
     if path.stat().st_size > MAX_CLIP_BYTES:
@@ -186,10 +289,4 @@ def load(path: Path, joints: tuple[int, ...], tracker: str | None = None) -> np.
         raise ValueError(f"not a .npy file of numbers ({error})") from error
     if not isinstance(poses, np.ndarray) or poses.dtype.kind not in "fiu":
         raise ValueError(f"expected a .npy file of numbers, got {getattr(poses, 'dtype', 'an npz')}")
-    if tracker:
-        return to_ntu(poses, tracker)
-    if poses.ndim not in (3, 4) or poses.shape[-1] != 3 or poses.shape[-2] not in joints or 0 in poses.shape:
-        v, other = "/".join(map(str, joints)), poses.ndim in (3, 4) and poses.shape[-2] not in joints
-        what = f"expected (L, {v}, 3) or (L, M, {v}, 3) with L of at least 1, got {poses.shape}"
-        raise ValueError(what + (f": {trackers_with_joints(poses.shape[-2])}" if other else ""))
-    return poses[:, None] if poses.ndim == 3 else poses
+    return poses

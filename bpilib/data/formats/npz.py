@@ -1,13 +1,14 @@
 """Arrays that others prepared, to a store, and back: the `NTU60_CS.npz` family.
 
 Such a file holds x_train and x_test (n, T, M·V·3) float32, clips padded with zero frames to T = 300 (columns: x y z of
-the first person's joints, then of the second's), and y_train and y_test (n, K), one-hot. It can be larger than memory:
-both directions go clip by clip.
+the first person's joints, then of the second's), and y_train and y_test (n, K), one-hot. Also read: x (n, 3, T, V, M),
+and y (n,) of class numbers. It can be larger than memory: both directions go clip by clip.
 
 Source: the preparation scripts that CTR-GCN, InfoGCN, HD-GCN, GAP and BPI share.
 """
 
 import hashlib
+import itertools
 import math
 import struct
 import warnings
@@ -20,7 +21,8 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
-from bpilib.data.importer import MAX_CLIP_BYTES, ImportWriter, class_names, describe_source
+from bpilib.data.conventions import PROBED, Convention
+from bpilib.data.importer import CLASS_NAMES_FILE, MAX_CLIP_BYTES, ImportWriter, class_names, describe_source
 from bpilib.data.store import Clip, SkeletonStore
 from bpilib.errors import MissingInputError
 from bpilib.skeleton import NTU, SKELETONS, Skeleton
@@ -81,20 +83,52 @@ def _open(path: Path, stack: ExitStack) -> dict[str, tuple[_Rows, _Rows]]:
         return {part: (_Rows(archive, f"x_{part}"), _Rows(archive, f"y_{part}")) for part in PARTS}
 
 
-def _check(parts: dict[str, tuple[_Rows, _Rows]], columns: int, classes: int) -> None:
-    """Whether the arrays have the shapes expected."""
+def _check(parts: dict[str, tuple[_Rows, _Rows]], shape: tuple[int, int, int], classes: int, first: int) -> None:
+    """Whether the arrays have the shapes expected: clips of (M, V, 3), classes counted from `first`."""
+    columns = math.prod(shape)
     for part, (x, y) in parts.items():
-        if len(x.shape) != 3 or x.shape[2] != columns or not x.shape[1] or x.dtype.kind != "f":
+        axes = len(x.shape) == 5 and x.shape[1::3] == (3, shape[0]) and x.shape[3] == shape[1]
+        rows = len(x.shape) == 3 and x.shape[2] == columns
+        if not (axes or rows) or 0 in x.shape[1:] or x.dtype.kind != "f":
             raise ValueError(f"x_{part}: expected (n, T, {columns}) floats, got {x.shape} {x.dtype}")
-        if y.shape != (x.shape[0], classes):
+        numbers = y.shape == x.shape[:1] and y.dtype.kind in "iu"
+        if not numbers and y.shape != (x.shape[0], classes + first):
             raise ValueError(
                 f"y_{part}: expected ({x.shape[0]}, {classes}), one-hot: a row for each of x_{part}, a column for "
                 f"each class; got {y.shape}"
             )
 
 
-def _skeleton(columns: int) -> Skeleton:
-    """The skeleton whose clips have so many columns."""
+def _frames(row: np.ndarray) -> np.ndarray:
+    """A row of x, (T, MV3) or (3, T, V, M), to (L, MV3) without the padding."""
+    if row.ndim == 4:
+        row = row.transpose(1, 3, 2, 0).reshape(row.shape[1], -1)  # (3,T,V,M) -> (T,M,V,3) -> (T,MV3)
+    return row[: 1 + np.flatnonzero(row.any(1)).max(initial=-1)]
+
+
+def _labels(opened: dict[str, dict[str, tuple[_Rows, _Rows]]], known: int | None) -> tuple[int, int, str]:
+    """How many classes labels are of, the number of the first, and what is to be said of it.
+
+    Args:
+        opened: benchmark → part → (x, y).
+        known: number of classes, where it is known.
+    """
+    every = [y for parts in opened.values() for _, y in parts.values()]
+    used = {label for y in every for label in map(_label, y) if label is not None}
+    last = max(used, default=0)
+    one_hot = len(every[0].shape) == 2
+    columns = every[0].shape[-1] if one_hot else last + 1
+    beyond = last == known if known is not None and not one_hot else columns == (known or -2) + 1
+    if used and min(used) == 1 and beyond:
+        return known, 1, f"labels run from 1 to {last}, none is 0: counted from 1"
+    if known is None and len(used) > 2 and used == {*range(1, columns)}:
+        return columns, 0, f"no clip has label 0, all from 1 to {last} are there: do the labels count from 1?"
+    return columns if one_hot or known is None else known, 0, ""
+
+
+def _skeleton(shape: tuple[int, ...]) -> Skeleton:
+    """The skeleton whose clips are so many columns, or (3, T, V, M)."""
+    columns = math.prod(shape[1::2]) * shape[4] if len(shape) == 5 else shape[-1]
     for skeleton in SKELETONS.values():
         if skeleton.persons * skeleton.num_joints * 3 == columns:
             return skeleton
@@ -103,7 +137,9 @@ def _skeleton(columns: int) -> Skeleton:
 
 
 def _label(row: np.ndarray) -> int | None:
-    """The class of a one-hot row; None where it is not one-hot."""
+    """The class of a one-hot row, or of a whole number; None where it is neither."""
+    if row.ndim == 0:
+        return int(row) if row == np.floor(row) and 0 <= row < 1 << 31 else None
     hot = np.flatnonzero(row)
     return int(hot[0]) if len(hot) == 1 and row[hot[0]] == 1 else None
 
@@ -149,16 +185,23 @@ def import_npz(
         opened = {b: _open(path, stack) for b, path in paths.items()}
         first, (x, y) = next(iter(paths.values())), next(iter(opened.values()))["train"]
         with _reading(first):
-            skeleton = skeleton or _skeleton(x.shape[-1])
+            if not x.shape or not y.shape:
+                raise ValueError(f"expected arrays of clips, got {x.shape} and {y.shape}")
+            skeleton = skeleton or _skeleton(x.shape)
+            known = classes is not None or (first.parent / CLASS_NAMES_FILE).is_file()
+            named = class_names(first.parent, [], classes) if known else None
+            count, base, said = _labels(opened, len(named) if named else None)
+            classes = named or class_names(first.parent, [str(count - 1)], None)
         shape = (skeleton.persons, skeleton.num_joints, 3)
-        classes = class_names(first.parent, [str(y.shape[-1] - 1)], classes)
         for benchmark, parts in opened.items():
             with _reading(paths[benchmark]):
-                _check(parts, math.prod(shape), len(classes))
+                _check(parts, shape, len(classes), base)
+        convention = Convention(skeleton, _probe(x, shape))
         totals = {b: sum(x.shape[0] for x, _ in parts.values()) for b, parts in opened.items()}
         if len(set(totals.values())) > 1:
             raise ValueError(f"the files do not hold the same clips, their counts differ ({totals}): {apart}")
         writer = stack.enter_context(ImportWriter(out, dataset, skeleton, classes, on_error, overwrite))
+        writer.said += [said] if said else []
         bar = stack.enter_context(tqdm(unit=" clips", total=sum(totals.values()), disable=not progress, desc="import"))
         known: dict[tuple, list[int | None]] = {}  # (SHA-256, label) → clips of the first file; None: left out
         splits: dict[str, dict[str, list[int]]] = {}
@@ -169,10 +212,12 @@ def import_npz(
                 for row, (frames, onehot) in enumerate(zip(x, y), 1):
                     bar.update()
                     place, label = (f"{paths[benchmark].name}: x_{part}", row), _label(onehot)
-                    frames = frames[: 1 + np.flatnonzero(frames.any(1)).max(initial=-1)]
+                    label = label if label is None else label - base
+                    frames = _frames(frames)
                     key = (hashlib.sha256(frames).digest(), label) if len(paths) > 1 else None
                     if left is None:
-                        index = _take(writer, f"{part}_{row:06d}", frames.reshape(-1, *shape), label, place)
+                        poses = frames.reshape(-1, *shape)
+                        index = _take(writer, f"{part}_{row:06d}", poses, label, place, convention)
                         if key:
                             known.setdefault(key, []).append(index)
                     elif left.get(key):
@@ -187,10 +232,27 @@ def import_npz(
                     if index is not None:
                         splits[benchmark][part].append(index)
         bar.close()
+        writer.said += convention.said()
         return writer.finish(splits, describe_source(*paths.values()))
 
 
-def _take(writer: ImportWriter, name: str, poses: np.ndarray, label: int | None, place: tuple[str, int]) -> int | None:
+def _probe(x: _Rows, shape: tuple[int, int, int]) -> Iterator[np.ndarray]:
+    """The first clips (L, M, V, 3)."""
+    for row in itertools.islice(x, PROBED):
+        with np.errstate(over="ignore"):
+            clip = _frames(row).reshape(-1, *shape).astype(np.float32)
+        if np.isfinite(clip).all():
+            yield clip
+
+
+def _take(
+    writer: ImportWriter,
+    name: str,
+    poses: np.ndarray,
+    label: int | None,
+    place: tuple[str, int],
+    convention: Convention,
+) -> int | None:
     """A row of the first file to the store; its index, or None if it was refused."""
     try:
         if label is None:
@@ -198,7 +260,7 @@ def _take(writer: ImportWriter, name: str, poses: np.ndarray, label: int | None,
         if not len(poses):
             raise ValueError("all its frames are zero")
         with np.errstate(over="ignore"):
-            return writer.add_checked(Clip(name, poses.astype(np.float32), label))
+            return writer.add_checked(Clip(name, convention.bring(poses.astype(np.float32)), label))
     except ValueError as error:
         writer.skip(place[0], error, place[1])
         return None

@@ -1,24 +1,38 @@
 """Annotation pickles of PYSKL and MMAction2, to a store, and back.
 
 Such a pickle is a dict of `split`, {name: [frame_dir, ...]}, and `annotations`, a list of dicts with frame_dir (the
-clip's name), label, total_frames and keypoint (M, T, V, C); other keys are not looked at. Here C is 3.
+clip's name), label, total_frames and keypoint (M, T, V, C), and for keypoints in an image keypoint_score (M, T, V);
+other keys are not looked at. NTU's joints come in camera coordinates, and are moved as NTU's preparation does.
 
 Source: Duan et al., "PYSKL: Towards Good Practices for Skeleton Action Recognition", ACM MM 2022.
 """
 
 import pickle
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from tqdm.auto import tqdm
 
+from bpilib.data.conventions import PROBED, Convention
 from bpilib.data.formats.safe_pickle import PickledArray, unpickled
-from bpilib.data.importer import ImportWriter, class_names, describe_source, fit_persons, skeleton_by_joints
+from bpilib.data.importer import (
+    CLASS_NAMES_FILE,
+    ImportWriter,
+    class_names,
+    describe_source,
+    fit_persons,
+    skeleton_by_joints,
+)
 from bpilib.data.ntu.protocol import FILE_NAME as NTU_NAME
+from bpilib.data.ntu.protocol import MAX_IDS
+from bpilib.data.plausibility import Inspection
 from bpilib.data.store import Clip, SkeletonStore
+from bpilib.data.tables import number_from
+from bpilib.data.trackers import MAPPINGS, likely, named, to_ntu, trackers_with_joints
+from bpilib.data.ucla import ACTIONS
 from bpilib.data.ucla import FILE_NAME as UCLA_NAME
 from bpilib.skeleton import NTU, Skeleton
 from bpilib.system.files import write_atomically
@@ -38,6 +52,7 @@ def import_pickle(
     classes: Iterable[str] | None = None,
     skeleton: Skeleton | None = NTU,
     *,
+    tracker: str | None = None,
     on_error: str = "skip",
     overwrite: bool = False,
     progress: bool = True,
@@ -56,6 +71,7 @@ def import_pickle(
         classes: its K class names in label order; None: those of classes.txt beside the pickle, else "class 0" and so
             on to the highest label.
         skeleton: V and M of the clips; None: by the joints of the first.
+        tracker: whose joints the clips have, to be made NTU's (`bpilib.data.trackers`); None: those of `skeleton`.
         on_error: "skip" leaves a bad clip out, lists it in problems.csv and warns; "raise" raises.
         overwrite: replace a store at `out` once the new one is whole.
         progress: show bars.
@@ -71,12 +87,23 @@ def import_pickle(
         dicts = [annotation for annotation in annotations if isinstance(annotation, dict)]
         labels = [entry.get("label") for entry in dicts]
         whole = (str(label) for label in labels if type(label) is int and 0 <= label < 1 << 31)
+        named = classes is None and (path.parent / CLASS_NAMES_FILE).is_file()  # those of published sets count from 0
         classes = class_names(path.parent, whole, classes)
-        if skeleton is None:
-            arrays = [entry["keypoint"] for entry in dicts if isinstance(entry.get("keypoint"), PickledArray)]
-            shapes = [array.shape for array in arrays if len(array.shape) == 4]
-            skeleton = skeleton_by_joints(shapes[0][2] if shapes else 0, f"{path}, keypoint of the first annotation")
-        with ImportWriter(out, dataset, skeleton, classes, on_error, overwrite) as writer:
+        base = number_from(map(str, labels), classes)[0] if named else 0
+        arrays = [entry["keypoint"] for entry in dicts if isinstance(entry.get("keypoint"), PickledArray)]
+        arrays = [array for array in arrays if len(array.shape) == 4 and 0 not in array.shape]
+        if tracker:
+            if skeleton not in (None, NTU):
+                got = skeleton.num_joints
+                raise ValueError(f"tracker {tracker} gives NTU's joints, {dataset} has {got}: set it to None")
+            skeleton = NTU
+        elif skeleton is None:
+            skeleton = _skeleton(arrays[0] if arrays else None, path)
+        inspection = Inspection(skeleton, bool(tracker) and MAPPINGS[tracker].flat, lambda raw: likely(raw, tracker))
+        convention = Convention(skeleton, () if tracker else _probe(arrays, skeleton), dataset == "ntu120")
+        with ImportWriter(out, dataset, skeleton, classes, on_error, overwrite, inspection) as writer:
+            if base:
+                writer.said.append(f"labels run from 1 to {len(classes)}, as many as class names: counted from 1")
             clips: dict[str, int | None] = {}  # name → index; None: left out
             bar = tqdm(annotations, unit=" clips", disable=not progress, desc="import")
             for number, annotation in enumerate(bar):
@@ -85,15 +112,61 @@ def import_pickle(
                 try:
                     if clips.get(name) is not None:  # before it is loaded: two bytes may name it once more
                         raise ValueError("its frame_dir comes a second time")
-                    clip, dropped = _clip(annotation, skeleton)
-                    index = writer.add_checked(clip)
+                    clip, raw, dropped = _clip(annotation, skeleton, tracker, convention, base)
+                    check_label(dataset, clip.name, annotation["label"], len(classes))
+                    index = writer.add_checked(clip, raw)
                 except ValueError as error:
                     writer.skip(name, error)
                     clips.setdefault(name, None)
                 else:
                     clips[name] = index
                     writer.note_dropped_persons(name, dropped)
-            return writer.finish(_splits(split, clips, writer), describe_source(path))
+            writer.said += convention.said()
+            return writer.finish(_splits(split, clips, writer), pickle_source(path, tracker))
+
+
+def pickle_source(path: Path, tracker: str | None = None) -> dict[str, object]:
+    """What a store of a pickle is made of, and whose joints it has.
+
+    Raises:
+        MissingInputError: no such file.
+    """
+    return describe_source(path) | ({"tracker": tracker} if tracker else {})
+
+
+def check_label(dataset: str, name: str, label: int, classes: int) -> None:
+    """Whether the label of a clip of NTU or NW-UCLA goes with the action in its name.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if dataset in MAX_IDS and (match := NTU_NAME.fullmatch(name)):
+        expected = int(match[5]) - 1
+    elif dataset == "ucla" and (match := UCLA_NAME.fullmatch(name)) and classes == len(ACTIONS):
+        expected = ACTIONS.index(int(match[1])) if int(match[1]) in ACTIONS else -1
+    else:
+        return
+    if label != expected:
+        hint = ": do the labels count from 1? subtract 1" if label == expected + 1 else ""
+        raise ValueError(f"label {label}, but its name says that it is class {expected} (counted from 0){hint}")
+
+
+def _skeleton(keypoint: PickledArray | None, path: Path) -> Skeleton:
+    """That of keypoints (M, T, V, C)."""
+    try:
+        return skeleton_by_joints(keypoint.shape[2] if keypoint else 0, f"{path}, keypoint of the first annotation")
+    except ValueError as error:
+        raise ValueError(f"{error}{named(keypoint.load().swapaxes(0, 1)) if keypoint else ''}") from None
+
+
+def _probe(arrays: list[PickledArray], skeleton: Skeleton) -> Iterator[np.ndarray]:
+    """Some of the clips (L, M, V, 3), evenly spread."""
+    for number in np.unique(np.linspace(0, len(arrays) - 1, min(len(arrays), PROBED)).astype(int)):
+        if arrays[number].shape[2:] == (skeleton.num_joints, 3):
+            with np.errstate(over="ignore"):
+                clip = arrays[number].load().transpose(1, 0, 2, 3).astype(np.float32)
+            if np.isfinite(clip).all():
+                yield clip
 
 
 def _parts(content: object, path: Path) -> tuple[dict, list]:
@@ -113,8 +186,10 @@ def _parts(content: object, path: Path) -> tuple[dict, list]:
     return split, content["annotations"]
 
 
-def _clip(annotation: object, skeleton: Skeleton) -> tuple[Clip, int]:
-    """An annotation to a clip, and the number of persons left out."""
+def _clip(
+    annotation: object, skeleton: Skeleton, tracker: str | None, convention: Convention, base: int
+) -> tuple[Clip, np.ndarray, int]:
+    """An annotation to a clip, what it was made of (L, M, V, C), and the number of persons left out."""
     if not isinstance(annotation, dict):
         raise ValueError(f"expected a dict, got {type(annotation).__name__}")
     missing = [key for key in ("frame_dir", "label", "total_frames", "keypoint") if key not in annotation]
@@ -129,10 +204,13 @@ def _clip(annotation: object, skeleton: Skeleton) -> tuple[Clip, int]:
         raise ValueError("label and total_frames: expected whole numbers")
     keypoint = annotation["keypoint"]
     shape = keypoint.shape if isinstance(keypoint, PickledArray) else type(keypoint).__name__
-    expected = (frames, skeleton.num_joints, 3)
-    if not isinstance(shape, tuple) or len(shape) != 4 or shape[1:] != expected or 0 in shape:
+    expected = (frames, len(MAPPINGS[tracker].joints) if tracker else skeleton.num_joints, 3)
+    fits = isinstance(shape, tuple) and len(shape) == 4 and shape[1:3] == expected[:2] and 0 not in shape
+    if not fits or not (shape[3] == 3 or (tracker and shape[3] in (2, 4, 5))):
+        flat = isinstance(shape, tuple) and len(shape) == 4 and shape[3] == 2 and not tracker
         raise ValueError(
             f"keypoint: expected (M, total_frames, V, C) = (M, {', '.join(map(str, expected))}), got {shape}"
+            + (f"; keypoints in an image: {trackers_with_joints(shape[2])}" if flat else "")
         )
     numbers = {}
     for pattern, meaning in NAME_PATTERNS:
@@ -140,8 +218,16 @@ def _clip(annotation: object, skeleton: Skeleton) -> tuple[Clip, int]:
             numbers = dict(zip(meaning, map(int, match.groups())))
     numbers |= {key: value for key, value in annotation.items() if type(value) is int}
     subject, camera, setup = (numbers.get(key, 0) for key in ("subject", "camera", "setup"))
-    poses, dropped = fit_persons(keypoint.load().transpose(1, 0, 2, 3), skeleton.persons)  # (M,T,V,C) -> (T,M,V,C)
-    return Clip(name, poses, label, subject, camera, setup), dropped
+    raw = keypoint.load().transpose(1, 0, 2, 3)  # (M,T,V,C) -> (T,M,V,C)
+    if tracker:
+        score = annotation.get("keypoint_score")
+        if shape[3] == 2 and isinstance(score, PickledArray) and score.shape == shape[:3]:
+            raw = np.concatenate([raw, score.load().transpose(1, 0, 2)[..., None]], -1)
+        poses, dropped = fit_persons(to_ntu(raw, tracker), skeleton.persons)
+    else:
+        poses, dropped = fit_persons(raw, skeleton.persons)
+        poses = convention.bring(poses, shape[0])
+    return Clip(name, poses, label - base, subject, camera, setup), raw, dropped
 
 
 def _splits(
@@ -174,7 +260,8 @@ def _splits(
 def export_pickle(store: SkeletonStore, path: str | Path, *, progress: bool = True) -> Path:
     """Write a store as an annotation pickle, clip by clip; the file appears when it is whole.
 
-    keypoint is float32 (M, T, V, 3) without the last persons that are zero throughout; the part "test" of a benchmark
+    keypoint is float32 (M, T, V, 3) without the last persons that are zero throughout (with them for NTU120, where one
+    person alone stands for two, and is doubled when the file is read); the part "test" of a benchmark
     is called val, as PYSKL does. Annotations also carry subject, camera and setup, which others pass over.
 
     Args:
@@ -216,6 +303,7 @@ def _append(file: BinaryIO, *values: object) -> None:
 def _annotation(store: SkeletonStore, i: int) -> dict[str, object]:
     poses = np.array(store.sample(i)).transpose(1, 0, 2, 3)  # (T,M,V,C) -> (M,T,V,C)
     persons = 1 + np.flatnonzero(poses.view(np.uint32).any((1, 2, 3))).max(initial=0)  # by bits: -0 is kept
+    persons = len(poses) if store.dataset == "ntu120" else persons
     return {
         "frame_dir": str(store.names[i]),
         "label": int(store.labels[i]),

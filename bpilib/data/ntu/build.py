@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,10 +11,12 @@ import numpy as np
 from joblib import Parallel, delayed
 from tqdm.auto import tqdm
 
+from bpilib.data.importer import refuse_or_warn
 from bpilib.data.ntu.actors import actors
 from bpilib.data.ntu.parser import compile_now, parse
 from bpilib.data.ntu.protocol import classes, compare_with_published, ids_of, listing, splits
 from bpilib.data.ntu.raw_files import ENDING, HOW, BadFileError, RawFile, Reader, fingerprint
+from bpilib.data.plausibility import Inspection
 from bpilib.data.store import Clip, Problem, SkeletonStore, StoreWriter
 from bpilib.skeleton import NTU
 
@@ -120,6 +123,7 @@ def build(
         start = sum(len(chunk) for number, chunk in enumerate(chunks) if number not in todo)
         settings = {"total": len(listed.files), "initial": start, "unit": " files", "desc": f"prepare {dataset}"}
         ids: list[tuple[int, int, int]] = []
+        inspection = Inspection(NTU)
         with contextlib.closing(done), tqdm(**settings, disable=not progress) as bar:
             for number, part in enumerate(parts):
                 if number in todo:
@@ -127,17 +131,26 @@ def build(
                     bar.update(len(chunks[number]))
                 for found in _taken_from(part, dataset):
                     if isinstance(found, Clip):
+                        try:
+                            inspection.see(found.name, found.poses)
+                        except ValueError as error:
+                            found = Problem(found.name + ENDING, str(error))
+                    if isinstance(found, Clip):
                         writer.add(found)
                         ids.append((found.subject, found.camera, found.setup))
                     elif on_error == "raise":
                         raise ValueError(f"{found.file}, line {found.line}: {found.what}")
                     else:
                         writer.problems.append(found)
+        warned = refuse_or_warn(inspection.findings(), out)
         writer.problems = sorted([*listed.problems, *writer.problems], key=lambda problem: problem.file)
         store = writer.finish(
             splits(dataset, *np.array(ids, np.int64).reshape(-1, 3).T),
             listed.source,
             counts={"missing": len(listed.missing), "other_setups": listed.elsewhere},
             options={"second_person": "a copy of the first" if dataset == "ntu120" else "zeros"},
+            plausibility=inspection.summary(),
         )
+    for said in warned:
+        warnings.warn(said, stacklevel=3)
     return store, compare_with_published(store, listed)

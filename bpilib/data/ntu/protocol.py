@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bpilib.data.ntu.raw_files import ENDING, BadFileError, RawFile, find, fingerprint
+from bpilib.data.ntu.raw_files import ENDING, BadFileError, RawFile, differ, find, fingerprint
 from bpilib.data.store import Problem, SkeletonStore
 from bpilib.errors import MissingInputError
 from bpilib.system.files import PARAMS, parse_yaml
@@ -135,6 +135,8 @@ def listing(dataset: str, raw: str | Path | Sequence[str | Path]) -> Listing:
             ids_of(name, dataset)
             if any(other.size != file.size for other in others):  # of one size: unpacked and in the zip, say
                 raise BadFileError(f"{1 + len(others)} files of this name, of different sizes")
+            if any(differ(file, other) for other in others):
+                raise BadFileError(f"{1 + len(others)} files of this name, that differ")
         except BadFileError as error:
             listed.problems.append(Problem(name + ENDING, str(error)))
             continue

@@ -1,18 +1,21 @@
 """NTU RGB+D raw files where they lie: in folders or in zips, read in place without unpacking."""
 
+import filecmp
 import hashlib
 import os
 import struct
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
+from bpilib.data.archives import contents, member_name, no_zip
 from bpilib.errors import MissingInputError
 
 ENDING = ".skeleton"
 MAX_FILE_BYTES = 32 << 20  # of one file; the largest real ones have a few MB
+PREPARED = (".npz", ".pkl")  # clips that somebody has prepared
 HOW = (
     "get nturgbd_skeletons_s001_to_s017.zip (and nturgbd_skeletons_s018_to_s032.zip for ntu120) from "
     "https://rose1.ntu.edu.sg/dataset/actionRecognition and name the folder they are in, or where they are unpacked"
@@ -47,7 +50,7 @@ def find(raw: str | Path | Sequence[str | Path]) -> list[RawFile]:
     """All `.skeleton` files below `raw`, sorted by name.
 
     Args:
-        raw: a folder (files at any depth, and zips that lie in it itself), a zip, or several of either.
+        raw: a folder (files and zips at any depth), a zip, or several of either.
 
     Raises:
         MissingInputError: nothing there.
@@ -55,31 +58,60 @@ def find(raw: str | Path | Sequence[str | Path]) -> list[RawFile]:
     """
     places = [Path(raw)] if isinstance(raw, str | Path) else [Path(place) for place in raw]
     found: list[RawFile] = []
+    others: list[Path] = []  # zips of something else
     for place in places:
         if not place.exists():
             raise MissingInputError(f"no raw data at {place}: {HOW}")
+        archives = [place]
         if place.is_dir():
-            found += _in_folder(place)
-        for archive in sorted(place.glob("*.zip")) if place.is_dir() else [place]:
-            found += _in_zip(archive)
+            files, archives = _in_folder(place)
+            found += files
+        for archive in archives:
+            members = list(_in_zip(archive))
+            found += members
+            others += [] if members else [archive]
     if not found:
-        raise MissingInputError(f"no {ENDING} file and no zip of them in {', '.join(map(str, places))}: {HOW}")
+        held = [f"{archive} holds {_held(archive)}" for archive in others[:3]]
+        held += [f"to import {path}, name it itself" for path in _prepared(places)[:3]]
+        what = f"no {ENDING} file and no zip of them in {', '.join(map(str, places))}"
+        raise MissingInputError(f"{what}: {'; '.join(held) or HOW}")
     return sorted(found, key=lambda file: file.name)
 
 
-def _in_folder(folder: Path) -> Iterator[RawFile]:
+def _prepared(places: list[Path]) -> list[Path]:
+    """Files of prepared clips in the folders."""
+    return [path for place in places if place.is_dir() for path in sorted(place.iterdir()) if path.suffix in PREPARED]
+
+
+def _held(archive: Path) -> str:
+    with zipfile.ZipFile(archive) as opened:
+        return contents(opened.namelist())
+
+
+def _name(file: str) -> str | None:
+    """A raw file's name without ending; None: another file."""
+    stem, ending = os.path.splitext(file)
+    return stem if ending.lower() == ENDING and not file.startswith(".") else None
+
+
+def _in_folder(folder: Path) -> tuple[list[RawFile], list[Path]]:
+    """Raw files and zips at any depth."""
+    found, archives = [], []
     seen = set()  # links are followed, but no folder is entered twice
     for place, folders, files in os.walk(folder, followlinks=True):
         seen.add(os.path.realpath(place))
         folders[:] = sorted(f for f in folders if os.path.realpath(os.path.join(place, f)) not in seen)
         for file in files:
-            if file.endswith(ENDING) and not file.startswith("."):
-                path = os.path.join(place, file)
+            path = os.path.join(place, file)
+            if file.lower().endswith(".zip") and not file.startswith("."):
+                archives.append(Path(path))
+            if (name := _name(file)) is not None:
                 try:
                     state = os.stat(path)
-                    yield RawFile(file.removesuffix(ENDING), path, state.st_size, state.st_mtime_ns)
+                    found.append(RawFile(name, path, state.st_size, state.st_mtime_ns))
                 except OSError:  # a dead link: reading it will say so
-                    yield RawFile(file.removesuffix(ENDING), path, 0, 0)
+                    found.append(RawFile(name, path, 0, 0))
+    return found, sorted(archives)
 
 
 def _in_zip(path: Path) -> Iterator[RawFile]:
@@ -87,13 +119,19 @@ def _in_zip(path: Path) -> Iterator[RawFile]:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
     except zipfile.BadZipFile as error:
-        raise ValueError(f"{path} is not a zip file ({error}); a broken download? {HOW}") from error
+        raise ValueError(no_zip(path, error, HOW)) from error
     for member in members:
-        name = PurePosixPath(member.filename).name
-        if name.endswith(ENDING) and not name.startswith("."):
+        if (name := _name(member_name(member).name)) is not None:
             method = member.compress_type if not member.flag_bits & 1 else -2  # 1: encrypted
             where = (member.header_offset, member.compress_size, method)
-            yield RawFile(name.removesuffix(ENDING), str(path), member.file_size, member.CRC, *where)
+            yield RawFile(name, str(path), member.file_size, member.CRC, *where)
+
+
+def differ(one: RawFile, other: RawFile) -> bool:
+    """Whether two files of one size differ, both in zips or both outside; else they are not compared."""
+    if one.start >= 0 and other.start >= 0:
+        return one.stamp != other.stamp
+    return one.start < 0 and other.start < 0 and not filecmp.cmp(one.path, other.path, shallow=False)
 
 
 class Reader:

@@ -1,0 +1,208 @@
+"""The arrays of ST-GCN and 2s-AGCN, to a store.
+
+A folder holds `train_data_joint.npy` (or `train_data.npy`), (N, 3, T, V, M) padded to T = 300, and `train_label.pkl`, a
+pair of lists, names and labels; and the same for `val`. A folder for each benchmark (`xsub`, `xview`) may lie in one.
+ST-GCN keeps camera coordinates and pads with zeros; 2s-AGCN pads by repeating the clip, centres every frame, and turns
+the axes so that z is up. Which it is, the numbers tell.
+
+Sources: Yan et al., ST-GCN, AAAI 2018; Shi et al., 2s-AGCN, CVPR 2019, their preparation of NTU RGB+D.
+"""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from bpilib.data.conventions import PROBED, Convention, y_up, z_up
+from bpilib.data.formats.pyskl import check_label
+from bpilib.data.formats.safe_pickle import PickledArray, unpickled
+from bpilib.data.importer import ImportWriter, class_names, describe_source, fit_persons, skeleton_by_joints
+from bpilib.data.ntu.protocol import FILE_NAME as NTU_NAME
+from bpilib.data.ntu.protocol import MAX_IDS, TRAIN_SUBJECTS
+from bpilib.data.plausibility import is_body, measure
+from bpilib.data.store import Clip, SkeletonStore
+from bpilib.skeleton import NTU, Skeleton
+
+PARTS = {"train": ("train",), "test": ("val", "test")}  # of a benchmark → how its files begin
+DATA = ("_data_joint.npy", "_data.npy")
+OTHERS = ("bone", "motion")  # streams that are made of the joints
+HOW = "expected train_data_joint.npy, train_label.pkl, val_data_joint.npy and val_label.pkl, as 2s-AGCN writes them"
+
+
+def find(folder: Path) -> dict[str, Path]:
+    """Names of folders (`xsub`, ...) with such arrays, at `folder` or in it; {} if there are none."""
+    folders = [folder, *sorted(path for path in folder.iterdir() if path.is_dir())] if folder.is_dir() else []
+    return {path.name: path for path in folders if any(_data(path, part) for part in PARTS)}
+
+
+def _data(folder: Path, part: str) -> Path | None:
+    """The array of a part."""
+    paths = (folder / f"{start}{ending}" for start in PARTS[part] for ending in DATA)
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _label_file(data: Path) -> Path:
+    return data.with_name(data.name.split("_data")[0] + "_label.pkl")
+
+
+def files_of(folder: Path) -> list[Path]:
+    """The arrays and their labels.
+
+    Raises:
+        ValueError: arrays without labels.
+    """
+    found = []
+    for part in PARTS:
+        if (data := _data(folder, part)) is not None:
+            label = _label_file(data)
+            if not label.is_file():
+                raise ValueError(f"no {label.name} beside {data}: {HOW}")
+            found += [data, label]
+    return found
+
+
+def import_arrays(
+    folder: str | Path,
+    out: str | Path,
+    dataset: str,
+    classes: Iterable[str] | None = None,
+    skeleton: Skeleton | None = None,
+    benchmark: str | None = None,
+    *,
+    on_error: str = "skip",
+    overwrite: bool = False,
+    progress: bool = True,
+) -> SkeletonStore:
+    """Make a store of a folder of arrays, clip by clip.
+
+    Padding is cut: trailing zeros, or the repetitions of a clip. Names, subjects, cameras and setups come from the
+    label files where they are NTU's.
+
+    Args:
+        folder: with the arrays, or with one folder of them (of several, `benchmark` names one).
+        out: folder of the store.
+        dataset: name of the data set.
+        classes: its class names in label order; None: those of classes.txt in the folder, else "class 0" and so on.
+        skeleton: V and M; None: by the arrays' axes.
+        benchmark: what the split is called; None: the folder's name, where it is xsub, xview or xset, else what the
+            subjects, cameras or setups of NTU's names tell, else "split".
+        on_error, overwrite, progress: as of `bpilib.data.prepare`.
+
+    Raises:
+        ValueError: arrays and labels that do not go together.
+    """
+    found = find(Path(folder))
+    if len(found) > 1 and benchmark not in found:
+        raise ValueError(f"{folder} holds {', '.join(found)}: name one of these folders, or its benchmark")
+    folder = found.get(benchmark) or next(iter(found.values()))
+    files = files_of(folder)
+    parts = {part: _data(folder, part) for part in PARTS if _data(folder, part)}
+    arrays = {part: _open(path) for part, path in parts.items()}
+    labelled = {part: _labels(_label_file(path)) for part, path in parts.items()}
+    for part, array in arrays.items():
+        if len(array) != len(labelled[part][1]):
+            raise ValueError(f"{parts[part]}: {len(array)} clips, but {len(labelled[part][1])} labels")
+    first = next(iter(arrays.values()))
+    skeleton = skeleton or skeleton_by_joints(first.shape[3], folder)
+    shapes = {array.shape[1:2] + array.shape[3:] for array in arrays.values()}
+    if shapes != {(3, skeleton.num_joints, first.shape[4])} or first.shape[4] > skeleton.persons:
+        raise ValueError(f"{folder}: expected (N, 3, T, {skeleton.num_joints}, {skeleton.persons}), got {first.shape}")
+    classes = class_names(folder, [str(label) for _, labels in labelled.values() for label in labels], classes)
+    probe = list(_probe(first))
+    turn = skeleton is NTU and z_up(clip for clip in probe if is_body(measure(clip, NTU), NTU))
+    convention = Convention(skeleton, [y_up(clip) if turn else clip for clip in probe])
+    splits: dict[str, list[int]] = {part: [] for part in PARTS}
+    subjects: dict[str, set] = {}
+    total = sum(map(len, arrays.values()))
+    with ImportWriter(out, dataset, skeleton, classes, on_error, overwrite) as writer:
+        bar = tqdm(total=total, unit=" clips", disable=not progress, desc=f"import {dataset}")
+        for part, array in arrays.items():
+            for row, (name, label) in enumerate(zip(*labelled[part])):
+                bar.update()
+                try:
+                    match = NTU_NAME.fullmatch(name)
+                    setup, camera, subject = (int(match[i]) for i in (1, 2, 3)) if match else (0, 0, 0)
+                    check_label(dataset, name, label, len(classes))
+                    clip = _cut(array[row])
+                    poses, _ = fit_persons(y_up(clip) if turn else clip, skeleton.persons)
+                    poses = convention.bring(poses)
+                    splits[part].append(writer.add_checked(Clip(name, poses, label, subject, camera, setup)))
+                    subjects.setdefault(part, set()).add((setup, camera, subject))
+                except ValueError as error:
+                    writer.skip(parts[part].name, f"{name}: {error}", row + 1)
+        bar.close()
+        if turn:
+            writer.said.append("recognised axes with z up: turned (x, y, z) to (x, z, -y), so that y is")
+        writer.said += convention.said()
+        name = benchmark or (folder.name if folder.name in ("xsub", "xview", "xset") else _protocol(dataset, subjects))
+        return writer.finish({name: splits}, describe_source(*files))
+
+
+def _open(path: Path) -> np.ndarray:
+    """An array (N, 3, T, V, M), mapped."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path} is not a .npy file of numbers ({error})") from error
+    if not isinstance(array, np.ndarray) or array.ndim != 5 or array.shape[1] != 3 or array.dtype.kind != "f":
+        raise ValueError(f"{path}: expected numbers (N, 3, T, V, M), got {getattr(array, 'shape', 'an npz')}")
+    if any(word in path.stem for word in OTHERS):
+        raise ValueError(f"{path}: expected joints; other streams are made of them")
+    return array
+
+
+def _labels(path: Path) -> tuple[list[str], list[int]]:
+    """Names without ending, and labels."""
+    with unpickled(path, False) as content:
+        names, labels = content if isinstance(content, tuple | list) and len(content) == 2 else (None, None)
+        labels = labels.load().tolist() if isinstance(labels, PickledArray) else labels
+    good = isinstance(names, tuple | list) and isinstance(labels, tuple | list) and len(names) == len(labels)
+    if not good or not all(isinstance(n, str) for n in names) or not all(type(label) is int for label in labels):
+        raise ValueError(f"{path}: expected a pair of lists as long as each other, names and whole numbers")
+    return [name.removesuffix(".skeleton") for name in names], list(labels)
+
+
+def _cut(array: np.ndarray) -> np.ndarray:
+    """A clip (3, T, V, M) to (L, M, V, 3) float32 without the padding.
+
+    Raises:
+        ValueError: numbers that are not finite, no frame.
+    """
+    with np.errstate(over="ignore"):
+        frames = np.ascontiguousarray(array.transpose(1, 3, 2, 0), np.float32)  # (3,T,V,M) -> (T,M,V,3)
+    if not np.isfinite(frames).all():
+        raise ValueError("coordinates that are not finite (NaN or infinite)")
+    length = 1 + np.flatnonzero(frames.any((1, 2, 3))).max(initial=-1)
+    if not length:
+        raise ValueError("all its frames are zero")
+    again = np.flatnonzero((frames[1:length] == frames[0]).all((1, 2, 3))) + 1
+    for period in again if length == len(frames) else ():
+        if period >= 2 and (frames[period:] == frames[:-period]).all():
+            return frames[:period]
+    return frames[:length]
+
+
+def _probe(array: np.ndarray) -> Iterator[np.ndarray]:
+    """Some of the clips (L, M, V, 3), evenly spread."""
+    for row in np.unique(np.linspace(0, len(array) - 1, min(len(array), PROBED)).astype(int)):
+        try:
+            yield _cut(array[row])
+        except ValueError:
+            continue
+
+
+def _protocol(dataset: str, seen: dict[str, set]) -> str:
+    """The benchmark whose training part has just these subjects, cameras or setups."""
+    train, test = (seen.get(part, set()) for part in ("train", "test"))
+    if dataset not in MAX_IDS or not train or not test or (0, 0, 0) in train | test:
+        return "split"
+    rules = {
+        "xsub": lambda setup, camera, subject: subject in TRAIN_SUBJECTS,
+        "xview": lambda setup, camera, subject: camera in (2, 3),
+        "xset": lambda setup, camera, subject: setup % 2 == 0,
+    }
+    for name, rule in rules.items():
+        if all(rule(*ids) for ids in train) and not any(rule(*ids) for ids in test):
+            return name
+    return "split"

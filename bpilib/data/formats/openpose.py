@@ -1,0 +1,89 @@
+"""OpenPose's JSON files, one a frame, to a clip.
+
+A folder for each clip holds `<anything>_000000000012_keypoints.json`, as `--write_json` writes them; a file's `people`
+each have `pose_keypoints_2d`, x, y and a score for 25 (BODY_25) or 18 keypoints (COCO). OpenPose doesn't follow people:
+who is first in one frame may be second in the next, so they are followed here.
+
+Source: Cao et al., "OpenPose", TPAMI 2019.
+"""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+ENDING = "_keypoints.json"
+NUMBER = re.compile(r"(\d+)_keypoints\.json", re.IGNORECASE)
+MAX_BYTES = 4 << 20  # of a frame
+KEPT = 2  # persons
+FEW = 0.25  # of what is seen of the first person; of whom less is seen is left out
+FAR = 0.75  # of a body's height: farther, it is somebody else
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a folder holds OpenPose's frames."""
+    return path.is_dir() and any(NUMBER.search(entry.name) for entry in path.iterdir())
+
+
+def read_folder(folder: Path) -> np.ndarray:
+    """A folder's frames in the order of their numbers.
+
+    Returns:
+        (L, M, V, 3) float64, x, y in pixels and a score; zeros where a person or a keypoint was not seen.
+
+    Raises:
+        ValueError: a file that is something else; frames of different keypoints; nobody in any of them.
+    """
+    found = sorted((int(match[1]), path) for path in folder.iterdir() if (match := NUMBER.search(path.name)))
+    frames = [_people(path) for _, path in found]
+    joints = {person.shape[0] for people in frames for person in people}
+    if len(joints) != 1:
+        what = f"keypoints of {sorted(joints)} joints" if joints else "nobody in any frame"
+        raise ValueError(f"{folder.name}, {len(found)} frames of OpenPose: {what}")
+    return _follow(frames, joints.pop())
+
+
+def _people(path: Path) -> list[np.ndarray]:
+    """The persons (V, 3) of a frame."""
+    if path.stat().st_size > MAX_BYTES:
+        raise ValueError(f"{path.name}: {path.stat().st_size} bytes, more than the {MAX_BYTES} a frame may have")
+    try:
+        people = [np.array(person["pose_keypoints_2d"], float) for person in json.loads(path.read_bytes())["people"]]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path.name} is no frame of OpenPose, people with pose_keypoints_2d ({error})") from error
+    if any(person.ndim != 1 or len(person) % 3 for person in people):
+        raise ValueError(f"{path.name}: pose_keypoints_2d: expected x, y and a score for each keypoint")
+    people = [person.reshape(-1, 3) for person in people]
+    return [np.where(person[:, 2:] > 0, person, 0) for person in people if (person[:, 2] > 0).any()]
+
+
+def _follow(frames: list[list[np.ndarray]], joints: int) -> np.ndarray:
+    """People of each frame to tracks: each goes to the track whose last keypoints lie nearest, if near enough."""
+    tracks: list[dict[int, np.ndarray]] = []
+    for number, people in enumerate(frames):
+        last = [track[max(track)] for track in tracks]
+        cost = np.array([[_apart(person, one) for one in last] for person in people]).reshape(len(people), len(last))
+        near = {p: t for p, t in zip(*linear_sum_assignment(cost)) if cost[p, t] < FAR}
+        for p, person in enumerate(people):
+            if p in near:
+                tracks[near[p]][number] = person
+            else:
+                tracks.append({number: person})
+    seen = [sum((person[:, 2] > 0).sum() for person in track.values()) for track in tracks]
+    kept = [t for t in np.argsort(seen, kind="stable")[::-1][:KEPT] if seen[t] >= FEW * max(seen)]
+    out = np.zeros((len(frames), len(kept), joints, 3))
+    for person, t in enumerate(sorted(kept)):
+        for number, points in tracks[t].items():
+            out[number, person] = points
+    return out
+
+
+def _apart(one: np.ndarray, other: np.ndarray) -> float:
+    """How far two persons are from each other, in heights of the first; over keypoints that both have."""
+    both = (one[:, 2] > 0) & (other[:, 2] > 0)
+    if not both.any():
+        return 1e6
+    height = np.ptp(one[one[:, 2] > 0, 1]) or 1.0
+    return float(np.linalg.norm(one[both, :2] - other[both, :2], axis=-1).mean() / height)

@@ -1,0 +1,395 @@
+"""Is it a body in metres, upright, left on its left? Figures of clips on a store's joints, and what they tell.
+
+A network trains on whatever it is given, and gives wrong results: on millimetres, pixels, axes upside down, joints in
+another order. So every clip is measured on its way in, and the data set is judged as a whole, since a single clip may
+well show somebody who lies, falls, crawls or stands on the hands.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from bpilib.data.store import SkeletonStore
+from bpilib.skeleton import Skeleton
+
+FRAMES = 32  # of a clip, evenly spread, that are measured
+TORSOS = (0.12, 1.2)  # metres from hips to shoulders: from an infant to a bad fit
+MAX_TORSO = 25  # metres: no doubt, even of a single clip
+STEADY = 0.3  # bones that change their length by more from frame to frame belong to no body
+BODY = 0.8  # share of the tests below that a body passes; trackers err, people differ
+NOBODY = 0.5  # below, there is no doubt even of one clip among many
+NO_DEPTH = 1e-3  # of a body's size
+IN_LINE = 0.98  # cosine
+INVERTED = -0.5  # cosine of hips to head with "up", below which a clip is upside down
+LENGTHS = {  # of human bones, in torsos, from small children to long limbs and noisy trackers
+    "shoulder": (0.08, 0.9), "elbow": (0.25, 1.1), "wrist": (0.2, 1.0), "hand": (0.0, 0.6), "hip": (0.02, 0.6),
+    "knee": (0.4, 1.7), "ankle": (0.35, 1.7), "foot": (0.0, 0.7), "head": (0.1, 0.9),
+}  # fmt: skip
+TYPICAL = dict(zip(LENGTHS, (0.34, 0.58, 0.5, 0.17, 0.17, 0.85, 0.8, 0.22, 0.33)))
+ALIKE = ("elbow", "wrist", "knee", "ankle")  # bones as long on one side as on the other, to a factor of two
+LONGER = (("knee", "foot"), ("ankle", "foot"), ("knee", "hip"), ("elbow", "hand"), ("wrist", "hand"))  # than the other
+
+
+class Finding(NamedTuple):
+    """What figures tell: "refuse" what can't be right, "warn" of what may be, and in words what to do."""
+
+    severity: str
+    what: str
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What is measured of one clip.
+
+    Attributes:
+        name: of the clip.
+        rows: person-frames that were measured.
+        torso: median metres from hips to shoulders.
+        size: the torso that would go with the other bones, metres; it holds where shoulders or hips are lost.
+        upright: median cosine of hips → head with y.
+        lean: (3,) mean unit vector of hips → head; it is short where the direction changes.
+        origin: metres from the origin of the spine of the first person's first frame.
+        depth: extent of the body along z, in sizes; 0: z tells nothing.
+        level: median of z, metres.
+        bones: (B,) median lengths in sizes, in the order of `limbs`.
+        steady: median over the bones of standard deviation over mean length; NaN: too few frames.
+        turning: median cosine of up × forward (ankles → feet) with right → left hip: below 0, a mirror image.
+        share: all x and y lie from 0 to 1.
+        scaled: every axis just spans 0 to 1, or -1 to 1.
+        repeated: names of joints that coincide with the joint they hang from, or are 0, 0, 0, in most frames.
+    """
+
+    name: str
+    rows: int
+    torso: float
+    size: float
+    upright: float
+    lean: np.ndarray
+    origin: float
+    depth: float
+    level: float
+    bones: np.ndarray
+    steady: float
+    turning: float
+    share: bool
+    scaled: bool
+    repeated: tuple[str, ...] = ()
+
+
+def limbs(skeleton: Skeleton) -> list[tuple[str, int, int]]:
+    """(name, joint, the joint it hangs from) of the bones that are measured: those that both skeletons have."""
+    at = {name: i for i, name in enumerate(skeleton.joints)}
+    upper = skeleton.root
+    out = [("head", at["head"], upper)]
+    for side in ("left", "right"):
+        for chain in (("shoulder", "elbow", "wrist", "hand"), ("hip", "knee", "ankle", "foot")):
+            above = upper if chain[0] == "shoulder" else 0
+            for name in chain:
+                out.append((f"{side} {name}", at[f"{side} {name}"], above))
+                above = at[f"{side} {name}"]
+    return out
+
+
+def measure(poses: np.ndarray, skeleton: Skeleton, name: str = "") -> Figures:
+    """Figures of a clip (L, M, V, 3) on the joints of `skeleton`; persons who are not there are zeros.
+
+    Raises:
+        ValueError: no person in any frame.
+    """
+    present = poses.any((2, 3))  # (L, M)
+    if not present.any():
+        raise ValueError("no person in any frame: all coordinates are 0")
+    frame, person = first_body(poses)
+    sized = (poses != poses[:, :, :1]).any((2, 3))
+    rows = poses[sized if sized.any() else present]  # (P, V, 3)
+    ends = rows.min((0, 1)), rows.max((0, 1))
+    scaled = all(np.abs(ends[1] - 1) < 1e-4) and (all(np.abs(ends[0]) < 1e-4) or all(np.abs(ends[0] + 1) < 1e-4))
+    rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), FRAMES * poses.shape[1])).astype(int)].astype(float)
+    at = {joint: i for i, joint in enumerate(skeleton.joints)}
+    shoulders, hips = ([at[f"{side} {n}"] for side in ("left", "right")] for n in ("shoulder", "hip"))
+    spine = rows[:, skeleton.root] - rows[:, 0], rows[:, shoulders].mean(1) - rows[:, hips].mean(1)
+    torso = max(float(np.median(np.linalg.norm(way, axis=-1))) for way in spine)  # one of them may be lost
+    up = _unit(rows[:, at["head"]] - rows[:, 0])
+    bones = limbs(skeleton)
+    lengths = np.linalg.norm(rows[:, [j for _, j, _ in bones]] - rows[:, [p for _, _, p in bones]], axis=-1)  # (P, B)
+    typical = np.array([TYPICAL[name.split()[-1]] for name, _, _ in bones])
+    size = float(np.median(np.median(lengths, 0) / typical))
+    unit, mean = size or 1.0, lengths.mean(0)
+    changes = np.divide(lengths.std(0, ddof=len(rows) > 1), mean, out=np.zeros_like(mean), where=mean > 0)
+    feet, ankles, knees = ([at["left " + n], at["right " + n]] for n in ("foot", "ankle", "knee"))
+    shins, forward = rows[:, ankles] - rows[:, knees], rows[:, feet] - rows[:, ankles]  # (P, 2, 3)
+    guessed = np.median((_unit(shins) * _unit(forward)).sum(-1)) > IN_LINE  # a foot that only prolongs the shin
+    forward = 0 * forward[:, 0] if guessed else forward.mean(1)
+    left = rows[:, hips[0]] - rows[:, hips[1]]
+    turning = (_unit(np.cross(up, forward)) * _unit(left)).sum(-1)
+    parents = skeleton.parents
+    bound = np.array([j for j in range(skeleton.num_joints) if parents[j] != j])
+    twice = (rows[:, bound] == rows[:, parents[bound]]).all(-1).mean(0) > 0.5
+    # the origin itself is where a spine or hips may be
+    zero = (rows == 0).all(-1).mean(0) > 0.5
+    zero[[0, 1, skeleton.root]] = False
+    again = {int(j) for j in bound[twice]} | {int(j) for j in np.flatnonzero(zero)}
+    xy = rows[..., :2]
+    return Figures(
+        name, len(rows), torso, size, float(np.median(up[:, 1])), up.mean(0),
+        float(np.linalg.norm(poses[frame, person, 1].astype(float))),
+        float(np.median(np.ptp(rows[..., 2], axis=1))) / unit, float(np.median(rows[..., 2])),
+        np.median(lengths, 0) / unit,
+        float(np.median(changes)) if len(rows) > 2 else np.nan, float(np.median(turning)),
+        bool(((xy >= 0) & (xy <= 1)).mean() > 0.99), scaled, tuple(skeleton.joints[j] for j in sorted(again)),
+    )  # fmt: skip
+
+
+def first_body(poses: np.ndarray) -> tuple[int, int]:
+    """(frame, person) of the first frame in which the first person of a clip (L, M, V, 3) who is there has a size.
+
+    Where the only person of a recording is lost for a moment, NTU's preparation leaves all joints at one place.
+    """
+    there = (poses != poses[:, :, :1]).any((2, 3))  # (L, M)
+    there = there if there.any() else poses.any((2, 3))
+    person = int(np.argmax(there.any(0)))
+    return int(np.argmax(there[:, person])), person
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0)
+
+
+def odd_bones(bones: np.ndarray, skeleton: Skeleton, flat: bool = False) -> tuple[float, list[str]]:
+    """How much of a body bones (B,) in torsos are: the share of the tests passed, and what failed, in words.
+
+    In an image (`flat`) bones are foreshortened, so that none is too short or unlike the other side's.
+    """
+    names = [name for name, _, _ in limbs(skeleton)]
+    length = dict(zip(names, bones))
+    failed, tests = [], 0
+    for name, value in length.items():
+        low, high = LENGTHS[name.split()[-1]]
+        low, high = (0, 1.5 * high) if flat else (low, high)
+        tests += 1
+        if not low <= value <= high:
+            failed.append(f"{name} {value:.2f} (expected {low:g} to {high:g})")
+    for name in () if flat else ALIKE:
+        one, other = length[f"left {name}"], length[f"right {name}"]
+        tests += 1
+        if not 0.5 * other <= one <= 2 * other:
+            failed.append(f"left {name} {one:.2f}, right {other:.2f}")
+    for side in () if flat else ("left", "right"):
+        for one, other in LONGER:
+            tests += 1
+            if length[f"{side} {one}"] < 1.2 * length[f"{side} {other}"]:
+                failed.append(f"{side} {one} {length[f'{side} {one}']:.2f}, {other} {length[f'{side} {other}']:.2f}")
+    return 1 - len(failed) / tests, failed
+
+
+def is_body(figures: Figures, skeleton: Skeleton, flat: bool = False) -> bool:
+    """Whether a clip's bones are those of a body, whatever the unit; in an image, where `flat`."""
+    passed, _ = odd_bones(figures.bones, skeleton, flat)
+    if not flat and (figures.depth < NO_DEPTH or figures.share or figures.scaled):
+        return False
+    return figures.size > 0 and passed >= BODY and not figures.steady > STEADY
+
+
+class Inspection:
+    """Looks at the clips of a data set on their way in, and tells at the end what they are.
+
+    Every clip is held against the bounds that no body leaves; the figures are taken of the first thousand clips, and
+    of every fiftieth after.
+
+    Args:
+        skeleton: NTU or UCLA.
+        flat: the tracker knows no depth.
+        suspect: clips as they came in, of a few → words to add where they are not those of `skeleton`, e.g.
+            ": they look like ..., set tracker to ..."; None: nothing is known of other trackers.
+    """
+
+    def __init__(self, skeleton: Skeleton, flat: bool = False, suspect: Callable[[list], str] | None = None):
+        self.skeleton, self.flat, self.suspect = skeleton, flat, suspect
+        self.figures: list[Figures] = []
+        self.raw: list[np.ndarray] = []
+        self._seen = 0
+
+    def see(self, name: str, poses: np.ndarray, raw: np.ndarray | None = None) -> None:
+        """Look at a clip (L, M, V, 3); `raw` is what it was made of.
+
+        Raises:
+            ValueError: a torso of more than `MAX_TORSO` metres, or of next to nothing.
+        """
+        if raw is not None and len(self.raw) < 3:
+            self.raw.append(raw[:: max(1, len(raw) // 8)])
+        if not poses.any():
+            return
+        if not self.flat:
+            size = _size(poses, self.skeleton)
+            if size and not TORSOS[0] / 10 <= size <= MAX_TORSO:
+                raise ValueError(_units(size, self._told()))
+        if self._seen < 1000 or self._seen % 50 == 0:
+            self.figures.append(measure(poses, self.skeleton, name))
+        self._seen += 1
+
+    def _told(self) -> str:
+        return self.suspect(self.raw) if self.suspect and self.raw else ""
+
+    def findings(self) -> list[Finding]:
+        """What the clips seen so far tell."""
+        return check(self.figures, self.skeleton, self.flat, self._told())
+
+    def summary(self) -> dict[str, object]:
+        """Medians and findings, for a manifest."""
+        names = ("torso", "upright", "origin")
+        medians = {name: round(float(np.median([getattr(f, name) for f in self.figures])), 3) for name in names}
+        return {**medians, "findings": [finding.what for finding in self.findings()]} if self.figures else {}
+
+
+def _size(poses: np.ndarray, skeleton: Skeleton) -> float:
+    """`Figures.size`, of at most eight frames."""
+    sized = (poses != poses[:, :, :1]).any((2, 3))
+    rows = poses[sized if sized.any() else poses.any((2, 3))]  # (P, V, 3)
+    rows, bones = rows[:: max(1, len(rows) // 8)], limbs(skeleton)
+    ends = rows[:, [j for _, j, _ in bones]].astype(float) - rows[:, [p for _, _, p in bones]]
+    lengths = np.median(np.sqrt((ends**2).sum(-1)), 0)
+    return float(np.median(lengths / [TYPICAL[name.split()[-1]] for name, _, _ in bones]))
+
+
+def _units(torso: float, told: str = "") -> str:
+    if told:
+        return f"expected metres, a torso of about 0.5, got one of {torso:.3g}{told}"
+    guess = "divide metres out of whatever unit this is"
+    for unit, number in (("millimetres", 1000), ("centimetres", 100), ("feet", 1 / 0.3048)):
+        if 0.25 <= torso / number <= 0.75:
+            guess = f"{unit}? divide by {number:.4g}"
+            break
+    else:
+        if torso > MAX_TORSO:
+            guess = "pixels? then set tracker to whose they are; millimetres? divide by 1000"
+        elif torso < TORSOS[0]:
+            guess = "shares of an image, or another unit than metres?"
+    return f"expected metres, a torso of about 0.5, got one of {torso:.3g}: {guess}"
+
+
+def check(figures: Sequence[Figures], skeleton: Skeleton, flat: bool = False, told: str = "") -> list[Finding]:
+    """What the figures of a data set tell, or of one clip.
+
+    Args:
+        figures: of its clips; up to two count as single clips, which may show anything.
+        skeleton: NTU or UCLA.
+        flat: the tracker knows no depth, which is then not missed.
+        told: whose joints they look like, to be said where they are not those of `skeleton`.
+
+    Returns:
+        findings, those to refuse first; empty: as it should be.
+    """
+    still = [f.name for f in figures if not f.size]
+    if 2 * len(still) > len(figures):
+        return [Finding("refuse", f"bodies without size, whose joints coincide: {_some(still, len(figures))}")]
+    every, figures = figures, [f for f in figures if f.size]
+    if not figures:
+        return []
+    several = len(figures) > 2
+    size = float(np.median([f.size for f in figures]))
+    no_depth = np.median([f.depth for f in figures]) < NO_DEPTH
+    bones = np.median([f.bones for f in figures], 0)
+    passed, failed = odd_bones(bones, skeleton, flat)
+    long = [f.steady for f in figures if np.isfinite(f.steady)]
+    steady = float(np.median(long)) if long else np.nan
+    out: list[Finding] = []
+    if still:
+        out.append(Finding("warn", f"bodies without size, whose joints coincide: {_some(still, len(every))}"))
+    if _most(figures, lambda f: f.scaled) and not flat:
+        out.append(Finding("refuse", "every axis is scaled to the same span, from 0 or -1 to 1, in which a body is "
+                           "squeezed: bring the clips as they were, in metres"))  # fmt: skip
+    elif _most(figures, lambda f: f.share) and not flat:
+        out.append(Finding("refuse", "expected metres, got x and y from 0 to 1, shares of an image: an image's points "
+                           f"need a tracker of images, and pixels{told}"))  # fmt: skip
+    bad = f"bones in torsos: {', '.join(failed[:4])}{' ...' if len(failed) > 4 else ''}"
+    if not told and (steady > STEADY or (passed < BODY and np.isnan(steady))):  # noise
+        grow = f", bones change by {steady:.0%} from frame to frame" if np.isfinite(steady) else ""
+        return [*out, Finding("warn", f"this is no body{grow}{'; ' + bad if failed else ''}")]
+    if passed < BODY:
+        out.append(Finding("refuse", f"joints in another order, or of another tracker: {bad}{told}"))
+    if not TORSOS[0] <= size <= TORSOS[1] and not flat:
+        out.append(Finding("refuse", _units(size, told)))
+    if no_depth and not flat:
+        severity = "refuse" if _most(figures, lambda f: f.level != 0) else "warn"
+        out.append(Finding(severity, f"z is the same for all joints: a score, or an image without depth?{told}"))
+    inverted = [f.name for f in figures if f.upright < INVERTED]
+    if inverted:
+        what = f"upside down: {_some(inverted, len(figures))}, the head below the hips (cosine with y " + (
+            f"{np.median([f.upright for f in figures if f.upright < INVERTED]):.2f})"
+        )
+        most = 2 * len(inverted) > len(figures)
+        what += f"; y down? turn x and y round (multiply by -1){told}" if most else ""
+        out.append(Finding("refuse" if several and most else "warn", what))
+    lean = np.mean([f.lean for f in figures], 0)
+    if abs(lean[1]) < 0.35 and np.abs(lean[[0, 2]]).max() > 0.85:
+        axis = "xz"[int(np.abs(lean[2]) > np.abs(lean[0]))]
+        sign = "-+"[int(lean["xyz".index(axis)] > 0)]
+        turn = "(x, y, z) to (x, z, -y)" if (axis, sign) == ("z", "+") else "the axes so that y is up"
+        what = f"all heads point along {sign}{axis} (cosine with y {lean[1]:.2f}): if these are not people who lie"
+        out.append(Finding("warn", f"{what}, turn {turn}"))
+    turning = [f.turning for f in figures]
+    if not no_depth and several and np.median(turning) < -0.5 and np.mean(np.less(turning, 0)) > 0.8:
+        back = f"feet point back in {np.mean(np.less(turning, 0)):.0%} of the clips"
+        out.append(Finding("warn", f"left and right look swapped ({back}): a mirror image, or one axis turned round?"))
+    repeated = [joint for f in figures for joint in f.repeated]
+    often = sorted({j for j in repeated if 2 * repeated.count(j) > len(figures)}) if repeated else []
+    if often:
+        severity = "refuse" if 3 * len(often) > skeleton.num_joints else "warn"
+        out.append(Finding(severity, f"{len(often)} joints repeat another's numbers, or are 0: {', '.join(often[:6])}"))
+    if several and all(f.severity == "warn" for f in out):
+        odd = [f.name for f in figures if not TORSOS[0] <= f.size <= TORSOS[1]]
+        if odd and not flat:
+            out.append(Finding("warn", f"other units than metres? {_some(odd, len(figures))}"))
+        shares = {f.name: odd_bones(f.bones, skeleton, flat)[0] for f in figures}
+        odd = [name for name, share in shares.items() if share < BODY]
+        if len(odd) < max(2, 0.05 * len(figures)):  # sensors take furniture for people now and then
+            odd = [name for name in odd if shares[name] < NOBODY]
+        if odd:
+            out.append(Finding("warn", f"no bodies, or joints in another order: {_some(odd, len(figures))}"))
+    return sorted(out, key=lambda finding: finding.severity != "refuse")
+
+
+def _most(figures: Sequence[Figures], true) -> bool:
+    return 2 * sum(map(true, figures)) > len(figures)
+
+
+def _some(names: list[str], total: int) -> str:
+    more = f", ... and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{len(names)} of {total} clips ({', '.join(names[:3])}{more})"
+
+
+def table(figures: Iterable[Figures]) -> pd.DataFrame:
+    """Medians, and what 90 % of the clips lie between: a row each for torso, uprightness, distance from the origin."""
+    figures = list(figures)
+    rows = {
+        "torso, metres": [f.torso for f in figures],
+        "uprightness (cosine of hips to head with y)": [f.upright for f in figures],
+        "first spine from the origin, metres": [f.origin for f in figures],
+    }
+    values = {name: np.nanquantile(column, (0.5, 0.05, 0.95)) for name, column in rows.items()}
+    return pd.DataFrame.from_dict(values, "index", columns=["median", "5 %", "95 %"]).round(2)
+
+
+def figures_of(store: SkeletonStore, most: int = 200) -> list[Figures]:
+    """Figures of up to `most` clips of a store, evenly spread."""
+    chosen = np.unique(np.linspace(0, len(store) - 1, min(most, len(store))).astype(int))
+    clips = ((i, store.sample(i)) for i in chosen)
+    return [measure(poses, store.skeleton, str(store.names[i])) for i, poses in clips if poses.any()]
+
+
+def empty_classes(store: SkeletonStore, benchmark: str) -> dict[str, list[str]]:
+    """The classes that have no clip in "train" or in "test" of a benchmark; they can't be learned, or have no accuracy.
+
+    Returns:
+        {"train": class names, "test": class names}, in label order.
+    """
+    count = len(store.classes)
+    out = {}
+    for part in ("train", "test"):
+        clips = np.bincount(store.labels[store.split(benchmark, part)], minlength=count)
+        out[part] = [store.classes[k] for k in np.flatnonzero(clips == 0)]
+    return out

@@ -1,0 +1,97 @@
+"""Lists that people write by hand or save from a spreadsheet: whatever the separator, the encoding and the capitals.
+
+Excel saves CSV with the list separator of its country (a semicolon in most of Europe), in the country's old encoding
+unless "CSV UTF-8" is chosen, and "Unicode text" as UTF-16 with tabs.
+"""
+
+import contextlib
+import csv
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+SEPARATORS = (",", ";", "\t", "|")
+MOST_COLUMNS = 100
+CONTROL = frozenset(range(32)) - {9, 10, 13}  # bytes that no text has
+BOMS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
+
+
+def read_text(path: Path) -> str:
+    """A text file in UTF-8, UTF-16, or, where it is neither, in Windows' encoding of western Europe.
+
+    Raises:
+        ValueError: bytes that are no text in any of them.
+    """
+    content = path.read_bytes()
+    encoding = next((name for mark, name in BOMS.items() if content.startswith(mark)), None)
+    if encoding is None and content[:1024].count(0) * 4 > len(content[:1024]):  # every second byte of ASCII
+        encoding = "utf-16-le" if content[1:2] == b"\0" else "utf-16-be"
+    try:
+        return content.decode(encoding or "utf-8")
+    except UnicodeDecodeError as error:
+        if encoding is None and not {*content} & CONTROL:
+            with contextlib.suppress(UnicodeDecodeError):
+                return content.decode("cp1252")
+        raise ValueError(f"not a text in UTF-8 or UTF-16 ({error}): save it as 'CSV UTF-8'") from error
+
+
+def read_rows(path: Path, needed: Iterable[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """(line, row) of a table with a header: names in small letters, cells without blanks around them.
+
+    Cells that a row has too many lie under None; those that it lacks are None.
+
+    Raises:
+        ValueError: no text, no such columns, whatever the separator.
+        csv.Error: no table.
+    """
+    text = read_text(path)
+    lines = text.splitlines()
+    head = 1 if lines and lines[0].lower().startswith("sep=") else 0  # Excel's own hint
+    first = lines[head] if len(lines) > head else ""
+    for mark in SEPARATORS:  # each row would take as many entries
+        if first.count(mark) >= MOST_COLUMNS:
+            raise ValueError(f"{first.count(mark) + 1} columns, more than the {MOST_COLUMNS} it may have")
+    columns = {mark: {cell.strip().strip('"').lower() for cell in first.split(mark)} for mark in SEPARATORS}
+    mark = max(SEPARATORS, key=lambda mark: len(columns[mark] & {*needed}))
+    if missing := {*needed} - columns[mark]:
+        raise ValueError(f"no column {', '.join(sorted(missing))}")
+    reader = csv.reader(text.splitlines(keepends=True)[head:], delimiter=mark, skipinitialspace=True)
+    header = [cell.strip().lower() for cell in next(reader)]
+    for cells in reader:
+        cells = [cell.strip() for cell in cells]
+        if not any(cells):
+            continue
+        row: dict = dict(zip(header, [*cells, *[None] * (len(header) - len(cells))]))
+        if len(cells) > len(header):
+            row[None] = cells[len(header) :]
+        yield reader.line_num + head, row
+
+
+def read_names(path: Path) -> list[str]:
+    """The lines of a file, without blank ones."""
+    return [line.strip() for line in read_text(path).splitlines() if line.strip()]
+
+
+def folded(name: str) -> str:
+    """A class name without what people write now so, now so: capitals, blanks, underscores and hyphens."""
+    return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
+
+
+def number_from(labels: Iterable[str], names: list[str]) -> tuple[int, str]:
+    """Whether labels that are numbers count the classes from 0 or from 1, and what is to be said of it.
+
+    Args:
+        labels: as they stand in a list.
+        names: the class names, which do not come from the labels.
+    """
+    labels = {*labels} - {""}
+    if not labels or {*labels} & {*names} or not all(label.isdecimal() and len(label) < 10 for label in labels):
+        return 0, ""
+    low, high, count = min(map(int, labels)), max(map(int, labels)), len(names)
+    if low >= 1 and high == count:
+        return 1, f"labels run from {low} to {high}, as many as class names: counted from 1, {names[0]!r} is 1"
+    if low >= 1 and high < count:
+        return 0, (
+            f"labels run from {low} to {high} of {count} class names: counted from 0, so that no clip is {names[0]!r}; "
+            "if they count from 1, subtract 1, or write names"
+        )
+    return 0, ""
