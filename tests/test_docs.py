@@ -140,6 +140,17 @@ def test_files_and_tests_that_are_named_exist(page):
             assert not test or re.search(rf"^def {test}\(", (ROOT / path).read_text(), re.M), f"{page.name}: {word}"
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "params").rglob("*.yaml")), ids=lambda path: path.stem)
+def test_comments_of_parameter_files_name_what_exists(path):
+    text = " ".join(line.partition("#")[2].strip() for line in path.read_text().splitlines() if "#" in line)
+    for name in re.findall(r"(?:params|notebooks|tests|bpilib|docs)/[\w/]+\.\w+", text):
+        assert (ROOT / name).exists(), f"{path.name}: {name}"
+    for module in re.findall(r"python -m ([\w.]+)", text):
+        importlib.import_module(module)
+    assert set(re.findall(r" -p (\w+)", text)) <= set(Config.__dataclass_fields__), path.name
+    assert set(re.findall(r"`make (\w+)`", text)) <= set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+
+
 def test_what_does_not_exist_is_noticed():
     for name in ("bpilib.nothing", "bpilib.model.build_nothing", "bpilib.data.nothing.prepare"):
         with pytest.raises((ImportError, AttributeError)):
