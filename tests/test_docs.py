@@ -11,10 +11,11 @@ import pytest
 from bpilib.config import Config, parameter_table
 
 ROOT = Path(__file__).resolve().parents[1]
+TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
 EVERY_PAGE = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-# Shown as a pattern or made by a run: not there in a fresh clone.
+# Made by the user or a run: not there in a fresh clone.
 MADE = ("data/", "outputs/")
 
 
@@ -95,10 +96,9 @@ def test_the_parameter_table_is_current():
 
 @EVERY_PAGE
 def test_commands_name_parameters_files_modules_and_targets_that_exist(page):
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
     for words in commands(page):
         line = f"{page.name}: {' '.join(words)}"
-        assert set(followed(words, "make")) <= targets, line
+        assert set(followed(words, "make")) <= TARGETS, line
         if "papermill" in words or words[0].startswith("-"):
             for name in followed(words, "-p"):
                 assert name in Config.__dataclass_fields__ or words == ["-p", "name", "value"], line
@@ -148,7 +148,7 @@ def test_comments_of_parameter_files_name_what_exists(path):
     for module in re.findall(r"python -m ([\w.]+)", text):
         importlib.import_module(module)
     assert set(re.findall(r" -p (\w+)", text)) <= set(Config.__dataclass_fields__), path.name
-    assert set(re.findall(r"`make (\w+)`", text)) <= set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    assert set(re.findall(r"`make (\w+)`", text)) <= TARGETS, path.name
 
 
 def test_what_does_not_exist_is_noticed():
