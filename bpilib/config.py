@@ -1,6 +1,6 @@
 """Every parameter once: name, type, unit, default, meaning; resolved strictly, recipes included.
 
-`python -m bpilib.config` prints the parameter table of README.
+`python -m bpilib.config` prints the parameter table of docs/parameters.md.
 """
 
 import ast
@@ -34,7 +34,7 @@ def _param(default: Any, meaning: str, changes: str = RESULT, unit: str = "", ch
 
 @dataclass(frozen=True)
 class Config:
-    """A resolved run; make it with `resolve`. The fields' metadata are the parameter table of README."""
+    """A resolved run; make it with `resolve`. The fields' metadata are the table of docs/parameters.md."""
 
     dataset: str = _param("ucla", f"data set: {', '.join(BENCHMARKS)}, or the name of one of your own")
     benchmark: str | None = _param(None, "evaluation protocol; None: the first of the store, or of the data set")
@@ -293,7 +293,7 @@ def from_notebook(namespace: dict[str, Any]) -> Config:
 
 
 def parameter_table() -> str:
-    """The parameter table of README, Markdown."""
+    """The parameter table of docs/parameters.md, Markdown."""
     lines = ["| parameter | default | unit | meaning |", "| --- | --- | --- | --- |"]
     for f in _FIELDS.values():
         choices = f" ({', '.join(f.metadata['choices'])})" if f.metadata["choices"] else ""

@@ -1,7 +1,4 @@
-"""Skeletons: joint names, bones, body parts, adjacency and bone operators of NTU RGB+D and NW-UCLA.
-
-Joints are numbered from 0 here; the sensors' manuals and the published code count from 1.
-"""
+"""The networks: CTR-GCN, GAP and BPI on one backbone."""
 
 import copy
 import math

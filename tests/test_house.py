@@ -1,4 +1,4 @@
-"""The structure that the design promises: imports go down, notebooks are stripped, the parameter table is current."""
+"""The structure that the design promises: imports go down, notebooks are stripped, the package is whole."""
 
 import ast
 import json
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bpilib.config import parameter_table, resolve
+from bpilib.config import resolve
 from bpilib.sweeps.sweep import load
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -61,6 +61,11 @@ def module_at(name: str) -> bool:
 
 def test_every_place_has_a_level():
     assert {place_of(path) for path in MODULES} - {"__init__"} == set(LEVEL)
+
+
+def test_contributing_lists_the_levels():
+    listed = re.findall(r"^ +\d\. (`.*)$", (ROOT / "CONTRIBUTING.md").read_text(), re.M)
+    assert [set(re.findall(r"`(\w+)`", line)) for line in listed] == list(LEVELS)
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -141,10 +146,6 @@ def test_the_demo_runs_every_notebook_and_sweeps_what_it_has_trained():
     for modality in ("joint", "bone"):  # equal settings: 06 skips them
         trained = resolve(**given, modality=modality)
         assert swept[trained.run_directory] == trained.result_settings()
-
-
-def test_the_parameter_table_is_current():
-    assert parameter_table() in (ROOT / "README.md").read_text()
 
 
 def test_environment_has_one_source_of_truth():
