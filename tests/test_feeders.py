@@ -820,7 +820,7 @@ def test_a_kernel_is_compiled_for_one_kind_of_arguments(short_store):
 
 @pytest.mark.parametrize("kept", [True, False])
 def test_a_first_call_says_that_it_compiles(short_store, kept, monkeypatch, caplog):
-    monkeypatch.setattr(feeders, "at_hand", lambda kernel: kept)
+    monkeypatch.setattr(feeders, "is_compiled", lambda kernel: kept)
     with caplog.at_level(logging.INFO, logger="bpilib.feeders"):
         feed(short_store, [0])
     assert ("compiling the feeder once (about" in caplog.text) == (not kept)

@@ -122,7 +122,8 @@ def test_commands(module):
 
 
 def test_the_report_command(tmp_path):
-    notebook = {"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
-    (tmp_path / "01_empty.ipynb").write_text(json.dumps(notebook))
+    cell = {"cell_type": "code", "id": "a", "source": "1 + 1", "metadata": {}, "execution_count": 1, "outputs": []}
+    notebook = {"cells": [cell], "metadata": {"papermill": {}}, "nbformat": 4, "nbformat_minor": 5}
+    (tmp_path / "01_sum.ipynb").write_text(json.dumps(notebook))
     subprocess.run([sys.executable, "-m", "bpilib.report", str(tmp_path)], check=True, capture_output=True)
     assert (tmp_path / "report" / "index.html").is_file()

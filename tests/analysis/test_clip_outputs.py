@@ -63,7 +63,7 @@ def test_clips_without_a_store_give_what_those_of_the_store_give(tmp_path, skele
     seen = collect_outputs(run, activation=True)
     for part in seen.maps:
         np.testing.assert_allclose(found.maps[part], seen.maps[part], rtol=1e-3, atol=1e-6)
-    np.testing.assert_allclose(found.activation, seen.evidence[:, 1], rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(found.activation, seen.activation[:, 1], rtol=1e-3, atol=1e-5)
     assert found.joints == seen.joints
 
 

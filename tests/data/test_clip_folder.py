@@ -204,7 +204,7 @@ def test_bad_files_are_left_out_and_listed(tmp_path, name):
 
 
 def test_too_large_a_file_is_not_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("bpilib.data.importer.MAX_CLIP_BYTES", 2000)
+    monkeypatch.setattr("bpilib.data.formats.clip_folder.MAX_CLIP_BYTES", 2000)
     folder = write(tmp_path / "raw", ["a,wave,1,train", "b,wave,1,train"], {"a": poses(5, 25, 3), "b": poses(9, 25, 3)})
     with pytest.warns(UserWarning, match="2828 bytes, more than the 2000"):
         assert load(folder).names.tolist() == ["a"]

@@ -37,7 +37,7 @@ def html(notebook: nbformat.NotebookNode) -> str:
 def test_01_shows_the_data_and_plays_without_a_kernel(places, prepared):
     assert "480 clips (320 train, 160 test on xview)" in printed(prepared)
     assert "xview: no test clip is a copy of a training clip" in printed(prepared)
-    assert pictures(prepared) == 3
+    assert pictures(prepared) == 4
     assert html(prepared).count("<iframe") == 1  # the player carries its data and script in itself
     figures = places[0] / "outputs" / "synthetic_xview" / "figures"
     assert {p.name for p in figures.iterdir()} == {"class_counts.png", "clip_lengths.png", "film_strip.png"}

@@ -93,8 +93,8 @@ except KeyboardInterrupt:
         time.sleep(0.05)
     (here / "summary.json").write_text("saved by the first")"""
     path = notebook([source])
-    code = f"import pathlib; from bpilib.sweeps.notebook_runner import execute; execute(pathlib.Path({str(path)!r}), " \
-           f"pathlib.Path({str(folder)!r}), {{}})"  # fmt: skip
+    starting = f"execute_notebook(pathlib.Path({str(path)!r}), pathlib.Path({str(folder)!r}), {{}})"
+    code = f"import pathlib; from bpilib.sweeps.notebook_runner import execute_notebook; {starting}"
     starter = subprocess.Popen([sys.executable, "-c", code], cwd=files.PROJECT)
     while not (folder / "began").exists():
         assert starter.poll() is None

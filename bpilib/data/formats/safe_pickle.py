@@ -265,7 +265,8 @@ class _Reader(pickle._Unpickler):
         count = int.from_bytes(self.exactly(width), "little")
         start = self.file.tell()
         if count > min(MAX_CLIP_BYTES, self.size - start):
-            raise ValueError(f"a value of {count} bytes: at most {MAX_CLIP_BYTES}, and what the file holds, may be")
+            most = f"the {MAX_CLIP_BYTES} that one may have or the file holds"
+            raise ValueError(f"a value of {count} bytes, more than {most}")
         if count < LEFT:
             self.append(_decoded(self.read(count), text))
         else:
