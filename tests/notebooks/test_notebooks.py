@@ -205,7 +205,7 @@ def test_08_goes_from_clips_of_another_tracker_to_a_classified_file(tmp_path):
     assert "32 texts, all of them shipped" in printed(first)
     assert re.search(r"wave_05_\d\d: most probably (wave|clap|kick|squat), \d+\.\d%", printed(first))
     assert "mean of left wrist, left index" in html(first)
-    assert pictures(first) == 4 and html(first).count("<iframe") == 1
+    assert pictures(first) == 5 and html(first).count("<iframe") == 1
     assert (tmp_path / "store.prompts.yaml").exists()  # where 02 to 05 find it
     source = tmp_path / "outputs" / "example_split" / "bpi_joint_seed0"
     more = {"tag": "on", "start_from": str(source), "clip_file": str(tmp_path / "clips" / "kick_05_00.npy")}
