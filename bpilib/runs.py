@@ -17,7 +17,7 @@ from bpilib.errors import MissingInputError, did_you_mean
 from bpilib.feeders import Feeder
 from bpilib.model import CTRGCNClassifier, build_model
 from bpilib.system import checkpoint
-from bpilib.system.device import keep_malloc_memory, pick_device
+from bpilib.system.device import keep_malloc_memory, use_device
 from bpilib.system.files import in_project, parse_yaml, write_atomically
 from bpilib.text import build_text
 from bpilib.text.encoder import TextEncoder
@@ -236,7 +236,7 @@ def build(config: Config) -> Run:
         MissingInputError: no prepared data, or no prompts.
         ValueError: a store of another data set; prompts that miss a class.
     """
-    device = pick_device(config.device)
+    device = use_device(config.device)
     if device.type == "cpu":
         keep_malloc_memory()
     store = SkeletonStore.open(config.data)
