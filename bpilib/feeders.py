@@ -6,6 +6,7 @@ that is a GPU, the next batch is made in a thread while the GPU is busy with the
 
 import logging
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -49,11 +50,16 @@ class Batch(NamedTuple):
         x: (N, 3, T, V, M) float32.
         labels: (N,) int64.
         synonyms: (N,) float64 in [0, 1), uniform; each picks one of its class's synonyms.
+        texts: what `Feeder.prepare_texts` made of labels and synonyms.
     """
 
     x: Tensor
     labels: Tensor
     synonyms: Tensor
+    texts: tuple[Tensor, ...] = ()
+
+
+PrepareTexts = Callable[[np.ndarray, np.ndarray], tuple[Tensor, ...]]
 
 
 class Feeder:
@@ -73,6 +79,8 @@ class Feeder:
     Attributes:
         indices: as given.
         labels: (n,) int64, of those clips.
+        prepare_texts: None, or a function of a batch's labels and synonyms (`TextEncoder.prepare`), called on the host
+            with the batch, in its thread where there is one.
     """
 
     def __init__(
@@ -99,6 +107,7 @@ class Feeder:
         self._poses = np.asarray(store.poses)
         self._starts, self._lengths = store.offsets[self.indices], counted_frames(store)[self.indices]
         self._pinned = self.device.type == "cuda"
+        self.prepare_texts: PrepareTexts | None = None
         self._thread: ThreadPoolExecutor | None = None
         self._coming: deque[tuple[tuple, Future[Batch]]] = deque(maxlen=AHEAD)
 
@@ -160,13 +169,26 @@ class Feeder:
         x = torch.empty(len(positions), 3, self.window, joints, persons, pin_memory=self._pinned)
         _fill(x.numpy(), self.store.skeleton, self._poses, self._starts, self._lengths, positions, self.modality,
               self.train, seed, epoch)  # fmt: skip
-        labels = torch.from_numpy(self.labels[positions % len(self.labels)])
-        synonyms = torch.from_numpy(counter_rng.uniform(seed, epoch, positions, counter_rng.SYNONYM, 1)[:, 0])
-        return Batch(x, *(small.pin_memory() if self._pinned else small for small in (labels, synonyms)))
+        labels = self.labels[positions % len(self.labels)]
+        synonyms = counter_rng.uniform(seed, epoch, positions, counter_rng.SYNONYM, 1)[:, 0]
+        texts = () if self.prepare_texts is None else self.prepare_texts(labels, synonyms)
+        return Batch(
+            x,
+            self._pin(torch.from_numpy(labels)),
+            self._pin(torch.from_numpy(synonyms)),
+            tuple(self._pin(tensor) for tensor in texts),
+        )
+
+    def _pin(self, tensor: Tensor) -> Tensor:
+        return tensor.pin_memory() if self._pinned else tensor
 
     def _send(self, batch: Batch) -> Batch:
         """To the device; from pinned memory without waiting for it."""
-        return Batch(*(tensor.to(self.device, non_blocking=self._pinned) for tensor in batch))
+        x, labels, synonyms, texts = batch
+        return Batch(self._to(x), self._to(labels), self._to(synonyms), tuple(self._to(tensor) for tensor in texts))
+
+    def _to(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.device, non_blocking=self._pinned)
 
 
 def prepare_clip(

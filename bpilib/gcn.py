@@ -257,12 +257,16 @@ class CTRGCN(nn.Module):
             for i, (cin, cout) in enumerate(zip([3, *channels], channels))
         )
         self.channels = channels[-1]
+        self.find_norms()
+
+    def find_norms(self) -> None:
+        """Note which BatchNorms there are to count for; to be called again after some were exchanged for others."""
+        self._norms = [norm for norm in self.modules() if isinstance(norm, _Uncounted)]
 
     def _count_batch(self) -> None:
         """Count the batch in every BatchNorm at once."""
         if self.training:
-            counters = [norm.num_batches_tracked for norm in self.modules() if isinstance(norm, _Uncounted)]
-            torch._foreach_add_(counters, 1)
+            torch._foreach_add_([norm.num_batches_tracked for norm in self._norms], 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 3, T, V, M) to (N, M, 4w, T/4, V)."""

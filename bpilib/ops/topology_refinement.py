@@ -156,8 +156,8 @@ def bias_shift(bias: Tensor, expand: Tensor, distance: Tensor, base: Tensor) -> 
     Returns:
         (N, C, V).
     """
-    n, subsets, rank, vv = distance.shape
-    v = math.isqrt(vv)
+    n, subsets = distance.shape[:2]
+    v = math.isqrt(distance.shape[-1])
     sums = distance.unflatten(-1, (v, v)).sum(-2)  # over neighbours: (N, 3, R, V)
     of_base = base.to(distance.dtype).unflatten(-1, (v, v)).sum(-2)[None, :, None].expand(n, -1, -1, -1)
     rows = torch.cat([sums, of_base, torch.full_like(of_base, v)], 2)  # (N, 3, R+2, V)

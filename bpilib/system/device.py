@@ -189,7 +189,7 @@ def full_float32() -> contextlib.AbstractContextManager[None]:
 
 
 class GradScaler(torch.amp.GradScaler):
-    """PyTorch's loss scaler for fp16; one that goes on with a run begun in another precision starts with its default."""
+    """PyTorch's loss scaler for fp16; going on with a run begun in another precision, it starts from its default."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """The state of a scaler that was disabled is empty and changes nothing."""

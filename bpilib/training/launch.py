@@ -93,6 +93,8 @@ def _worker(work: Work, config: Config, folder: str, arguments: tuple) -> tuple[
             failure = {"kind": kind or "RuntimeError", "text": text, "note": f"process {rank()}, see {logs}/stderr.log"}
             write_atomically(place / "failure.json", json.dumps(failure))
         raise
+    finally:
+        dist.destroy_process_group()
 
 
 def _wait_for(path: Path) -> None:
