@@ -171,7 +171,7 @@ class Bench:
         store = self.store()
         given = {"dataset": store.dataset, "data": str(store.path), "outputs": str(self.scratch / "outputs"),
                  "model": "bpi", "text": "minilm", "device": self.device, "width": 16 if self.small else 64,
-                 "precision": "bf16", "seed": 0, "tag": tag}  # fmt: skip
+                 "precision": "fp32" if self.small else "bf16", "seed": 0, "tag": tag}  # fmt: skip
         return resolve(**(given | changes))
 
     def network(self, name: str, skeleton: Skeleton, width: int = 64) -> torch.nn.Module:
@@ -358,7 +358,7 @@ def whole_steps(bench: Bench) -> None:
                 trainer.progress.batch = (trainer.progress.batch + 1) % max(trainer.batches - 1, 1)
 
             try:
-                add_step(bench, f"whole step, batch {clips}, bf16, compile {mode}", clips, step)
+                add_step(bench, f"whole step, batch {clips}, {trainer.precision}, compile {mode}", clips, step)
             finally:
                 trainer.close()
 
@@ -407,7 +407,7 @@ def inference(bench: Bench) -> None:
         elapsed = bench.milliseconds(lambda: predict(trainer.run.model, tested, 64))
         bench.add("predict, fp32", f"{1000 * len(tested) / elapsed:.0f} clips/s", ms=elapsed, clips=len(tested))
         fused = trainer.run.model.fuse()
-        x = tested.batch(np.arange(min(64, len(tested))))[0]
+        x = tested.batch(np.arange(min(2 if bench.small else 64, len(tested))))[0]
         for precision in bench.precisions():
             with torch.no_grad(), bench.precision(precision):
                 elapsed = bench.milliseconds(lambda: fused(x))

@@ -14,9 +14,17 @@ from bpilib.text.prompts import Prompts
 ENCODERS = ("clip", "minilm")
 
 
-def build_text(encoder: str, model: str, prompts: Prompts, *, minilm_path: str | Path | None = None,
-               clip_model: str | tuple[nn.Module, Callable] = "ViT-B-32", clip_pretrained: str | None = "openai",
-               trained: bool = True, fetch: bool = True) -> TextEncoder:  # fmt: skip
+def build_text(
+    encoder: str,
+    model: str,
+    prompts: Prompts,
+    *,
+    minilm_path: str | Path | None = None,
+    clip_model: str | tuple[nn.Module, Callable] = "ViT-B-32",
+    clip_pretrained: str | None = "openai",
+    trained: bool = True,
+    fetch: bool = True,
+) -> TextEncoder:
     """The text encoder of a run.
 
     Args:

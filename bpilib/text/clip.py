@@ -28,12 +28,19 @@ class ClipText(TextEncoder):
     """An open_clip text tower, trained along (as published) or frozen; the image tower is dropped.
 
     Trained: a batch's unique texts are encoded once and gathered; where that changes nothing (causal attention) each
-    ends at its end of text and shares a row with others (`packing`). Frozen: all texts are encoded at the first use;
+    ends at its end of text and shares a row with others (`pack`). Frozen: all texts are encoded at the first use;
     the tower is no part of the module then, so there are no parameters and the state dict is empty.
     """
 
-    def __init__(self, model: str, prompts: Prompts, clip: str | tuple[nn.Module, Callable] = "ViT-B-32",
-                 pretrained: str | None = "openai", trained: bool = True, fetch: bool = True):  # fmt: skip
+    def __init__(
+        self,
+        model: str,
+        prompts: Prompts,
+        clip: str | tuple[nn.Module, Callable] = "ViT-B-32",
+        pretrained: str | None = "openai",
+        trained: bool = True,
+        fetch: bool = True,
+    ):
         """Build the tower and tokenize the prompts.
 
         Args:
@@ -53,7 +60,9 @@ class ClipText(TextEncoder):
         tower = clip.text if hasattr(clip, "text") else clip
         for name in {"visual", "logit_scale", "logit_bias"} & {*dir(tower)}:  # open_clip's CLIP is its own text tower
             delattr(tower, name)
-        self.trained, self._tokenizer, self._pool = trained, tokenizer, _pooling(tower)
+        self.trained = trained
+        self._tokenizer = tokenizer
+        self._pool = _pooling(tower)
         self._holder = [] if trained else [tower]  # a list hides it from parameters(), state_dict() and to()
         tower.cpu().train(trained).requires_grad_(trained)
         if trained:
@@ -129,9 +138,10 @@ class ClipText(TextEncoder):
 
 
 def _pooling(tower: nn.Module) -> tuple[str, int | None] | None:
-    """(kind, end-of-text id) where the tower is causal and read at the end of text: what comes after does not count.
+    """(kind, end-of-text id) of a causal tower that is read at the end of text, where nothing after it counts.
 
-    None, encoded whole: attention both ways, Hugging Face towers, towers that read another token or append their own.
+    None for a tower that needs whole texts: attention both ways, Hugging Face towers, towers that read another token
+    or append their own.
     """
     from open_clip.transformer import Transformer
 
@@ -213,10 +223,14 @@ def pack(texts: list[list[int]], room: int = ROOM) -> Packed:
         fits = [row for row, there in enumerate(shared) if used[row] + len(texts[i]) - there <= room]
         row = max(fits, key=lambda row: (shared[row], used[row]), default=len(used))
         if row == len(used):
-            used.append(0), last.append(i), shared.append(0)
+            used.append(0)
+            last.append(i)
+            shared.append(0)
         more = np.arange(used[row], used[row] + len(texts[i]) - shared[row])
         where[i] = row, np.concatenate([where[last[row]][1][: shared[row]], more]) if shared[row] else more
-        fresh[i], last[row], used[row] = shared[row], i, used[row] + len(more)
+        fresh[i] = shared[row]
+        last[row] = i
+        used[row] += len(more)
     length = max(used)
     tokens, positions = np.zeros((2, len(used), length), np.int64)
     seen = np.repeat(np.eye(length, dtype=bool)[None], len(used), 0)

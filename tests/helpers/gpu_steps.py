@@ -37,7 +37,7 @@ def main(place: str, folder: str) -> None:
         for text in ("minilm", "clip") if model == "bpi" else ("minilm",):
             given = {"model": model, "text": text, "clip_model": "tiny", "clip_pretrained": None}
             config = tiny_config(Path(place), Path(folder), **{n: v for n, v in given.items() if v is not None})
-            config = config.changed(clip_pretrained="")
+            config = config.changed(clip_pretrained="", batch_size=4)
             expected, _ = steps(config.changed(tag="cpu"))
             for precision in ("fp32", "bf16", "fp16"):
                 with gpu.pretended_gpu():
