@@ -50,8 +50,7 @@ def lively(name, skeleton, x):
     return model.eval()
 
 
-@pytest.mark.parametrize("skeleton", [UCLA, NTU], ids=lambda skeleton: skeleton.name)
-@pytest.mark.parametrize("name", ["bpi", "gap", "ctrgcn"])
+@pytest.mark.parametrize(("name", "skeleton"), [("bpi", UCLA), ("bpi", NTU), ("gap", UCLA), ("ctrgcn", UCLA)])
 def test_forward_in_every_precision_without_waiting(name, skeleton):
     x = torch.randn(2, 3, 16, skeleton.num_joints, skeleton.persons)
     model = lively(name, skeleton, x)
