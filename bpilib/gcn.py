@@ -261,7 +261,7 @@ class CTRGCN(nn.Module):
 
     def find_norms(self) -> None:
         """Note which BatchNorms there are to count for; to be called again after some were exchanged for others."""
-        self._norms = [norm for norm in self.modules() if isinstance(norm, _Uncounted)]
+        self._norms: list[_Uncounted] = [norm for norm in self.modules() if isinstance(norm, _Uncounted)]
 
     def _count_batch(self) -> None:
         """Count the batch in every BatchNorm at once."""
