@@ -77,6 +77,7 @@ def _worker(work: Work, config: Config, folder: str, arguments: tuple) -> tuple[
     start = all_gather((_read(place / "failure.json"), str(logs)))
     if failure := next((failure for failure, _ in start if failure), None):
         return "failed", failure
+    result: tuple[str, Any]
     try:
         if stop():
             raise KeyboardInterrupt("stopped before the first step")
