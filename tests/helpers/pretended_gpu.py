@@ -348,4 +348,4 @@ def backward_environment(folder: Path) -> dict[str, str]:
 def allow_backward() -> None:
     """Have autograd's engine take pretended tensors; once in a process, before its first backward pass."""
     torch._C._ensureCUDADeviceGuardSet()
-    ctypes.c_int8.in_dll(ctypes.CDLL(None), "pretended_gpus").value = 1
+    ctypes.c_int8.in_dll(ctypes.CDLL(None), "pretended_gpus").value = 16  # the engine asks about more than the one
