@@ -252,13 +252,6 @@ def _softmax_backward(function: Callable) -> Callable:
     return lambda gradient, out, dim, dtype: function(gradient, out, dim, gradient.dtype).to(dtype)
 
 
-def _fused_sgd(params: Any, grads: Any, momenta: Any, **options: Any) -> None:
-    """CUDA's fused step of SGD; without the unscaling of fp16's."""
-    for name in ("grad_scale", "found_inf"):
-        options.pop(name, None)
-    aten._fused_sgd_.default(params, grads, momenta, **options)
-
-
 STAND_INS = {
     "cudnn_batch_norm": _cudnn_batch_norm,
     "cudnn_batch_norm_backward": _cudnn_batch_norm_backward,
@@ -266,7 +259,6 @@ STAND_INS = {
     "_log_softmax": _softmax(aten._log_softmax.default),
     "_softmax_backward_data": _softmax_backward(aten._softmax_backward_data.default),
     "_log_softmax_backward_data": _softmax_backward(aten._log_softmax_backward_data.default),
-    "_fused_sgd_": _fused_sgd,
 }
 
 
