@@ -44,8 +44,11 @@ FOLDER = PROJECT / "outputs" / "bench"
 class PlainText(ClipText):
     """Every prompt of every clip, group by group, at full length."""
 
-    def _embeddings(self, rows: Tensor) -> Tensor:
-        return torch.stack([self.tower.encode_text(self._tokens[group]) for group in rows]).float()
+    def _prepare_rows(self, rows: np.ndarray) -> tuple[Tensor, ...]:
+        return (self._tokens[torch.from_numpy(rows)],)
+
+    def encode(self, *prepared: Tensor) -> Tensor:
+        return torch.stack([self.tower.encode_text(group) for group in prepared[0]]).float()
 
 
 def medians(works: dict[str, Callable[[], object]]) -> dict[str, float]:
@@ -63,6 +66,7 @@ def trainer_with(text: TextEncoder, network: Callable[[nn.Module], nn.Module], *
     """A trainer of BPI with this text encoder, and with the network that is made of ours."""
     trainer = Trainer(resolve(model="bpi", width=64, batch_size=BATCH, text="none", outputs=str(FOLDER), **settings))
     trainer.towers = Towers(network(trainer.run.model), text).train()
+    trainer.feeder.prepare_texts = text.prepare
     trainer.optimizer.param_groups[0]["params"] = list(trainer.towers.model.parameters())
     if text.trained:
         trainer.optimizer.add_param_group({"params": list(text.parameters())})

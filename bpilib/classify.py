@@ -19,6 +19,7 @@ from bpilib.feeders import PREPARATION, prepare_clip
 from bpilib.model import CTRGCNClassifier
 from bpilib.runs import Run
 from bpilib.skeleton import SKELETONS
+from bpilib.system.device import full_float32
 
 Network = Callable[[np.ndarray], np.ndarray]  # (N, 3, T, V, M) float32 to logits (N, K)
 TEXTS = ("model", "dataset", "benchmark", "modality", "skeleton", "fed", "input", "output")  # of what `describe` says
@@ -83,6 +84,7 @@ def _open_pt2(content: bytes) -> tuple[Network, dict[str, Any]]:
 
 
 @torch.no_grad()
+@full_float32()
 def _run(module: nn.Module, x: np.ndarray, device: torch.device | str = "cpu") -> np.ndarray:
     return module(torch.from_numpy(x).to(device)).cpu().numpy()
 

@@ -97,7 +97,11 @@ class Config:
     precision: str = _param(
         "auto", "of training; auto: bf16 where the device has it", MACHINE, "", ("auto", "fp32", "tf32", "bf16", "fp16")
     )
-    compile: bool = _param(False, "train the network through torch.compile (GPUs; slower on a CPU)", MACHINE)
+    compile: str = _param(
+        "none", "torch.compile of the network in training: not, as one graph, as CUDA graphs too (GPUs)", MACHINE, "",
+        ("none", "default", "graph"),
+    )
+    deterministic: bool = _param(False, "the same bits from every run on a GPU, at some cost in speed", MACHINE)
 
     devices: int = _param(1, "processes on each machine that share every batch, one per GPU (02)", MACHINE)
     nodes: int = _param(1, "machines that share every batch, each with `devices` processes (02)", MACHINE)
@@ -188,6 +192,8 @@ def _checked(name: str, value: Any) -> Any:
     if name not in _FIELDS:
         raise ValueError(f"unknown parameter {name!r}{did_you_mean(name, _FIELDS)} (known: {', '.join(_FIELDS)})")
     field = _FIELDS[name]
+    if name == "compile" and isinstance(value, bool):  # as files have it that were written when it was yes or no
+        value = "default" if value else "none"
     kinds = typing.get_args(field.type) if isinstance(field.type, types.UnionType) else (field.type,)
     plain = [typing.get_origin(kind) or kind for kind in kinds]
     if isinstance(value, Path) and str in plain:

@@ -20,6 +20,7 @@ from bpilib.classify import OPENERS, Logits, Network, describe
 from bpilib.errors import did_you_mean
 from bpilib.reference import reference_state_dict
 from bpilib.runs import Run
+from bpilib.system.device import full_float32
 from bpilib.system.files import write_atomically
 
 FILES = {"onnx": "classifier.onnx", "pt2": "classifier.pt2", "published": "published.pt"}
@@ -54,7 +55,8 @@ def export_run(run: Run, what: str = "all") -> dict[str, Path]:
         program = _program(run, x)
     for name in wanted:
         if name == "published":
-            contents[name] = _saved(lambda file: torch.save(reference_state_dict(run.model), file))
+            state = {key: tensor.cpu() for key, tensor in reference_state_dict(run.model).items()}
+            contents[name] = _saved(lambda file, state=state: torch.save(state, file))
             continue
         contents[name] = _onnx(program, about) if name == "onnx" else _pt2(program, about)
         network, _ = OPENERS[f".{name}"](contents[name])
@@ -69,6 +71,7 @@ def export_run(run: Run, what: str = "all") -> dict[str, Path]:
     return paths
 
 
+@full_float32()
 def _check_clips(run: Run) -> tuple[Tensor, np.ndarray]:
     """Test clips from all over the split, x (8, 3, T, V, M) on the CPU, and the trained network's logits of them."""
     feeder = run.feeder("test")

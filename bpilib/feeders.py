@@ -6,6 +6,7 @@ that is a GPU, the next batch is made in a thread while the GPU is busy with the
 
 import logging
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -49,11 +50,16 @@ class Batch(NamedTuple):
         x: (N, 3, T, V, M) float32.
         labels: (N,) int64.
         synonyms: (N,) float64 in [0, 1), uniform; each picks one of its class's synonyms.
+        texts: what `Feeder.prepare_texts` made of labels and synonyms.
     """
 
     x: Tensor
     labels: Tensor
     synonyms: Tensor
+    texts: tuple[Tensor, ...] = ()
+
+
+PrepareTexts = Callable[[np.ndarray, np.ndarray], tuple[Tensor, ...]]
 
 
 class Feeder:
@@ -73,6 +79,8 @@ class Feeder:
     Attributes:
         indices: as given.
         labels: (n,) int64, of those clips.
+        prepare_texts: None, or a function of a batch's labels and synonyms (`TextEncoder.prepare`), called on the host
+            with the batch, in its thread where there is one.
     """
 
     def __init__(
@@ -90,15 +98,21 @@ class Feeder:
         whole = given.ndim == 1 and len(given) and given.dtype.kind in "iu"
         if not whole or given.min() < 0 or given.max() >= len(store):
             raise ValueError(f"expected integer indices (n,) within 0...{len(store) - 1}, got {given.dtype} {given}")
-        self.store, self.train, self.seed, self.repeats = store, train, seed, repeats
-        self.modality, self.window = _modality(modality), _window(store.skeleton, window)
+        self.store = store
+        self.train = train
+        self.seed = seed
+        self.repeats = repeats
+        self.modality = _modality(modality)
+        self.window = _window(store.skeleton, window)
         self.device = torch.device(device)
         self.epoch = 0
         self.indices = given.astype(np.int64)
         self.labels = store.labels[self.indices].astype(np.int64)
         self._poses = np.asarray(store.poses)
-        self._starts, self._lengths = store.offsets[self.indices], counted_frames(store)[self.indices]
+        self._starts = store.offsets[self.indices]
+        self._lengths = counted_frames(store)[self.indices]
         self._pinned = self.device.type == "cuda"
+        self.prepare_texts: PrepareTexts | None = None
         self._thread: ThreadPoolExecutor | None = None
         self._coming: deque[tuple[tuple, Future[Batch]]] = deque(maxlen=AHEAD)
 
@@ -121,7 +135,7 @@ class Feeder:
         return batch.x, batch.labels
 
     def take(self, positions: Tensor | np.ndarray | list[int]) -> Batch:
-        """All that a training step takes, made now or, if it was expected, ahead; arguments and errors of `batch`."""
+        """All that a training step takes, made now, or ahead if it was expected; arguments and errors as of `batch`."""
         asked = self._asked(positions)
         for coming in self._coming:
             if coming[0] == asked:
@@ -130,9 +144,9 @@ class Feeder:
         return self._send(self._make(*asked))
 
     def expect(self, positions: Tensor | np.ndarray | list[int]) -> None:
-        """Begin to make, in a thread, a batch that will be asked for in this epoch; what goes wrong is raised then.
+        """Begin to make, in a thread, a batch that `take` will ask for in this epoch; `take` raises what goes wrong.
 
-        Of several the last AHEAD are held; one that is never asked for does no harm.
+        The last AHEAD of them are held; one that is never asked for does no harm.
         """
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, "feeder")
@@ -158,15 +172,38 @@ class Feeder:
             raise IndexError(f"positions outside 0...{len(self) - 1}")
         persons, joints = self._poses.shape[1:3]
         x = torch.empty(len(positions), 3, self.window, joints, persons, pin_memory=self._pinned)
-        _fill(x.numpy(), self.store.skeleton, self._poses, self._starts, self._lengths, positions, self.modality,
-              self.train, seed, epoch)  # fmt: skip
-        labels = torch.from_numpy(self.labels[positions % len(self.labels)])
-        synonyms = torch.from_numpy(counter_rng.uniform(seed, epoch, positions, counter_rng.SYNONYM, 1)[:, 0])
-        return Batch(x, *(small.pin_memory() if self._pinned else small for small in (labels, synonyms)))
+        _fill(
+            x.numpy(),
+            self.store.skeleton,
+            self._poses,
+            self._starts,
+            self._lengths,
+            positions,
+            self.modality,
+            self.train,
+            seed,
+            epoch,
+        )
+        labels = self.labels[positions % len(self.labels)]
+        synonyms = counter_rng.uniform(seed, epoch, positions, counter_rng.SYNONYM, 1)[:, 0]
+        texts = () if self.prepare_texts is None else self.prepare_texts(labels, synonyms)
+        return Batch(
+            x,
+            self._pin(torch.from_numpy(labels)),
+            self._pin(torch.from_numpy(synonyms)),
+            tuple(self._pin(tensor) for tensor in texts),
+        )
+
+    def _pin(self, tensor: Tensor) -> Tensor:
+        return tensor.pin_memory() if self._pinned else tensor
 
     def _send(self, batch: Batch) -> Batch:
         """To the device; from pinned memory without waiting for it."""
-        return Batch(*(tensor.to(self.device, non_blocking=self._pinned) for tensor in batch))
+        x, labels, synonyms, texts = batch
+        return Batch(self._to(x), self._to(labels), self._to(synonyms), tuple(self._to(tensor) for tensor in texts))
+
+    def _to(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.device, non_blocking=self._pinned)
 
 
 def prepare_clip(
@@ -200,7 +237,7 @@ def prepare_clip(
 
 
 def source_frames(skeleton: Skeleton, frames: int, window: int | None = None, steps: int | None = None) -> np.ndarray:
-    """Which frame of a clip each frame of the window, or each step of a network's features, is about, in test mode.
+    """Which frame of a clip each frame of the window, or each step of a network's features, shows in test mode.
 
     A step's features start at one frame of the window and, through the temporal convolutions, see many around it.
 
@@ -211,7 +248,7 @@ def source_frames(skeleton: Skeleton, frames: int, window: int | None = None, st
         steps: S of the features, each of T / S frames; None: T.
 
     Returns:
-        (S,) float64, counted from 0, of the middle of each step: between two frames where it is interpolated there.
+        (S,) float64, counted from 0, of the middle of each step; fractional where it lies between two frames.
     """
     window = _window(skeleton, window)
     if skeleton.name == "ntu":
@@ -240,7 +277,7 @@ def _modality(modality: str) -> str:
 
 
 def _window(skeleton: Skeleton, window: int | None) -> int:
-    """T; NW-UCLA's frames are drawn out of copies of each, so a clip of one frame has no more than these to give."""
+    """T. NW-UCLA's frames are drawn from UCLA_COPIES of each, so a clip of one frame has no more than these."""
     window = skeleton.window if window is None else window
     if not 1 <= window <= UCLA_COPIES:
         raise ValueError(f"window: expected 1 to {UCLA_COPIES} frames, got {window}")
@@ -248,9 +285,17 @@ def _window(skeleton: Skeleton, window: int | None) -> int:
 
 
 def _fill(
-    x: np.ndarray, skeleton: Skeleton, poses: np.ndarray, starts: np.ndarray, lengths: np.ndarray,
-    positions: np.ndarray, modality: str, train: bool = False, seed: int = 0, epoch: int = 0,
-) -> None:  # fmt: skip
+    x: np.ndarray,
+    skeleton: Skeleton,
+    poses: np.ndarray,
+    starts: np.ndarray,
+    lengths: np.ndarray,
+    positions: np.ndarray,
+    modality: str,
+    train: bool = False,
+    seed: int = 0,
+    epoch: int = 0,
+) -> None:
     """Make clips.
 
     Args:
@@ -266,7 +311,16 @@ def _fill(
     if not is_compiled(kernel):
         _log.info("compiling the feeder once (about %d s)", COMPILING)
     kernel(
-        x.reshape(*x.shape[:3], joints * persons), poses.reshape(len(poses), -1), starts, lengths, places.T.ravel(),
-        places[:, skeleton.parents].T.ravel(), positions, train, modality.startswith("bone"),
-        modality.endswith("motion"), np.uint64(seed % 2**64), np.uint64(epoch % 2**64),
-    )  # fmt: skip
+        x.reshape(*x.shape[:3], joints * persons),
+        poses.reshape(len(poses), -1),
+        starts,
+        lengths,
+        places.T.ravel(),
+        places[:, skeleton.parents].T.ravel(),
+        positions,
+        train,
+        modality.startswith("bone"),
+        modality.endswith("motion"),
+        np.uint64(seed % 2**64),
+        np.uint64(epoch % 2**64),
+    )

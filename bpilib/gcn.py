@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from bpilib.ops.topology_refinement import SUBSETS, TopologyRefinement
+from bpilib.ops.topology_refinement import SUBSETS, TopologyRefinement, bias_shift, by_convolution
 
 
 def _init_conv(weight: Tensor, bias: Tensor, fan_out: int) -> None:
@@ -46,6 +46,29 @@ def pointwise(channels_in: int, channels_out: int, groups_out: int = 1, stride: 
     conv = (NarrowPointwise if narrow else nn.Conv2d)(channels_in, channels_out, 1, stride=(1, stride))
     _init_conv(conv.weight, conv.bias, channels_out // groups_out)
     return conv
+
+
+class _Uncounted(nn.modules.batchnorm._BatchNorm):
+    """A BatchNorm that leaves `num_batches_tracked` to `CTRGCN.forward`, which counts for all in one call.
+
+    The counter belongs to the state dict, as PyTorch and the published weights have it; no computation uses it.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, ...) to the same, normalised over all but C."""
+        if not self.training:
+            return super().forward(x)
+        return F.batch_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias, True, self.momentum or 0.0, self.eps
+        )
+
+
+class BatchNorm1d(_Uncounted, nn.BatchNorm1d):
+    """BatchNorm over (N, C, T)."""
+
+
+class BatchNorm2d(_Uncounted, nn.BatchNorm2d):
+    """BatchNorm over (N, C, V, T)."""
 
 
 def _affine(bn: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
@@ -92,11 +115,11 @@ class SpatialUnit(nn.Module):
         _init_conv(self.expand_weight, self.expand_bias, channels_out)
         self.adjacency = nn.Parameter(adjacency.clone())  # PA
         self.alpha = nn.Parameter(torch.zeros(1))
-        self.bn = nn.BatchNorm2d(channels_out)
+        self.bn = BatchNorm2d(channels_out)
         nn.init.constant_(self.bn.weight, 1e-6)
         self.down = None
         if channels_in != channels_out:
-            self.down = nn.Sequential(pointwise(channels_in, channels_out), nn.BatchNorm2d(channels_out))
+            self.down = nn.Sequential(pointwise(channels_in, channels_out), BatchNorm2d(channels_out))
 
     def topology(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(N, Cin, V, T) to alpha * conv4 (3, C, R+2) and tanh(q_u - p_v) (N, 3, R, VV), neighbour v before joint u.
@@ -113,8 +136,13 @@ class SpatialUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, Cin, V, T) to (N, C, V, T)."""
-        transform, base = self.transform, self.adjacency.transpose(1, 2).flatten(1)
-        out = self.bn(TopologyRefinement.apply(x, transform.weight, transform.bias, *self.topology(x), base))
+        weight, bias, base = self.transform.weight, self.transform.bias, self.adjacency.transpose(1, 2).flatten(1)
+        expand, distance = self.topology(x)
+        shift = None
+        if not by_convolution(distance):
+            shift = bias_shift(bias, expand, distance, base)
+            bias = None
+        out = self.bn(TopologyRefinement.apply(x, weight, bias, expand, distance, base, shift))
         return torch.relu_(out + (x if self.down is None else self.down(x)))
 
     @torch.no_grad()
@@ -127,6 +155,20 @@ class SpatialUnit(nn.Module):
         self.down, self.bn = _fold(self.down), Affine(None, shift)
 
 
+class MaxPool(nn.MaxPool2d):
+    """Maximum over three frames, every `stride` frames."""
+
+    def __init__(self, stride: int):
+        super().__init__((1, 3), stride=(1, stride), padding=(0, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, V, T) to (N, C, V, T/stride)."""
+        if not torch.are_deterministic_algorithms_enabled():
+            return super().forward(x)
+        windows = F.pad(x, (1, 1), value=-math.inf).unfold(-1, 3, self.stride[1])  # PyTorch's own backward is not
+        return windows.max(-1).values
+
+
 class TemporalUnit(nn.Module):
     """Four branches over T, each a quarter of the channels: two dilated convolutions, a max-pool, a 1x1."""
 
@@ -134,7 +176,7 @@ class TemporalUnit(nn.Module):
         super().__init__()
         quarter = channels // 4
         self.reduce = pointwise(channels, 3 * quarter, 3)
-        self.reduce_bn = nn.BatchNorm2d(3 * quarter)
+        self.reduce_bn = BatchNorm2d(3 * quarter)
         self.convs = nn.ModuleList()
         for dilation in (1, 2):
             conv = nn.Conv2d(
@@ -142,9 +184,9 @@ class TemporalUnit(nn.Module):
             )
             _init_conv(conv.weight, conv.bias, 5 * quarter)
             self.convs.append(conv)
-        self.pool = nn.MaxPool2d((1, 3), stride=(1, stride), padding=(0, 1))
+        self.pool = MaxPool(stride)
         self.skip = pointwise(channels, channels - 3 * quarter, stride=stride)
-        self.bn = nn.BatchNorm2d(channels)
+        self.bn = BatchNorm2d(channels)
         for bn in (self.reduce_bn, self.bn):
             nn.init.normal_(bn.weight, 1.0, 0.02)
 
@@ -177,7 +219,7 @@ class Block(nn.Module):
         self.shortcut = None
         if residual and (channels_in != channels_out or stride != 1):
             self.shortcut = nn.Sequential(
-                pointwise(channels_in, channels_out, stride=stride), nn.BatchNorm2d(channels_out)
+                pointwise(channels_in, channels_out, stride=stride), BatchNorm2d(channels_out)
             )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -208,16 +250,27 @@ class CTRGCN(nn.Module):
         if width < 8 or width % 8:
             raise ValueError(f"width must be a positive multiple of 8, not {width}; 64 is the published one")
         joints = adjacency.shape[-1]
-        self.data_bn = nn.BatchNorm1d(persons * joints * 3)
+        self.data_bn = BatchNorm1d(persons * joints * 3)
         channels = [width] * 4 + [2 * width] * 3 + [4 * width] * 3
         self.blocks = nn.ModuleList(
             Block(cin, cout, adjacency, stride=2 if i in (4, 7) else 1, residual=i > 0)
             for i, (cin, cout) in enumerate(zip([3, *channels], channels))
         )
         self.channels = channels[-1]
+        self.find_norms()
+
+    def find_norms(self) -> None:
+        """Note which BatchNorms there are to count for; to be called again after some were exchanged for others."""
+        self._norms: list[_Uncounted] = [norm for norm in self.modules() if isinstance(norm, _Uncounted)]
+
+    def _count_batch(self) -> None:
+        """Count the batch in every BatchNorm at once."""
+        if self.training:
+            torch._foreach_add_([norm.num_batches_tracked for norm in self._norms], 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 3, T, V, M) to (N, M, 4w, T/4, V)."""
+        self._count_batch()
         n, c, t, v, m = x.shape
         x = x.permute(0, 4, 3, 1, 2).reshape(n, m * v * c, t)  # BatchNorm over M, V, C
         x = self.data_bn(x).view(n * m, v, c, t).transpose(1, 2)  # persons into the batch: (N*M, C, V, T)

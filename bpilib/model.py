@@ -1,5 +1,6 @@
-"""The networks: CTR-GCN, GAP and BPI on one backbone."""
+"""The networks: CTR-GCN, GAP and BPI, from clips to class scores and embeddings."""
 
+import contextlib
 import copy
 import math
 from typing import NamedTuple, Self
@@ -34,6 +35,13 @@ class Output(NamedTuple):
     attention_joints: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] | None = None
 
 
+def _full_precision(x: Tensor) -> contextlib.AbstractContextManager:
+    """A context without autocast on the device of x: bones are small differences of large coordinates."""
+    if not torch.is_autocast_enabled(x.device.type):  # no context then, which an exported graph would contain
+        return contextlib.nullcontext()
+    return torch.autocast(x.device.type, enabled=False)
+
+
 class CTRGCNClassifier(nn.Module):
     """CTR-GCN: the backbone and a linear classifier on the feature's mean over frames, joints and persons."""
 
@@ -63,7 +71,8 @@ class CTRGCNClassifier(nn.Module):
                 "build the model for this skeleton and num_persons, or check the feeder"
             )
         if self.bone_operator is not None:
-            x = torch.einsum("uv,nctvm->nctum", self.bone_operator, x)
+            with _full_precision(x):
+                x = torch.einsum("uv,nctvm->nctum", self.bone_operator, x)
         tokens = self.backbone(x).float().mean((1, 3))  # (N, M, C, T/4, V) to (N, C, V)
         tokens = tokens.transpose(1, 2)  # (N, V, C)
         return tokens.mean(1), tokens
@@ -101,6 +110,30 @@ def _he_linear(channels_in: int, channels_out: int) -> nn.Linear:
     return linear
 
 
+def other_joints(parts: dict[str, tuple[int, ...]], name: str) -> tuple[int, ...]:
+    """The joints of all parts but one, in order."""
+    return tuple(joint for other, joints in parts.items() if other != name for joint in joints)
+
+
+class JointIndices(nn.Module):
+    """The joints of each part, and those of the others, as tensors on the network's device.
+
+    Indices that are Python lists would be copied to a GPU in every step, which waits for the GPU each time.
+    """
+
+    def __init__(self, parts: dict[str, tuple[int, ...]]):
+        super().__init__()
+        self.parts = tuple(parts)
+        for name, joints in parts.items():
+            self.register_buffer(f"own_{name}", torch.tensor(joints), persistent=False)
+            self.register_buffer(f"others_{name}", torch.tensor(other_joints(parts, name)), persistent=False)
+
+    def forward(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """By part: (Vq,) int64 of its own joints, (Vk,) of the others'."""
+        own = {name: getattr(self, f"own_{name}") for name in self.parts}
+        return own, {name: getattr(self, f"others_{name}") for name in self.parts}
+
+
 class GAPClassifier(CTRGCNClassifier):
     """GAP: a global and four part embeddings, each a linear map of the feature's mean over the part's joints.
 
@@ -120,6 +153,7 @@ class GAPClassifier(CTRGCNClassifier):
         super().__init__(skeleton, num_classes, num_persons, width, k)
         self.part_joints = parts
         self.parts = tuple(parts)
+        self.joint_indices = JointIndices(parts)
         self.global_head = _he_linear(self.backbone.channels, embed_dim)
         self.part_heads = nn.ModuleDict({name: self._part_head(embed_dim) for name in parts})
         self.stored_scale = nn.Parameter(torch.full((1 + len(parts),), math.log(1 / 0.07)))
@@ -134,7 +168,8 @@ class GAPClassifier(CTRGCNClassifier):
 
     def _part_embeddings(self, tokens: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Tokens (N, V, C) to (N, P, D) and attention by part (none)."""
-        heads = [head(tokens[:, list(self.part_joints[name])].mean(1)) for name, head in self.part_heads.items()]
+        own, _ = self.joint_indices()
+        heads = [head(tokens[:, own[name]].mean(1)) for name, head in self.part_heads.items()]
         return torch.stack(heads, 1), {}
 
     def forward(self, x: Tensor, return_attention: bool = False) -> Output:
@@ -170,16 +205,11 @@ class BPIClassifier(GAPClassifier):
     @property
     def attention_joints(self) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
         """By part: its own joints (queries) and those of the other parts in order (keys)."""
-        return {
-            name: (joints, tuple(j for other, others in self.part_joints.items() if other != name for j in others))
-            for name, joints in self.part_joints.items()
-        }
+        return {name: (joints, other_joints(self.part_joints, name)) for name, joints in self.part_joints.items()}
 
     def _part_embeddings(self, tokens: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        seen = {
-            name: self.part_heads[name](tokens[:, list(queries)], tokens[:, list(keys)])
-            for name, (queries, keys) in self.attention_joints.items()
-        }
+        own, others = self.joint_indices()
+        seen = {name: head(tokens[:, own[name]], tokens[:, others[name]]) for name, head in self.part_heads.items()}
         embeddings = torch.stack([embedding for embedding, _ in seen.values()], 1)
         return embeddings, {name: attention for name, (_, attention) in seen.items()}
 

@@ -17,7 +17,7 @@ from bpilib.errors import MissingInputError, did_you_mean
 from bpilib.feeders import Feeder
 from bpilib.model import CTRGCNClassifier, build_model
 from bpilib.system import checkpoint
-from bpilib.system.device import keep_malloc_memory, pick_device
+from bpilib.system.device import keep_malloc_memory, use_device
 from bpilib.system.files import in_project, parse_yaml, write_atomically
 from bpilib.text import build_text
 from bpilib.text.encoder import TextEncoder
@@ -229,14 +229,18 @@ def same_clips(store: SkeletonStore, sha256: dict[str, str]) -> bool:
     return all(sha256.get(name) == store.manifest["sha256"][name] for name in ("poses.npy", "index.npz"))
 
 
-def build(config: Config) -> Run:
+def build(config: Config, pretrained: bool = True) -> Run:
     """Open the data, build network and text encoder on the configured device.
+
+    Args:
+        config: resolved parameters.
+        pretrained: fetch the weights of a text tower that is trained along; False where a checkpoint's follow.
 
     Raises:
         MissingInputError: no prepared data, or no prompts.
         ValueError: a store of another data set; prompts that miss a class.
     """
-    device = pick_device(config.device)
+    device = use_device(config.device)
     if device.type == "cpu":
         keep_malloc_memory()
     store = SkeletonStore.open(config.data)
@@ -255,6 +259,7 @@ def build(config: Config) -> Run:
             clip_model=config.clip_model,
             clip_pretrained=config.clip_pretrained,
             trained=config.clip_trained,
+            fetch=pretrained or not config.clip_trained,
         ).to(device)
         digest, embed_dim = prompts.digest(), text.dim
     model = build_model(
@@ -281,7 +286,7 @@ def open_run(config: Config, which: str = "best") -> Run:
     saved = saved_config(config)
     if not checkpoint.exists(path):
         raise missing_run(config)
-    run = build(saved)
+    run = build(saved, pretrained=False)
     selected = selected_epoch(config) if which == "best" else None
     try:
         others = () if selected is None else (path.with_name("last.pt"), path.with_name("last.previous.pt"))

@@ -111,7 +111,7 @@ class Skeleton:
             true_bones: use B[child, parent] = 1 (k=1: child minus parent) on NW-UCLA too, where the published
                 operator has the direction reversed (k=1: parent minus the sum of its children).
 
-        Source: the published BPI and GAP code;
+        Source: the published BPI and GAP code.
         """
         if k < 1:
             raise ValueError(f"k must be at least 1, not {k}: 1 gives bones, {self.joint_k} the joint stream")

@@ -446,3 +446,7 @@ def test_files_named_relative_lie_in_the_project_and_none_stays_none():
             resolve(**wrong)
     with pytest.raises(ValueError, match="export: unknown 'onx', did you mean 'onnx'"):
         resolve(export="onx")
+
+
+def test_compile_was_yes_or_no_once():
+    assert [resolve(compile=value).compile for value in (False, True, "graph")] == ["none", "default", "graph"]

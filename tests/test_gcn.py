@@ -7,10 +7,11 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bpilib.gcn import CTRGCN, Block, NarrowPointwise, SpatialUnit, TemporalUnit, pointwise
-from bpilib.ops.topology_refinement import TopologyRefinement
+from bpilib.gcn import CTRGCN, Block, MaxPool, NarrowPointwise, SpatialUnit, TemporalUnit, pointwise
+from bpilib.ops.topology_refinement import TopologyRefinement, bias_shift
 from bpilib.skeleton import NTU, UCLA
 
 ADJACENCY = torch.from_numpy(UCLA.adjacency())
@@ -400,3 +401,59 @@ def test_narrow_networks_are_trained_without_a_crash():
     """In a process of its own: it was killed by the heap, at 8 channels under AVX-512 and at 4 under AVX2."""
     process = subprocess.run([sys.executable, "-c", NARROW], capture_output=True, text=True)
     assert process.returncode == 0 and process.stdout == "done\n", process.stderr
+
+
+def refinement_inputs(dtype):
+    torch.manual_seed(0)
+    n, c_in, c, r, v, t = 2, 4, 3, 2, 5, 4
+    shapes = [(n, c_in, v, t), (c * 3, c_in, 1, 1), (c * 3,), (3, c, r + 2), (n, 3, r, v * v), (3, v * v)]
+    return [torch.randn(shape, dtype=dtype, requires_grad=True) for shape in shapes]
+
+
+def test_the_bias_of_conv3_is_the_same_in_its_result_and_as_a_shift():
+    x, weight, bias, expand, distance, base = given = refinement_inputs(torch.float64)
+    inside = TopologyRefinement.apply(x, weight, bias, expand, distance, base, None)
+    shift = bias_shift(bias, expand, distance, base)
+    outside = TopologyRefinement.apply(x, weight, None, expand, distance, base, shift)
+    assert shift.shape == (2, 3, 5) and outside.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(outside, inside, rtol=1e-12, atol=1e-12)
+    gradient = torch.randn_like(inside)
+    wanted = torch.autograd.grad(inside, given, gradient)
+    for found, expected in zip(torch.autograd.grad(outside, given, gradient), wanted):
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_batches_are_counted_in_every_batchnorm():
+    network = CTRGCN(torch.from_numpy(UCLA.adjacency()), 1, 8).train()
+    for _ in range(2):
+        network(torch.randn(2, 3, 8, 20, 1))
+    network.eval()(torch.randn(2, 3, 8, 20, 1))
+    counts = [tensor.item() for name, tensor in network.state_dict().items() if name.endswith("num_batches_tracked")]
+    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    assert counts == [2] * len(norms)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_the_deterministic_maximum_is_the_same(stride):
+    pool = MaxPool(stride)
+    x = torch.randn(2, 3, 4, 9, dtype=torch.float64, requires_grad=True)
+    expected = pool(x)
+    gradient = torch.randn_like(expected)
+    wanted = torch.autograd.grad(expected, x, gradient)[0]
+    torch.use_deterministic_algorithms(True)
+    try:
+        found = pool(x)
+        assert torch.equal(found, expected)
+        torch.testing.assert_close(torch.autograd.grad(found, x, gradient)[0], wanted, rtol=1e-12, atol=1e-12)
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def test_a_block_is_one_graph():
+    """No graph break in training; the whole network is compiled in test_model."""
+    block = Block(8, 16, torch.from_numpy(UCLA.adjacency()), stride=2).train()
+    x = torch.randn(2, 8, 20, 6)
+    compiled = torch.compile(block, backend="eager", fullgraph=True)
+    found = compiled(x)
+    found.sum().backward()
+    torch.testing.assert_close(found, block(x), rtol=1e-4, atol=1e-4)

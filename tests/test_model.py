@@ -346,3 +346,32 @@ def test_the_fused_copy_gives_the_same_and_leaves_the_network_alone(name):
     for field, a in ours.items():
         torch.testing.assert_close(a, theirs[field], rtol=0, atol=1e-10)
     assert all(torch.equal(before[key], tensor) for key, tensor in model.state_dict().items())
+
+
+def test_bones_are_made_in_float32_under_autocast():
+    model = build_model("bpi", NTU, 5, embed_dim=8, width=8).eval()
+    x = 3 + 0.1 * torch.randn(1, 3, 8, 25, 2)
+    seen = []
+    model.backbone.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    with torch.no_grad():
+        model(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            model(x)
+    assert seen[1].dtype == torch.float32 and torch.equal(*seen)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["bpi", "gap", "ctrgcn"])
+@pytest.mark.parametrize("half", [False, True], ids=["fp32", "bf16"])
+def test_the_whole_network_is_one_graph_in_training_and_inference(name, half):
+    torch.manual_seed(0)
+    model = build_model(name, UCLA, 5, embed_dim=8, width=8).train()
+    x = torch.randn(2, 3, 8, 20, 1)
+    for network in (model, model.fuse()):
+        torch._dynamo.reset()
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            out = torch.compile(network, backend="aot_eager", fullgraph=True)(x)
+            expected = network(x)
+        if network is model:
+            out.logits.float().sum().backward()
+        assert (out.logits - expected.logits).norm() < (5e-2 if half else 1e-3) * expected.logits.norm()

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from bpilib.analysis.activation import class_activation, record_features
 from bpilib.config import Config
 from bpilib.runs import Run
+from bpilib.system.device import full_float32
 from bpilib.system.files import parse_yaml
 
 Maps = dict[str, np.ndarray]
@@ -42,6 +43,7 @@ class ClipOutputs(NamedTuple):
 
 
 @torch.no_grad()
+@full_float32()
 def collect_outputs(run: Run, subset: str = "test", activation: bool = False) -> ClipOutputs:
     """Run all clips of a subset ("train", "heldout", "test") through a BPI or GAP network in test mode.
 

@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import pooch
 
 from bpilib.data.archives import contents, member_name, no_zip
 from bpilib.data.store import Clip, Problem
@@ -200,6 +199,8 @@ def download(folder: str | Path, url: str = URL, content: str = CONTENT) -> Path
     target = Path(folder) / "all_sqe.zip"
     if target.exists():
         return target
+    import pooch  # here, so that a machine without it can do all but download
+
     part = target.with_name("all_sqe.zip.part")
     try:
         pooch.retrieve(url, known_hash=None, fname=part.name, path=target.parent, progressbar=True)

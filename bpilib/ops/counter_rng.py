@@ -6,8 +6,6 @@ kernels draw the same numbers, compiled (`bpilib.ops.feeder_kernels`).
 """
 
 import numpy as np
-import torch
-from torch import Tensor
 
 CROP, ROTATE, FRAMES, SYNONYM = range(4)  # streams: what a draw is for
 _STEP = np.uint64(0x9E3779B97F4A7C15)
@@ -37,6 +35,6 @@ def uniform(seed: int, epoch: int, positions: np.ndarray, stream: int, count: in
     return (bits >> np.uint64(11)) * 2.0**-53
 
 
-def integers(draws: Tensor, below: Tensor) -> Tensor:
+def integers(draws: np.ndarray, below: np.ndarray | int) -> np.ndarray:
     """Uniform draws in [0, 1) to int64 in 0 ... below-1; below broadcasts."""
-    return torch.minimum((draws * below).long(), (below - 1).expand_as(draws))
+    return np.minimum((draws * below).astype(np.int64), np.asarray(below) - 1)

@@ -35,7 +35,7 @@ def _mixed(word):
 
 @compile_numba
 def _sequence(seed, epoch, stream, position):
-    """Where a sample's sequence of draws begins, as `draws.uniform` has it."""
+    """Where a sample's sequence of draws begins, as in `counter_rng.uniform`."""
     word = _mixed(seed + _STEP)
     word = _mixed((word ^ epoch) + _STEP)
     word = _mixed((word ^ np.uint64(stream)) + _STEP)

@@ -2,15 +2,18 @@
 
 import contextlib
 import ctypes
+import os
 import random
 import re
 import traceback
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import psutil
 import torch
+from torch import Tensor
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -23,6 +26,14 @@ def pick_device(name: str = "auto") -> torch.device:
         raise ValueError(f"parameter device: {name!r} is no device (auto, cpu, cuda, cuda:1)") from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"parameter device: {name} was asked for, but PyTorch sees no GPU here: use auto or cpu")
+    return device
+
+
+def use_device(name: str = "auto") -> torch.device:
+    """`pick_device`, and make a GPU the current one, where operations that name no device take place."""
+    device = pick_device(name)
+    if device.type == "cuda":
+        torch.cuda.set_device(device if device.index is not None else torch.cuda.current_device())
     return device
 
 
@@ -93,55 +104,159 @@ def format_usage(used: dict[str, float]) -> str:
     return said
 
 
-def autocast(precision: str, device: torch.device) -> tuple[contextlib.AbstractContextManager, str]:
+def autocast(precision: str, device: torch.device) -> tuple[torch.autocast, str]:
     """The context of the forward pass in training, and the precision's name, from the parameter precision.
 
-    auto: on a GPU bf16 (fp16 on those without), on a CPU bf16 if its instructions are there, else fp32. tf32: float32
-    whose products a GPU rounds to 10 bits; otherwise they are full.
+    auto: on a GPU bf16 (fp16 on one that only emulates bf16), on a CPU bf16 if it has the instructions, else fp32.
+    tf32: float32 whose products a GPU rounds to 10 bits of mantissa. That also concerns the backward pass, so
+    `product_precision` sets it for a whole step, not this context.
+
+    Raises:
+        ValueError: fp16 on a CPU.
     """
     if precision == "auto":
-        if device.type == "cuda":
-            precision = "bf16" if torch.cuda.is_bf16_supported() else "fp16"
-        else:
-            has = [getattr(torch.cpu, name, bool)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
-            precision = "bf16" if any(has) else "fp32"
+        precision = _fastest_precision(device)
     if precision == "fp16" and device.type == "cpu":
         raise ValueError("parameter precision: fp16 is for GPUs; use bf16 or fp32 on a CPU")
-    _round_products(precision == "tf32")
-    kind = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    return torch.autocast(device.type, dtype=kind, enabled=kind != torch.float32), precision
+    dtypes = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    dtype = dtypes[precision]
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32), precision
 
 
-def _round_products(allowed: bool) -> bool:
-    """Allow TF32 in a GPU's products and convolutions, or not; returns what was."""
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
-    return before
+def _fastest_precision(device: torch.device) -> str:
+    if device.type == "cuda":
+        with torch.cuda.device(device):  # the question is about the current device
+            return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return "bf16" if any(getattr(torch.cpu, name, bool)() for name in checks) else "fp32"
+
+
+class _Fp32Setting:
+    """One of PyTorch's settings of how a GPU multiplies float32 numbers: "ieee" (in full), "tf32" or "none" (unset).
+
+    PyTorch refuses a mixture of its older boolean `allow_tf32` and its newer `fp32_precision`. This uses the newer one
+    wherever the installed PyTorch has it.
+    """
+
+    def __init__(self, holder: Any):
+        self._holder = holder
+
+    def read(self) -> Any:
+        """The value for `write` that restores the present state."""
+        if not hasattr(self._holder, "fp32_precision"):
+            return self._holder.allow_tf32
+        own = self._holder.fp32_precision
+        return "none" if own == torch.backends.fp32_precision else own  # the general setting shows through here
+
+    def write(self, value: Any) -> None:
+        if hasattr(self._holder, "fp32_precision"):
+            self._holder.fp32_precision = value
+        else:
+            self._holder.allow_tf32 = value if isinstance(value, bool) else value == "tf32"
+
+
+def _fp32_settings() -> list[_Fp32Setting]:
+    """Those of matrix products and of cuDNN, whose operations PyTorch wants to be set alike."""
+    cudnn = [getattr(torch.backends.cudnn, name, None) for name in ("conv", "rnn")]
+    if not all(hasattr(holder, "fp32_precision") for holder in cudnn):
+        cudnn = [torch.backends.cudnn]
+    return [_Fp32Setting(holder) for holder in (torch.backends.cuda.matmul, *cudnn)]
 
 
 @contextlib.contextmanager
-def full_float32() -> Iterator[None]:
-    """Products in full float32 on GPUs, too (PyTorch rounds convolutions to TF32 by default)."""
-    before = _round_products(False)
+def product_precision(precision: str) -> Iterator[None]:
+    """Within it a GPU's float32 products and convolutions are rounded to TF32 for "tf32", else computed in full.
+
+    The user's own settings are in force again after it.
+
+    Args:
+        precision: a name that `autocast` returned.
+    """
+    settings = _fp32_settings()
+    before = [setting.read() for setting in settings]
     try:
+        for setting in settings:
+            setting.write("tf32" if precision == "tf32" else "ieee")
         yield
     finally:
-        _round_products(before)
+        for setting, value in zip(settings, before):
+            setting.write(value)
 
 
-def compile_network(network: torch.nn.Module, wanted: bool = True) -> torch.nn.Module:
-    """The network through torch.compile, or as it is, where that is not wanted or, with a warning, does not work.
+def full_float32() -> contextlib.AbstractContextManager[None]:
+    """A context, or decorator, of full float32 products on GPUs (PyTorch rounds convolutions to TF32 by default)."""
+    return product_precision("fp32")
 
-    Parts that the compiler can't take run as they are (PyTorch logs which).
+
+class GradScaler(torch.amp.GradScaler):
+    """PyTorch's loss scaler for fp16; going on with a run begun in another precision, it starts from its default."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The state of a scaler that was disabled is empty and changes nothing."""
+        if state_dict:
+            super().load_state_dict(state_dict)
+
+
+class DelayedValues:
+    """Numbers on their way from the device to the host, which need not wait for them now.
+
+    Args:
+        values: any shape, on any device.
     """
-    if not wanted:
+
+    def __init__(self, values: Tensor):
+        self._values = values.detach().to("cpu", non_blocking=True)  # from a GPU: into pinned memory
+        self._arrival = None
+        if values.device.type == "cuda":
+            self._arrival = torch.cuda.Event()
+            self._arrival.record(torch.cuda.current_stream(values.device))
+
+    def read(self) -> list[float]:
+        """The numbers, flattened, once the device has computed them."""
+        if self._arrival is not None:
+            self._arrival.synchronize()
+        return self._values.flatten().tolist()
+
+
+COMPILE_MODES = ("none", "default", "graph")
+
+
+def compile_network(network: torch.nn.Module, mode: str = "default") -> torch.nn.Module:
+    """The network through torch.compile as one graph, or as it is where that is not wanted or nothing can be compiled.
+
+    Args:
+        network: of fixed input shapes; another shape compiles it again.
+        mode: "none"; "default"; "graph": as CUDA graphs as well, which a GPU runs without the host launching each
+            kernel (on a CPU the same as default).
+
+    Warns:
+        Nothing can be compiled on this machine: no C++ compiler, no Triton, a GPU too old, ...
+
+    Raises:
+        ValueError: unknown mode.
+    """
+    if mode not in COMPILE_MODES:
+        raise ValueError(f"parameter compile: expected {', '.join(COMPILE_MODES)}, got {mode!r}")
+    if mode == "none":
         return network
     device = next(network.parameters()).device
     try:
         torch.compile(torch.nn.Linear(2, 2).to(device))(torch.ones(1, 2, device=device))
-    except Exception as error:  # no C++ compiler, no Triton, a GPU too old, ...: each has its own
+    except Exception as error:  # compilers and drivers raise many kinds
         reason = str(error).strip().splitlines()[0][:200]
         warnings.warn(f"torch.compile does not work here, going on without ({reason})", stacklevel=2)
         return network
-    torch._dynamo.config.suppress_errors = True
-    return torch.compile(network)
+    options: dict[str, Any] = {"mode": "reduce-overhead"} if mode == "graph" else {}
+    return torch.compile(network, fullgraph=True, dynamic=False, **options)
+
+
+def make_deterministic() -> None:
+    """Have PyTorch choose operations that give the same bits every time, for the rest of this process.
+
+    Concerns GPUs, where sums over many threads are otherwise rounded in any order. Call it before the first product
+    on a GPU. An operation that has no such form raises RuntimeError, which names it.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cuda.enable_mem_efficient_sdp(False)  # its backward pass has no deterministic form

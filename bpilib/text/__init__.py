@@ -14,14 +14,22 @@ from bpilib.text.prompts import Prompts
 ENCODERS = ("clip", "minilm")
 
 
-def build_text(encoder: str, model: str, prompts: Prompts, *, minilm_path: str | Path | None = None,
-               clip_model: str | tuple[nn.Module, Callable] = "ViT-B-32", clip_pretrained: str | None = "openai",
-               trained: bool = True) -> TextEncoder:  # fmt: skip
+def build_text(
+    encoder: str,
+    model: str,
+    prompts: Prompts,
+    *,
+    minilm_path: str | Path | None = None,
+    clip_model: str | tuple[nn.Module, Callable] = "ViT-B-32",
+    clip_pretrained: str | None = "openai",
+    trained: bool = True,
+    fetch: bool = True,
+) -> TextEncoder:
     """The text encoder of a run.
 
     Args:
         encoder: "clip" or "minilm".
-        model, prompts, clip_model, clip_pretrained, trained: see `ClipText`.
+        model, prompts, clip_model, clip_pretrained, trained, fetch: see `ClipText`.
         minilm_path: embeddings file; None: the one beside the prompts file.
 
     Raises:
@@ -31,7 +39,7 @@ def build_text(encoder: str, model: str, prompts: Prompts, *, minilm_path: str |
         hint = did_you_mean(encoder, ENCODERS)
         raise ValueError(f"expected text to be {' or '.join(ENCODERS)}, got {encoder!r}{hint}")
     if encoder == "clip":
-        return ClipText(model, prompts, clip_model, clip_pretrained, trained)
+        return ClipText(model, prompts, clip_model, clip_pretrained, trained, fetch)
     if minilm_path is None and prompts.source is None:
         raise ValueError("minilm: expected minilm_path or prompts read from a YAML file, got neither; or use clip")
     return MiniLMText(model, prompts, minilm_path or prompts.source.with_suffix(SUFFIX))

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bpilib.errors import did_you_mean
+from bpilib.system.device import full_float32
 from bpilib.text.encoder import TextEncoder
 from bpilib.text.prompts import Prompts
 from bpilib.text.torchscript import is_torchscript, read_tensors
@@ -27,12 +28,19 @@ class ClipText(TextEncoder):
     """An open_clip text tower, trained along (as published) or frozen; the image tower is dropped.
 
     Trained: a batch's unique texts are encoded once and gathered; where that changes nothing (causal attention) each
-    ends at its end of text and shares a row with others (`packing`). Frozen: all texts are encoded at the first use;
+    ends at its end of text and shares a row with others (`pack`). Frozen: all texts are encoded at the first use;
     the tower is no part of the module then, so there are no parameters and the state dict is empty.
     """
 
-    def __init__(self, model: str, prompts: Prompts, clip: str | tuple[nn.Module, Callable] = "ViT-B-32",
-                 pretrained: str | None = "openai", trained: bool = True):  # fmt: skip
+    def __init__(
+        self,
+        model: str,
+        prompts: Prompts,
+        clip: str | tuple[nn.Module, Callable] = "ViT-B-32",
+        pretrained: str | None = "openai",
+        trained: bool = True,
+        fetch: bool = True,
+    ):
         """Build the tower and tokenize the prompts.
 
         Args:
@@ -42,21 +50,24 @@ class ClipText(TextEncoder):
                 and its tokenizer.
             pretrained: open_clip tag, or local weight file; OpenAI's own .pt files are read too. None: random weights.
             trained: train the tower along.
+            fetch: False: weights of a tag are not fetched, since others will be loaded; they are random then.
 
         Raises:
             ValueError: unknown model or tag (the nearest is named), missing or unfit file, failed download.
         """
         super().__init__(model, prompts)
-        clip, tokenizer = _open_clip(clip, pretrained) if isinstance(clip, str) else clip
+        clip, tokenizer = _open_clip(clip, pretrained, fetch) if isinstance(clip, str) else clip
         tower = clip.text if hasattr(clip, "text") else clip
         for name in {"visual", "logit_scale", "logit_bias"} & {*dir(tower)}:  # open_clip's CLIP is its own text tower
             delattr(tower, name)
-        self.trained, self._tokenizer, self._pool = trained, tokenizer, _pooling(tower)
+        self.trained = trained
+        self._tokenizer = tokenizer
+        self._pool = _pooling(tower)
         self._holder = [] if trained else [tower]  # a list hides it from parameters(), state_dict() and to()
         tower.cpu().train(trained).requires_grad_(trained)
         if trained:
             self.tower = tower
-        self.register_buffer("_tokens", tokenizer(list(self.texts)), persistent=False)  # (texts, L)
+        self._tokens = tokenizer(list(self.texts))  # (texts, L), on the host
         self.register_buffer("_table", None, persistent=False)  # (texts, D), frozen only
         if self._pool and (full := int((self._ends(self._tokens) == self._tokens.shape[1] - 1).sum())):
             warnings.warn(f"{full} prompts fill the tower's context and are cut at its end: shorten them", stacklevel=2)
@@ -65,22 +76,30 @@ class ClipText(TextEncoder):
 
     def embed(self, texts: Iterable[str]) -> Tensor:
         """(n, D) float32 embeddings of any texts, no gradient."""
-        return self._encode_all(self._tokenizer(list(texts)).to(self._tokens.device))
+        return self._encode_all(self._tokenizer(list(texts)))
 
-    def _embeddings(self, rows: Tensor) -> Tensor:
+    def _prepare_rows(self, rows: np.ndarray) -> tuple[Tensor, ...]:
+        """The rows; of a trained tower, where each stands among the unique ones, and these packed."""
         if not self.trained:
-            if self._table is None:
-                self._table = self._encode_all(self._tokens)
-            return self._table[rows]
-        unique, where = rows.unique(return_inverse=True)
-        return self._encode(self._tokens[unique])[where].float()
+            return (torch.from_numpy(rows),)
+        unique, where = np.unique(rows, return_inverse=True)
+        return torch.from_numpy(where.reshape(rows.shape)), *self._pack(self._tokens[torch.from_numpy(unique)])
+
+    def encode(self, *prepared: Tensor) -> Tensor:
+        """What `_prepare_rows` made to (..., D) float32."""
+        rows, *packed = prepared
+        if self.trained:
+            return self._run_tower(*packed)[rows].float()
+        if self._table is None:
+            self._table = self._encode_all(self._tokens)
+        return self._table[rows]
 
     @torch.inference_mode(False)
     @torch.no_grad()
     def _encode_all(self, tokens: Tensor) -> Tensor:
-        """(n, L) → (n, D) float32 without gradient; a frozen tower visits the device for it."""
-        towers = nn.ModuleList(self._holder).to(tokens.device)
-        with torch.autocast(tokens.device.type, enabled=False):
+        """(n, L) on the host → (n, D) float32 without gradient; a frozen tower visits the device for it."""
+        towers = nn.ModuleList(self._holder).to(self.device)
+        with torch.autocast(self.device.type, enabled=False), full_float32():
             out = torch.cat([self._encode(chunk).float() for chunk in tokens.split(CHUNK)])
         towers.cpu()
         return out
@@ -91,14 +110,24 @@ class ClipText(TextEncoder):
         return (tokens if kind == "argmax" else (tokens == eos).int()).argmax(-1)
 
     def _encode(self, tokens: Tensor) -> Tensor:
-        """(n, L) int64 → (n, D); the same as the tower itself on all L tokens."""
-        tower = self.tower if self.trained else self._holder[0]
+        """(n, L) int64 on the host → (n, D)."""
+        return self._run_tower(*(tensor.to(self.device) for tensor in self._pack(tokens)))
+
+    def _pack(self, tokens: Tensor) -> tuple[Tensor, ...]:
+        """(n, L) int64 on the host, as the tower takes it: as it is, or packed (see `Packed`)."""
         if not self._pool:
-            out = tower.encode_text(tokens) if hasattr(tower, "encode_text") else tower(tokens)
-            return out[0] if isinstance(out, tuple) else out
+            return (tokens,)
         lengths = (self._ends(tokens) + 1).tolist()
         packed = pack([text[:length] for text, length in zip(tokens.tolist(), lengths)])
-        tokens, positions, seen, ends = (torch.from_numpy(array).to(tokens.device) for array in packed)
+        return tuple(torch.from_numpy(array) for array in packed)
+
+    def _run_tower(self, *packed: Tensor) -> Tensor:
+        """What `_pack` made → (n, D); the same as the tower itself on all L tokens."""
+        tower = self.tower if self.trained else self._holder[0]
+        if not self._pool:
+            out = tower.encode_text(*packed) if hasattr(tower, "encode_text") else tower(*packed)
+            return out[0] if isinstance(out, tuple) else out
+        tokens, positions, seen, ends = packed
         dtype, heads = tower.transformer.get_cast_dtype(), tower.transformer.resblocks[0].attn.num_heads
         mask = torch.zeros(seen.shape, device=seen.device).masked_fill(~seen, -torch.inf)
         mask = mask.repeat_interleave(heads, 0)  # (R * heads, L, L)
@@ -109,9 +138,10 @@ class ClipText(TextEncoder):
 
 
 def _pooling(tower: nn.Module) -> tuple[str, int | None] | None:
-    """(kind, end-of-text id) where the tower is causal and read at the end of text: what comes after does not count.
+    """(kind, end-of-text id) of a causal tower that is read at the end of text, where nothing after it counts.
 
-    None, encoded whole: attention both ways, Hugging Face towers, towers that read another token or append their own.
+    None for a tower that needs whole texts: attention both ways, Hugging Face towers, towers that read another token
+    or append their own.
     """
     from open_clip.transformer import Transformer
 
@@ -121,7 +151,7 @@ def _pooling(tower: nn.Module) -> tuple[str, int | None] | None:
     return (kind, getattr(tower, "text_eos_id", getattr(tower, "eos_id", None))) if fits else None
 
 
-def _open_clip(name: str, pretrained: str | None) -> tuple[nn.Module, Callable]:
+def _open_clip(name: str, pretrained: str | None, fetch: bool = True) -> tuple[nn.Module, Callable]:
     """(open_clip model on the CPU in float32, its tokenizer) by name and tag or file; ValueError says what to do."""
     import open_clip
 
@@ -145,7 +175,8 @@ def _open_clip(name: str, pretrained: str | None) -> tuple[nn.Module, Callable]:
             clip = open_clip.model.build_model_from_openai_state_dict(read_tensors(file), cast_dtype=torch.float32)
             return clip.float(), open_clip.get_tokenizer(name)
         quick = bool(tag.get("quick_gelu"))  # open_clip only warns where a tag's weights need it
-        clip = open_clip.create_model(name, str(file) if file else pretrained, force_quick_gelu=quick)
+        weights = str(file) if file else pretrained if fetch else None
+        clip = open_clip.create_model(name, weights, force_quick_gelu=quick)
         return clip, open_clip.get_tokenizer(name)
     except Exception as error:
         what = f"{file} does not hold those of {name}" if file else f"{name} {pretrained!r} could not be fetched"
@@ -192,10 +223,14 @@ def pack(texts: list[list[int]], room: int = ROOM) -> Packed:
         fits = [row for row, there in enumerate(shared) if used[row] + len(texts[i]) - there <= room]
         row = max(fits, key=lambda row: (shared[row], used[row]), default=len(used))
         if row == len(used):
-            used.append(0), last.append(i), shared.append(0)
+            used.append(0)
+            last.append(i)
+            shared.append(0)
         more = np.arange(used[row], used[row] + len(texts[i]) - shared[row])
         where[i] = row, np.concatenate([where[last[row]][1][: shared[row]], more]) if shared[row] else more
-        fresh[i], last[row], used[row] = shared[row], i, used[row] + len(more)
+        fresh[i] = shared[row]
+        last[row] = i
+        used[row] += len(more)
     length = max(used)
     tokens, positions = np.zeros((2, len(used), length), np.int64)
     seen = np.repeat(np.eye(length, dtype=bool)[None], len(used), 0)

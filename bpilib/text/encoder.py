@@ -1,5 +1,6 @@
 """What all text encoders share: labels and random draws in, embeddings of class texts out."""
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -10,7 +11,9 @@ from bpilib.text.prompts import Prompts
 class TextEncoder(nn.Module):
     """What all encoders share: which text belongs to which class, and which synonym is drawn.
 
-    An encoder adds `_embeddings`: rows of `texts`, int64 of any shape (...) → (..., D) float32.
+    A batch is encoded in two steps: `prepare` on the host, from labels and draws alone, and `encode` on the device.
+    An encoder adds `_prepare_rows`: rows of `texts`, int64 of any shape (...), to tensors on the host; and `encode`:
+    these on the encoder's device to (..., D) float32.
 
     Attributes:
         dim: D.
@@ -30,10 +33,30 @@ class TextEncoder(nn.Module):
         self.texts = tuple(dict.fromkeys(text for group in (*synonyms, *parts.values()) for text in group))
         row, most = {text: i for i, text in enumerate(self.texts)}, max(map(len, synonyms))
         table = [[row[text] for text in group] + [0] * (most - len(group)) for group in synonyms]
-        self.register_buffer("_synonyms", torch.tensor(table), persistent=False)  # (K, most)
-        self.register_buffer("_counts", torch.tensor([len(group) for group in synonyms]), persistent=False)  # (K,)
-        rows = [[row[text] for text in group] for group in parts.values()]
-        self.register_buffer("_part_rows", torch.tensor(rows), persistent=False)  # (P, K)
+        self._synonyms = np.array(table)  # (K, most)
+        self._counts = np.array([len(group) for group in synonyms])  # (K,)
+        self._part_rows = np.array([[row[text] for text in group] for group in parts.values()])  # (P, K)
+        self.register_buffer("_place", torch.empty(0), persistent=False)  # goes where the encoder goes
+
+    @property
+    def device(self) -> torch.device:
+        """Where the encoder computes."""
+        return self._place.device
+
+    def prepare(self, labels: np.ndarray, draws: np.ndarray) -> tuple[Tensor, ...]:
+        """What `encode` takes for a batch, on the host; arguments as of `forward`."""
+        drawn = self._synonyms[labels, integers(draws, self._counts[labels])]  # (N,)
+        return self._prepare_rows(np.concatenate([drawn[None], self._part_rows[:, labels]]))
+
+    def _prepare_rows(self, rows: np.ndarray) -> tuple[Tensor, ...]:
+        raise NotImplementedError
+
+    def encode(self, *prepared: Tensor) -> Tensor:
+        """What `prepare` made, on the encoder's device, to embeddings as `forward` returns them."""
+        raise NotImplementedError
+
+    def _encode_rows(self, rows: np.ndarray) -> Tensor:
+        return self.encode(*(tensor.to(self.device) for tensor in self._prepare_rows(rows)))
 
     def forward(self, labels: Tensor, draws: Tensor) -> Tensor:
         """Text embeddings of a batch.
@@ -47,10 +70,10 @@ class TextEncoder(nn.Module):
 
         Source: the published BPI and GAP training: synonyms drawn uniformly, one fixed prompt per part.
         """
-        drawn = self._synonyms[labels, integers(draws, self._counts[labels])]  # (N,)
-        return self._embeddings(torch.cat([drawn[None], self._part_rows[:, labels]]))
+        prepared = self.prepare(labels.cpu().numpy(), draws.cpu().numpy())
+        return self.encode(*(tensor.to(self.device) for tensor in prepared))
 
     @torch.no_grad()
     def anchors(self) -> Tensor:
         """(1+P, K, D) float32: every class's name, then its prompt of each part; no gradient."""
-        return self._embeddings(torch.cat([self._synonyms[None, :, 0], self._part_rows]))
+        return self._encode_rows(np.concatenate([self._synonyms[None, :, 0], self._part_rows]))

@@ -50,8 +50,12 @@ class MiniLMText(TextEncoder):
             )
         return self._table[[self._rows[text] for text in texts]]
 
-    def _embeddings(self, rows: Tensor) -> Tensor:
-        return self._table[rows]
+    def _prepare_rows(self, rows: np.ndarray) -> tuple[Tensor, ...]:
+        return (torch.from_numpy(rows),)
+
+    def encode(self, *prepared: Tensor) -> Tensor:
+        """Rows (...) int64 of the table to (..., D) float32."""
+        return self._table[prepared[0]]
 
 
 def embed_prompts(path: str | Path) -> str:

@@ -8,8 +8,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from bpilib.gcn import CTRGCN
 from bpilib.model import Output
 from bpilib.system import distributed
+from bpilib.text.encoder import TextEncoder
 
 
 def shard(positions: np.ndarray) -> np.ndarray:
@@ -77,17 +79,17 @@ def gather_batch(out: Output, texts: Tensor | None, labels: Tensor, total: int) 
 class Towers(nn.Module):
     """Network and text encoder as one module: all that a step runs, and all that it trains."""
 
-    def __init__(self, model: nn.Module, text: nn.Module | None):
+    def __init__(self, model: nn.Module, text: TextEncoder | None):
         super().__init__()
         self.model, self.text = model, text
 
-    def forward(self, x: Tensor, labels: Tensor, draws: Tensor) -> tuple[Output, Tensor | None]:
-        """Clips (N, C, T, V, M), their labels (N,) and draws (N,) of synonyms to the output and texts (1+P, N, D)."""
+    def forward(self, x: Tensor, *texts: Tensor) -> tuple[Output, Tensor | None]:
+        """Clips (N, C, T, V, M) and what `TextEncoder.prepare` made for them to the output and texts (1+P, N, D)."""
         out = self.model(x)
-        if self.text is None:
-            return out, None
+        if self.text is None:  # no loss concerns the embeddings: DistributedDataParallel is not to wait for gradients
+            return Output(out.logits), None
         # GAP's scale is a parameter itself; DistributedDataParallel looks for results that are computed from one
-        return out._replace(logit_scale=out.logit_scale.clone()), self.text(labels, draws)
+        return out._replace(logit_scale=out.logit_scale.clone()), self.text.encode(*texts)
 
 
 def distribute(towers: Towers, sync_batchnorm: bool) -> nn.Module:
@@ -96,9 +98,13 @@ def distribute(towers: Towers, sync_batchnorm: bool) -> nn.Module:
         return towers
     if sync_batchnorm:
         nn.SyncBatchNorm.convert_sync_batchnorm(towers)
+        for module in towers.modules():
+            if isinstance(module, CTRGCN):
+                module.find_norms()
     device = next(towers.parameters()).device
     return DistributedDataParallel(
         towers,
         device_ids=[device.index] if device.type == "cuda" else None,
+        broadcast_buffers=False,  # a training step uses no running statistics; `score` takes the first process's
         find_unused_parameters=True,  # text towers may have some; keeps buckets, and so the rounding, over a restart
     )

@@ -77,14 +77,15 @@ def _worker(work: Work, config: Config, folder: str, arguments: tuple) -> tuple[
     start = all_gather((_read(place / "failure.json"), str(logs)))
     if failure := next((failure for failure, _ in start if failure), None):
         return "failed", failure
+    result: tuple[str, Any]
     try:
         if stop():
             raise KeyboardInterrupt("stopped before the first step")
         _wait_for(Path(start[0][1]))
         work(config, stop, *arguments)
-        return "done", None
+        result = "done", None
     except KeyboardInterrupt as interrupt:
-        return "interrupted", str(interrupt)
+        result = "interrupted", str(interrupt)
     except Exception as error:
         traceback.print_exc()
         if isinstance(error, ValueError) or not isinstance(error, _CURABLE):
@@ -93,6 +94,8 @@ def _worker(work: Work, config: Config, folder: str, arguments: tuple) -> tuple[
             failure = {"kind": kind or "RuntimeError", "text": text, "note": f"process {rank()}, see {logs}/stderr.log"}
             write_atomically(place / "failure.json", json.dumps(failure))
         raise
+    dist.destroy_process_group()  # not after an error, when other processes may be gone
+    return result
 
 
 def _wait_for(path: Path) -> None:

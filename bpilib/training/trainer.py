@@ -4,8 +4,9 @@ import dataclasses
 import json
 import math
 import time
+from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,10 +19,21 @@ from bpilib.evaluate import Scores, copies_summary, mark_copies, score
 from bpilib.losses import Loss, skeleton_text_loss
 from bpilib.runs import Run, build, same_clips, start_from
 from bpilib.system import checkpoint, distributed
-from bpilib.system.device import autocast, compile_network, format_usage, seed_everything, usage
+from bpilib.system.device import (
+    DelayedValues,
+    GradScaler,
+    autocast,
+    compile_network,
+    format_usage,
+    make_deterministic,
+    product_precision,
+    seed_everything,
+    usage,
+)
 from bpilib.system.distributed import rank_zero_only
 from bpilib.system.files import write_atomically
 from bpilib.training import data_parallel
+from bpilib.training.optimizer import build_sgd
 from bpilib.training.tensorboard import DrawConfusion, TensorBoardLogger
 
 
@@ -57,6 +69,16 @@ def learning_rate(config: Config, epoch: int, share: float) -> float:
     return config.lr * 0.5 * (1 + math.cos(math.pi * min(left, 1)))
 
 
+class UnreadStep(NamedTuple):
+    """A step whose loss the host has not read yet."""
+
+    epoch: int
+    batch: int
+    rate: float
+    clips: int
+    values: DelayedValues
+
+
 Watch = Callable[[pd.DataFrame], None]
 LOOK = 2  # seconds between two looks at memory and GPU
 
@@ -67,20 +89,22 @@ class Trainer:
     def __init__(self, config: Config, draw_confusion: DrawConfusion | None = None):
         self.config, self.folder = config, config.run_directory
         seed_everything(config.seed)
-        self.run: Run = build(config)
+        goes_on = checkpoint.exists(self.folder / "last.pt")
+        if config.deterministic:
+            make_deterministic()
+        self.run: Run = build(config, pretrained=not goes_on)
         self.feeder = self.run.feeder("train", train=True)
+        self.feeder.prepare_texts = None if self.run.text is None else self.run.text.prepare
         parameters = list(self.run.model.parameters())
         if self.run.text is not None:
             parameters += [p for p in self.run.text.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.SGD(
-            parameters, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0,
-            weight_decay=config.weight_decay,
-        )  # fmt: skip
+        self.optimizer = build_sgd(parameters, config, self.run.device)
         self.autocast, self.precision = autocast(config.precision, self.run.device)
-        self.scaler = torch.amp.GradScaler(self.run.device.type, enabled=self.precision == "fp16")
+        self.scaler = GradScaler(self.run.device.type, enabled=self.precision == "fp16")
+        self._unread: deque[UnreadStep] = deque()
         self.progress, self.usage = Progress(), usage(self.run.device)
         self.batches = max(1, len(self.feeder) // config.batch_size)  # as published, an incomplete last one is dropped
-        if checkpoint.exists(self.folder / "last.pt"):
+        if goes_on:
             self._resume()
         elif config.start_from is not None:
             print(start_from(self.run, config.start_from))
@@ -145,34 +169,55 @@ class Trainer:
         rate = learning_rate(config, progress.epoch, progress.batch / self.batches)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self.optimizer.zero_grad(set_to_none=True)
-        loss, logits, labels = self.loss(positions)
-        if not torch.isfinite(loss.total):
-            raise ValueError(
-                f"the loss is {loss.total.item()} in epoch {progress.epoch + 1}, step {progress.batch + 1}: lower lr "
-                f"(now {rate:g}) or use precision='fp32'. {self.folder / 'last.pt'} holds the last good state"
-            )
-        self.scaler.scale(loss.total).backward()
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self._count(loss, logits, labels)
+        waits_late = self.run.device.type == "cuda"
+        with product_precision(self.precision):
+            self.optimizer.zero_grad(set_to_none=True)
+            loss, logits, labels = self.loss(positions)
+            self._count(loss, logits, labels)
+            if not waits_late:
+                self._read_losses()
+            self.scaler.scale(loss.total).backward()
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        # A GPU works on this step while the host reads the loss of the one before. The first loss of an epoch is read
+        # at once for the progress bar, the last one for the epoch's row.
+        first_or_last = not progress.sums[0] or progress.batch + 1 == self.batches
+        self._read_losses(keep=0 if first_or_last else 1)
 
     def loss(self, positions: np.ndarray) -> tuple[Loss, Tensor, Tensor]:
         """The loss of the clips at these positions, their logits (N, K) and labels (N,).
 
         Each process computes its share of the clips, and from what all have found the loss of the whole batch.
         """
-        x, labels, synonyms = self.feeder.take(data_parallel.shard(positions))
+        batch = self.feeder.take(data_parallel.shard(positions))
         with self.autocast:
-            out, texts = self.towers(x, labels, synonyms)
-        out, texts, labels = data_parallel.gather_batch(out, texts, labels, len(positions))
+            out, texts = self.towers(batch.x, *batch.texts)
+        out, texts, labels = data_parallel.gather_batch(out, texts, batch.labels, len(positions))
         return skeleton_text_loss(out, texts, labels, self.config.alpha), out.logits, labels
 
     def _count(self, loss: Loss, logits: Tensor, labels: Tensor) -> None:
+        """Send the step's figures on their way to the host; `_read_losses` adds them up."""
         contrastive = loss.contrastive.mean() if len(loss.contrastive) else loss.total.new_zeros(())
         right = (logits.argmax(1) == labels).float().mean()
-        values = [1.0, *torch.stack([loss.total, loss.cross_entropy, contrastive, right]).tolist()]
-        self.progress.sums = [s + len(labels) * v for s, v in zip(self.progress.sums, values)]
+        values = torch.stack([loss.total, loss.cross_entropy, contrastive, right])
+        where = (self.progress.epoch, self.progress.batch, self.optimizer.param_groups[0]["lr"])
+        self._unread.append(UnreadStep(*where, len(labels), DelayedValues(values)))
+
+    def _read_losses(self, keep: int = 0) -> None:
+        """Add the figures of all steps but the last `keep` to the epoch's sums.
+
+        Raises:
+            ValueError: a loss that is not finite. Nothing was saved since: a checkpoint reads all losses first.
+        """
+        while len(self._unread) > keep:
+            step = self._unread.popleft()
+            values = step.values.read()
+            if not math.isfinite(values[0]):
+                raise ValueError(
+                    f"the loss is {values[0]} in epoch {step.epoch + 1}, step {step.batch + 1}: lower lr (now "
+                    f"{step.rate:g}) or use precision='fp32'. {self.folder / 'last.pt'} holds the last good state"
+                )
+            self.progress.sums = [s + step.clips * v for s, v in zip(self.progress.sums, [1.0, *values])]
 
     def _finish_epoch(self) -> None:
         """Evaluate if due, log, keep the best, save."""
@@ -230,12 +275,15 @@ class Trainer:
 
     def _weights(self) -> dict[str, Any]:
         """What every checkpoint holds; weights that diverged are never saved over good ones."""
-        if not all(bool(torch.isfinite(tensor).all()) for tensor in self.run.model.state_dict().values()):
+        self._read_losses()
+        content = self.run.content()
+        tensors = [tensor for name in ("model", "text") for tensor in content[name].values()]
+        if not torch.stack([torch.isfinite(tensor).all() for tensor in tensors]).all():
             raise ValueError(
-                f"the network's weights are not finite after epoch {self.progress.epoch}, step {self.progress.batch}: "
-                "lower lr or use precision='fp32'; nothing was saved of them"
+                f"the network's weights, or the text encoder's, are not finite after epoch {self.progress.epoch}, step "
+                f"{self.progress.batch}: lower lr or use precision='fp32'; nothing was saved of them"
             )
-        return self.run.content() | {"epoch": self.progress.epoch}
+        return content | {"epoch": self.progress.epoch}
 
     def _inputs(self) -> dict[str, Any]:
         """Hashes of what it learns from."""

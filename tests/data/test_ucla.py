@@ -3,9 +3,11 @@
 import functools
 import hashlib
 import http.server
+import importlib.util
 import json
 import re
 import shutil
+import sys
 import threading
 import warnings
 import zipfile
@@ -572,3 +574,9 @@ def test_an_address_that_can_not_be_reached_is_a_clear_error(server, tmp_path):
     with pytest.raises(ValueError, match=r"could not get all_sqe.zip from http://127.0.0.1:9/x.zip .*by hand to"):
         ucla.download(tmp_path / "data", "http://127.0.0.1:9/x.zip", "")  # nobody listens there
     assert not list((tmp_path / "data").iterdir())
+
+
+def test_without_pooch_all_but_a_download_works(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pooch", None)  # importing it raises now
+    spec = importlib.util.spec_from_file_location("ucla_without_pooch", ucla.__file__)
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))

@@ -4,6 +4,7 @@ import mmap
 import resource
 import sys
 import weakref
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,10 @@ from bpilib.config import resolve
 from bpilib.gcn import Block
 from bpilib.model import build_model
 from bpilib.skeleton import UCLA
+from bpilib.system import device
 from bpilib.system.device import (
+    DelayedValues,
+    GradScaler,
     autocast,
     compile_network,
     format_usage,
@@ -21,8 +25,10 @@ from bpilib.system.device import (
     keep_malloc_memory,
     out_of_memory,
     pick_device,
+    product_precision,
     seed_everything,
     usage,
+    use_device,
 )
 
 
@@ -116,25 +122,89 @@ def test_elsewhere_than_on_linux_nothing_happens(monkeypatch):
     keep_malloc_memory()
 
 
-def test_products_are_rounded_where_asked_for_alone():
-    def rounded():
-        return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+def fp32_settings():
+    return [setting.read() for setting in device._fp32_settings()]
 
-    cpu = torch.device("cpu")
-    assert autocast("tf32", cpu)[1] == "tf32" and rounded() == (True, True)
-    with full_float32():
-        assert rounded() == (False, False)
-    assert rounded() == (True, True)
-    autocast("fp32", cpu)
-    assert rounded() == (False, False)
+
+@pytest.mark.parametrize("users", [("tf32", "ieee"), ("ieee", "tf32"), ("tf32", "tf32")])
+def test_products_are_rounded_where_asked_for_alone_and_a_users_settings_come_back(users):
+    matmul, *cudnn = device._fp32_settings()
+    before = fp32_settings()
+    try:
+        matmul.write(users[0])
+        for setting in cudnn:
+            setting.write(users[1])
+        own = fp32_settings()
+        assert autocast("tf32", torch.device("cpu"))[1] == "tf32" and fp32_settings() == own
+        with product_precision("tf32"):
+            inside = fp32_settings()
+            with full_float32():
+                assert fp32_settings() not in (inside, own)
+            assert fp32_settings() == inside
+        assert fp32_settings() == own
+    finally:
+        for setting, value in zip((matmul, *cudnn), before):
+            setting.write(value)
+
+
+@pytest.mark.skipif(not hasattr(torch.backends, "fp32_precision"), reason="this PyTorch has the older setting alone")
+def test_a_general_setting_of_the_user_stays_the_general_one():
+    before = torch.backends.fp32_precision
+    try:
+        torch.backends.fp32_precision = "tf32"
+        with full_float32():
+            assert torch.backends.cuda.matmul.fp32_precision == "ieee"
+        torch.backends.fp32_precision = "ieee"
+        assert torch.backends.cuda.matmul.fp32_precision == "ieee"
+        torch.backends.fp32_precision = "tf32"
+        assert torch.backends.cuda.matmul.fp32_precision == "tf32"
+    finally:
+        torch.backends.fp32_precision = before
+
+
+def test_an_older_pytorch_has_the_older_setting():
+    older = SimpleNamespace(allow_tf32=True)
+    setting = device._Fp32Setting(older)
+    there = setting.read()
+    setting.write("ieee")
+    assert older.allow_tf32 is False
+    setting.write("tf32")
+    assert older.allow_tf32 is True
+    setting.write(there)
+    assert older.allow_tf32 is True
+
+
+def test_fp16_goes_on_with_a_run_begun_in_another_precision():
+    off, on = GradScaler("cpu", enabled=False), GradScaler("cpu", enabled=True)
+    start = on.state_dict()
+    on.load_state_dict(off.state_dict())
+    assert on.state_dict() == start
+    on.load_state_dict(start | {"scale": 8.0})
+    assert on.state_dict()["scale"] == 8.0
+
+
+def test_a_second_gpu_becomes_the_current_one(monkeypatch):
+    current = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    assert use_device("cuda:1") == torch.device("cuda:1") and current == [torch.device("cuda:1")]
+    use_device("cpu")
+    assert len(current) == 1
+
+
+def test_delayed_values_are_those_of_their_time():
+    values = torch.tensor([1.0, 2.5])
+    assert DelayedValues(values).read() == [1.0, 2.5]
 
 
 def test_where_nothing_can_be_compiled_the_network_stays_as_it_is(monkeypatch):
-    def broken(module):
+    def broken(module, **options):
         raise RuntimeError("no compiler\nand more")
 
     network = torch.nn.Linear(2, 2)
-    assert compile_network(network, wanted=False) is network
+    assert compile_network(network, "none") is network
+    with pytest.raises(ValueError, match="parameter compile: expected none, default, graph, got 'fast'"):
+        compile_network(network, "fast")
     monkeypatch.setattr(torch, "compile", broken)
     with pytest.warns(UserWarning, match=r"torch.compile does not work here, going on without \(no compiler\)"):
         assert compile_network(network) is network
