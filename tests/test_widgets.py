@@ -11,7 +11,8 @@ from figures import attention_of, clip_of, joints_of
 from matplotlib.text import Annotation, Text
 
 from bpilib import widgets
-from bpilib.plots import activation, attention_heatmaps, attention_skeleton
+from bpilib.plots import activation as activation_plots
+from bpilib.plots import attention_heatmaps, attention_skeleton
 from bpilib.plots.style import THEME
 from bpilib.skeleton import NTU, UCLA
 
@@ -27,13 +28,13 @@ class Seen(NamedTuple):
     maps: dict
     joints: dict
     bias: np.ndarray | None = None
-    evidence: np.ndarray | None = None
+    activation: np.ndarray | None = None
 
 
 def seen(skeleton=UCLA, persons=1, **changes):
-    evidence = np.random.default_rng(0).normal(size=(5, 2, persons, 13, skeleton.num_joints))
+    activation = np.random.default_rng(0).normal(size=(5, 2, persons, 13, skeleton.num_joints))
     maps = attention_of(skeleton, clips=(5,))
-    return Seen(LABELS, PREDICTIONS, maps, joints_of(skeleton), np.arange(3.0), evidence)._replace(**changes)
+    return Seen(LABELS, PREDICTIONS, maps, joints_of(skeleton), np.arange(3.0), activation)._replace(**changes)
 
 
 def browser(skeleton=UCLA, views=None, persons=1, **changes):
@@ -100,8 +101,8 @@ def test_the_picture_shows_the_chosen_head_and_clip():
 def drawn(monkeypatch, picture, clip):
     """What the browser asks to be drawn of a clip's evidence."""
     calls = []
-    real = activation.class_activation
-    monkeypatch.setattr(widgets, "evidence", lambda *a: calls.append(a) or real(*a))
+    real = activation_plots.class_activation
+    monkeypatch.setattr(widgets, "class_activation", lambda *a: calls.append(a) or real(*a))
     shown = browser()
     shown.controls["picture"].value = picture
     shown.controls["clip"].value = clip
@@ -233,7 +234,7 @@ def test_class_and_verdict_choose_the_clips():
 @pytest.mark.parametrize("picture", ["attention", "true"])
 def test_a_change_draws_once(monkeypatch, skeleton, persons, picture):
     calls = []
-    name = "attention_card" if picture == "attention" else "evidence"
+    name = "attention_card" if picture == "attention" else "class_activation"
     draw = getattr(widgets, name)
     monkeypatch.setattr(widgets, name, lambda *a: calls.append(a) or draw(*a))
     shown = browser(skeleton, persons=persons)
@@ -246,7 +247,7 @@ def test_a_change_draws_once(monkeypatch, skeleton, persons, picture):
 
 def test_every_control_draws_once(monkeypatch):
     calls = []
-    for name in ("attention_card", "evidence"):
+    for name in ("attention_card", "class_activation"):
         draw = getattr(widgets, name)
         monkeypatch.setattr(widgets, name, lambda *a, draw=draw: calls.append(a) or draw(*a))
     shown = browser(views={"run A": seen(), "run B": seen(predictions=LABELS[::-1])})
