@@ -172,7 +172,7 @@ def class_activation(
     figure.colorbar(ScalarMappable(norm, signed_colors()), cax=scale, format="{x:+.2g}", label=f"added to the {what}")
     over = figure.add_axes((left, bottom + height + 0.1 / tall, width, film / tall), label="film")
     _draw_strip(over, steps, xy, parts, frames, skeleton, norm, 90 * (film / 2.2) ** 2)
-    figure.suptitle(fit_name(title, 120), y=1 - 0.12 / tall)
+    figure.suptitle(fit_name(title, 80), y=1 - 0.12 / tall)
     names = [f"person {m + 1}" + ("" if seen.any() else " (nobody)") for m, seen in enumerate(present(clip).T)]
     sums = [("bias", bias), *zip(names, parts.sum((1, 2)))]
     text = f"{what} {sum(value for _, value in sums):.2f} = " + " + ".join(

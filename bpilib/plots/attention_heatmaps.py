@@ -139,7 +139,8 @@ def attention_maps(
         ax.set_title(f"{part} looks at …", color=PART_INK[part], pad=27)
     ratio_bar(figure, norm, "a joint's attention\n(1×: an even share)", ax=axes, shrink=0.9)
     which = "mean over heads" if head is None else f"head {head + 1} of {heads}"
-    figure.suptitle(fit_name(title, 120) if title else f"Which joint of a part (row) looks at which joint of the others (column): {which}")
+    usual = f"Which joint of a part (row) looks at which joint of the others (column): {which}"
+    figure.suptitle(fit_name(title or usual, 120))
     return figure
 
 
@@ -212,7 +213,7 @@ def received_attention(
         draw_map(ax, _even(weights), [] if n else rows, key, groups, skeleton, norm)
         ax.set_title(f"{part} looks at …", color=PART_INK[part], pad=27)
     ratio_bar(figure, norm, "attention a joint receives\n(1×: an even share)", ax=axes, shrink=0.9)
-    figure.suptitle(fit_name(title, 120) if title else "Where each part looks, class by class")
+    figure.suptitle(fit_name(title or "Where each part looks, class by class", 120))
     return figure
 
 

@@ -97,7 +97,7 @@ def part_flow(flows: Mapping[str, np.ndarray], even, parts, columns: int = 4) ->
         ax.axis("off")
     for ax, (title, flow) in zip(axes, flows.items()):
         draw_flow(ax, np.asarray(flow, dtype=float), even, parts)
-        ax.set_title(fill(fit_name(title, 60), 30), fontsize=11)
+        ax.set_title(fill(fit_name(title, 60), 26), fontsize=11)
     if len(flows) > 1:
         figure.suptitle("Who looks at whom: share of a part's attention")
     handles = [
@@ -243,7 +243,7 @@ def attention_on_skeleton(maps: Mapping, joints: Mapping, pose, skeleton: Skelet
         Line2D([], [], color=GRAY, lw=3, label=f"one of the {top} strongest links, thicker = more{both}"),
     ]
     figure.legend(handles=handles, ncols=3, loc="outside lower center")
-    figure.suptitle(fit_name(title, 120) if title else "What each body part looks at (mean over heads)")
+    figure.suptitle(fit_name(title or "What each body part looks at (mean over heads)", 120))
     return figure
 
 

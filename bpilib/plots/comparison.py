@@ -76,8 +76,9 @@ def overview(table, published, title: str = "") -> Picture:
         ax.set_title(heading)
         ax.axhline(len(names) - 0.5, color=GRAY, lw=1)
         ax.margins(x=0.06)
-    axes[1].set_xlabel("top-1 in %    line: 95 % interval (published: range of reports)    ± sd over n seeds\n"
-                       "hollow: epoch selected on the test clips    grey diamond, filled: rule not known")  # fmt: skip
+    figure.supxlabel("top-1 in %    line: 95 % interval (published: range of reports)    ± sd over n seeds\n"
+                     "hollow: epoch selected on the test clips    grey diamond, filled: rule not known",
+                     fontsize=11)  # fmt: skip
     figure.suptitle(f"What is reached{f' on {fit_name(title)}' if title else ''}, and by which rule")
     return figure
 
@@ -129,7 +130,8 @@ def agreement(pair: Mapping) -> Picture:
     ax.set_title(f"difference {gap} points (95 % interval {low} to {high}), exact McNemar {_chance(pair['p'])}",
                  fontweight="normal")  # fmt: skip
     figure.suptitle("Where do the two runs disagree?")
-    figure.legend(loc="outside lower center", ncols=4)
+    longest = max(len(name) for name, *_ in parts)
+    figure.legend(loc="outside lower center", ncols=4 if longest < 25 else 2)
     return figure
 
 
@@ -166,12 +168,12 @@ def classes(table, a: str, b: str) -> Picture:
         right.scatter(gap, at, s=50, color=color, edgecolors="white", zorder=3)
         _write_beside(right, at, _signed(gap, 0) + ("  *" if p < 0.05 else ""))
     right.axvline(0, color=INK, lw=1.2)
-    draw_rows(left, names, 10.5, grid="both", most=50)
-    draw_rows(right, names, 10.5, grid="both", most=50)
+    draw_rows(left, names, 10.5, grid="both", most=36)
+    draw_rows(right, names, 10.5, grid="both", most=36)
     left.set(title="accuracy of each class", xlabel="clips of the class recognised, %", xlim=(None, 102))
     right.set(
-        title=f"{fit_name(a, 24)} minus {fit_name(b, 24)}",
-        xlabel="percentage points, 95 % interval (one class at a time)",
+        title=f"{fit_name(a, 28)}\nminus {fit_name(b, 28)}",
+        xlabel="percentage points,\n95 % interval (one class at a time)",
     )
     handles, texts = left.get_legend_handles_labels()
     star = "* p < 0.05, corrected for the number of classes (Holm)" if min(rows["p_holm"]) < 0.05 else None
@@ -258,5 +260,6 @@ def seed_spread(runs, summary) -> Picture:
         ax.tick_params(axis="x", labelbottom=True)
         ax.set_title(f"{dataset} {benchmark}", loc="left")
         ax.xaxis.set_major_formatter("{x:g}%")
-    axes[-1].set_xlabel("top-1 on test: pale dots the seeds, dark their mean ± standard deviation; orange: ensembles")
+    figure.supxlabel("top-1 on test: pale dots the seeds, dark their mean ± standard deviation; orange: ensembles",
+                     fontsize=11)  # fmt: skip
     return figure

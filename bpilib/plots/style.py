@@ -12,6 +12,7 @@ import re
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any, ParamSpec, TypeVar
 
 import matplotlib as mpl
@@ -86,6 +87,7 @@ COLUMN, PAGE = 3.35, 7.0  # inches, widths of the style paper: one column, and b
 _SINGLE_COLUMN_UP_TO = 8.0  # inches on the screen that one column of a paper takes
 _SMALLEST_SCALE = 0.62  # of letters and lines in the style paper: 10 points become 6.2
 _MAX_NAME = 40  # characters of a name on an axis
+_LETTER = 0.66  # width of a bold letter, as a share of the font size
 _chosen_style = "screen"
 
 # A dark theme turns the lightness of a figure over and keeps its hues: white becomes #1f1f1f, every contrast stays.
@@ -133,14 +135,21 @@ def _rc() -> dict[str, Any]:
 class Picture(Figure):
     """A figure outside pyplot: shows once, as a cell's last line or with `display`, in any notebook and theme."""
 
+    _drawn = False
+
     def draw(self, renderer: Any) -> None:
-        """Draw, with titles broken into lines where they are too long, and a box for a glyph that no font has."""
-        for title in (self._suptitle, *(ax.title for ax in self.axes)):
-            if title is not None:
-                title.set_wrap(True)
+        """Draw: no text is mathematics, long titles are broken into lines, a glyph that no font has is a box."""
+        for text in self.findobj(Text):
+            text.set_parse_math(False)
+        titles = [(ax.title, 0.75) for ax in self.axes]  # an axes takes about that share of the figure's width
+        titles += [(self._suptitle, 1.0)] if self._suptitle else []
+        for title, share in titles:  # Text.set_wrap would read mathematics
+            letters = int(share * 72 * self.get_figwidth() / (_LETTER * title.get_fontsize()))
+            title.set_text("\n".join(fill(line, letters) for line in title.get_text().split("\n")))
         with mpl.rc_context(_rc()), warnings.catch_warnings():  # ticks are made here, too
             warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
             super().draw(renderer)
+        self._drawn = True
 
     def png(self, dpi: int = 100) -> bytes:
         """The figure as PNG bytes on white."""
@@ -151,10 +160,14 @@ class Picture(Figure):
         return out.getvalue()
 
     def pdf(self) -> bytes:
-        """The figure as PDF bytes: vectors, fonts embedded, the same bytes for the same figure."""
-        out, before = io.BytesIO(), self.dpi
+        """The figure as it was drawn last, as PDF bytes: vectors, fonts embedded, no date."""
+        out, before, engine = io.BytesIO(), self.dpi, self.get_layout_engine()
+        if not self._drawn:
+            self.draw_without_rendering()
+        self.set_layout_engine("none")  # the axes are in their places: to arrange them anew takes half of the time
         with mpl.rc_context(_rc()):
             FigureCanvasPdf(self).print_pdf(out, metadata={"Title": self.describe(), "CreationDate": None})
+        self.set_layout_engine(engine)
         self.set_dpi(before)
         return out.getvalue()
 

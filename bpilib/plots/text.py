@@ -142,7 +142,7 @@ def matches(cosines, labels, classes: Sequence[str], query: str, top: int = 10, 
         ax.scatter(cosines[at[near]], lift[near], s=46, color=RIGHT, edgecolors="white", linewidths=0.7, zorder=4)
         ax.plot([means[k]] * 2, [row - 0.36, row + 0.36], color=INK, lw=2.2, zorder=3)
     ax.set_xlabel(f"cosine similarity with the description (blue: the {best.sum()} best; line: mean of the class)")
-    ax.set_title(f"Which clips are “{fit_name(query, 160)}”?")
+    figure.suptitle(f"Which clips are “{fit_name(query, 160)}”?")
     return figure
 
 
@@ -208,6 +208,8 @@ def paired_bars(
     figure = new_picture(10, 1.5 + (0.46 if bars else 0.36) * max(1, len(names)))
     ax = figure.subplots()
     draw_pairs(ax, names, first, second, labels, bars=bars)
-    ax.set(xlabel=xlabel, title=fit_name(title, 120) if title else "")
+    ax.set_xlabel(xlabel)
+    if title:
+        figure.suptitle(fit_name(title, 120))
     figure.legend(*ax.get_legend_handles_labels(), ncols=2, loc="outside lower center")
     return figure

@@ -1,6 +1,7 @@
 """The figure language: colours, scales, names, rows and pairs, what is kept, screen and paper."""
 
 import base64
+import re
 
 import numpy as np
 import pytest
@@ -10,17 +11,24 @@ from matplotlib.colors import to_rgb
 from bpilib.plots.accuracy import confusion
 from bpilib.plots.clips import animate
 from bpilib.plots.style import (
+    COLUMN,
+    PAGE,
     PART_COLORS,
     PART_INK,
+    RIGHT,
     SIGNED_COLORS,
     THEME,
+    WRONG,
     draw_pairs,
     new_picture,
     part_of_bone,
     part_of_joint,
     ratio_norm,
+    signed_colors,
     signed_norm,
+    use_style,
 )
+from bpilib.plots.text import matches
 from bpilib.skeleton import NTU, UCLA
 
 SKELETONS = [UCLA, NTU]
@@ -80,3 +88,63 @@ def test_bars_start_at_their_base():
     draw_pairs(ax, ["a", "b", "c"], [50, 70, 90], [91, 71, 51], bars=True, base=1.0)
     assert [p.get_x() for p in ax.patches] == [1.0] * 6
     assert ax.patches[0].get_width() == 49
+
+
+@pytest.fixture
+def paper():
+    use_style("paper")
+    yield
+    use_style("screen")
+
+
+def test_what_is_kept_is_a_png_and_a_pdf_with_its_fonts(tmp_path):
+    figure = confusion(np.eye(3), ["pick up", "$x$", "throw"])
+    assert figure.keep(tmp_path / "figures" / "a.b.png") is figure
+    assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == ["a.b.pdf", "a.b.png"]
+    page = (tmp_path / "figures" / "a.b.pdf").read_bytes()
+    assert page.startswith(b"%PDF") and b"/FontFile2" in page and b"/Type3" not in page
+    assert page == figure.pdf()  # no date in it
+    width, height = 72 * figure.get_size_inches()
+    found = re.search(rb"/MediaBox \[ 0 0 ([\d.]+) ([\d.]+)", page)
+    np.testing.assert_allclose([float(number) for number in found.groups()], [width, height], rtol=1e-4)
+
+
+def test_a_pdf_is_laid_out_as_the_png():
+    figure = confusion(np.eye(3), ["pick up", "a name that needs room", "throw"])
+    figure.png()
+    places = [ax.get_position().bounds for ax in figure.axes]
+    other = confusion(np.eye(3), ["pick up", "a name that needs room", "throw"])
+    other.pdf()
+    for one, drawn in zip(places, other.axes):
+        np.testing.assert_allclose(drawn.get_position().bounds, one, atol=0.02)
+
+
+def test_a_figure_for_a_paper_fits_its_columns_and_asks_nothing(paper):
+    narrow = confusion(np.eye(3), ["pick up", "sit down", "throw"])
+    assert narrow.get_figwidth() == COLUMN
+    wide = matches(np.linspace(0, 1, 6), [0, 0, 1, 1, 2, 2], ["pick up", "sit down", "throw"], "a throw")
+    assert wide.get_figwidth() == PAGE and wide.get_suptitle() == ""
+    sizes = [label.get_fontsize() for label in narrow.axes[0].get_xticklabels()]
+    assert all(6 <= size < 10 for size in sizes)
+    use_style("screen")
+    same = matches(np.linspace(0, 1, 6), [0, 0, 1, 1, 2, 2], ["pick up", "sit down", "throw"], "a throw")
+    assert same.get_figwidth() == 10 and "a throw" in same.get_suptitle()
+    with pytest.raises(ValueError, match="unknown figure style 'print': expected one of screen, paper"):
+        use_style("print")
+
+
+def lightness(color):
+    """CIE L* of a colour, 0 (black) to 100 (white): what is left of it in grey print."""
+    value = np.array(to_rgb(color))
+    linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
+    luminance = linear @ [0.2126, 0.7152, 0.0722]
+    return 116 * luminance ** (1 / 3) - 16 if luminance > 0.008856 else 903.3 * luminance
+
+
+def test_grey_print_keeps_parts_and_signs_apart(paper):
+    parts = sorted(lightness(PART_COLORS[part]) for part in ("torso", "arm", "leg"))
+    assert min(np.diff(parts)) >= 10
+    assert abs(lightness(RIGHT) - lightness(WRONG)) >= 10
+    ramp = [lightness(color[:3]) for color in signed_colors()(np.linspace(0, 1, 33))]
+    assert max(np.diff(ramp)) < 0  # the darker, the more
+    assert ramp[0] - ramp[16] >= 30 and ramp[16] - ramp[-1] >= 30

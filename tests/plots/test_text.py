@@ -79,7 +79,7 @@ def test_matches_orders_classes_and_fills_the_best_clips():
     assert [sorted(filled) for filled in offsets[1::2]] == [[0.9], [0.5], [], []]
     assert [sorted(hollow) for hollow in offsets[::2]] == [[0.3], [], [0.1, 0.2], [0.0]]
     assert [line.get_xdata()[0] for line in ax.lines] == pytest.approx([0.6, 0.5, 0.15, 0])
-    assert "“sit”" in ax.get_title() and "the 2 best" in ax.get_xlabel()
+    assert "“sit”" in ax.figure.get_suptitle() and "the 2 best" in ax.get_xlabel()
     (few,) = matches(cosines, LABELS, CLASSES, "sit", top=1, most=1).axes
     assert [label.get_text() for label in few.get_yticklabels()] == ["sit <down>"]
     far = np.array([-0.9, 1.0, 0.3, 0.3, 0.5, 0.0])  # the best clip is of a class with a low mean
