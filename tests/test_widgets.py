@@ -114,7 +114,7 @@ def test_evidence_for_the_truth_and_for_the_prediction(monkeypatch, picture, whi
     shown, call = drawn(monkeypatch, picture, 1)  # a "pick up" taken for "sit down"
     np.testing.assert_array_equal(call[1], seen().activation[1, which])
     assert call[2] == bias
-    assert call[6] == f"What speaks for “{CLASSES[which]}”?"
+    assert call[6] == f"What adds to the logit of “{CLASSES[which]}”?"
     assert shown.controls["part"].disabled and shown.controls["head"].disabled
     shown.controls["picture"].value = "attention"
     assert not shown.controls["part"].disabled
@@ -202,6 +202,46 @@ def test_while_a_run_is_looked_at_the_one_before_can_be_browsed():
 def test_views_without_evidence_have_attention_alone():
     shown = browser(views={"run A": seen(activation=None)})
     assert shown.controls["picture"].options == (("attention", "attention"),)
+
+
+def test_occlusion_is_computed_once_and_shown_of_the_predicted_class(monkeypatch):
+    asked, drawn = [], []
+
+    def occlude(run, i):
+        asked.append((run, i))
+        return {name: np.arange(3.0 * n).reshape(n, 3) + i for name, n in (("joints", 20), ("parts", 3), ("time", 8))}
+
+    real = widgets.occlusion_card
+    monkeypatch.setattr(widgets, "occlusion_card", lambda *a: drawn.append(a) or real(*a))
+    shown = browser(occlude=occlude)
+    assert asked == []
+    shown.controls["picture"].value = "occluded"
+    shown.controls["clip"].value = 1
+    shown.controls["clip"].value = 0
+    assert asked == [("run A", 0), ("run A", 1)]
+    np.testing.assert_array_equal(drawn[1][1]["joints"], 3.0 * np.arange(20) + 1 + PREDICTIONS[1])
+    assert drawn[1][4] == f"What does “{CLASSES[PREDICTIONS[1]]}” need?" and shown.controls["part"].disabled
+
+
+def test_a_network_without_attention_has_its_other_pictures():
+    shown = browser(views={"run A": seen(maps={}, joints={})}, occlude=lambda run, i: {})
+    assert [name for _, name in shown.controls["picture"].options] == ["true", "predicted", "mistake", "occluded"]
+    assert bytes(shown.view.value).startswith(b"\x89PNG")
+    with pytest.raises(ValueError, match="nothing to browse"):
+        browser(views={"run A": seen(maps={}, joints={}, activation=None)})
+
+
+HOSTILE = "<img src=x onerror=alert(1)>"
+
+
+def test_names_are_text_in_every_browser():
+    shown = browser(classes=[HOSTILE] * 3, names=[f"{HOSTILE} {k}" for k in range(5)])
+    clips = widgets.clip_browser([clip_of(UCLA, 6)] * 5, LABELS, [HOSTILE] * 3, UCLA, [HOSTILE] * 5)
+    for message in (shown.message.value, clips.message.value):
+        assert "&lt;img src=x" in message and "<img" not in message
+    assert "<img" not in clips.view.value
+    with pytest.raises(ValueError):
+        browser(views={HOSTILE: lambda: seen(labels=LABELS[:4])})
 
 
 def test_pictures_follow_the_theme():
