@@ -81,6 +81,12 @@ CALLS = {
     ),
     "comparison.pairs": lambda draw: draw(pd.DataFrame({"a": NAMES, "b": NAMES[::-1]} | GAP)),
     "comparison.seed_spread": lambda draw: draw(*seeds()),
+    "occlusion.occlusion_by_class": lambda draw: draw(
+        *(RANDOM.normal(size=(K, n, 3)) for n in (20, 3, 8)), NAMES, UCLA, 52
+    ),
+    "occlusion.occlusion_card": lambda draw: draw(
+        CLIP, {"joints": np.ones(20), "parts": np.ones(3), "time": np.ones(8)}, UCLA, 52, NAMES[0] + NAMES[4]
+    ),
     "text.text_map": lambda draw: draw(
         {"global": (RANDOM.normal(size=(24, 2)), RANDOM.normal(size=(K, 2)))}, LABELS, NAMES, [False] * K, range(K)
     ),
