@@ -24,7 +24,7 @@ from bpilib.system.files import PROJECT, write_atomically
 REPEATS = 6
 WAIT = 0.3  # seconds from which a change is felt as a wait
 FOLDER = PROJECT / "outputs" / "bench"
-PICTURES = {"attention": "attention_card", "true": "evidence"}
+PICTURES = {"attention": "attention_card", "true": "class_activation"}
 
 
 class Seen(NamedTuple):
@@ -35,7 +35,7 @@ class Seen(NamedTuple):
     maps: dict
     joints: dict
     bias: np.ndarray
-    evidence: np.ndarray
+    activation: np.ndarray
 
 
 def browser(skeleton: Skeleton, persons: int, classes: int = 3) -> VBox:
@@ -44,11 +44,11 @@ def browser(skeleton: Skeleton, persons: int, classes: int = 3) -> VBox:
     parts = skeleton.parts("joint")
     joints = {p: (parts[p], sum((parts[o] for o in parts if o != p), ())) for p in parts}
     maps = {p: draw.dirichlet(np.ones(len(keys)), (classes, 8, len(queries))) for p, (queries, keys) in joints.items()}
-    evidence = draw.normal(size=(classes, 2, persons, 13, skeleton.num_joints))
+    activation = draw.normal(size=(classes, 2, persons, 13, skeleton.num_joints))
     labels = np.arange(classes)
     clips = [draw.normal((0, 0, 3), 1, (60, persons, skeleton.num_joints, 3)).astype(np.float32) for _ in labels]
     return widgets.attention_browser(
-        views={"run": Seen(labels, labels, maps, joints, np.zeros(classes), evidence)},
+        views={"run": Seen(labels, labels, maps, joints, np.zeros(classes), activation)},
         clips=clips,
         frames=[np.linspace(0, 59, 13).astype(int) for _ in labels],
         classes=[f"class {k}" for k in labels],

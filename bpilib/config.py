@@ -121,6 +121,10 @@ class Config:
     export: str | None = _param(
         None, "classifier files to write (03)", NOTEBOOK, choices=("onnx", "pt2", "published", "all")
     )
+    figure_style: str = _param(
+        "screen", "of figures; paper: column width, no questions as titles, fit for grey print (01, 04, 09)", NOTEBOOK,
+        choices=("screen", "paper"),
+    )
     clips: int = _param(12, "clips shown one by one (04, 09)", NOTEBOOK, "clips")
     query: str | None = _param(None, "description to find clips by; None: a synonym of a class (09)", NOTEBOOK)
     modalities: list[str] | None = _param(None, "streams to ensemble; None: all that have been run (05)", NOTEBOOK)

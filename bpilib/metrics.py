@@ -23,6 +23,23 @@ def bootstrap(values: np.ndarray) -> tuple[float, float]:
     return 100 * float(draws.confidence_interval.low), 100 * float(draws.confidence_interval.high)
 
 
+def bootstrap_means(values: np.ndarray, draws: int = 1000, seed: int = 0) -> np.ndarray:
+    """Means of clips' numbers with their 95 % percentile intervals, by drawing the clips anew.
+
+    Args:
+        values: (n, F), F numbers of each clip.
+        draws: how often clips are drawn.
+        seed: of the draws.
+
+    Returns:
+        (F, 3) mean, low, high.
+    """
+    count = len(values)
+    taken = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), draws) / count  # (draws, n)
+    low, high = np.percentile(taken @ values, [2.5, 97.5], axis=0)
+    return np.stack([values.mean(0), low, high], -1)
+
+
 def mcnemar(right_a: np.ndarray, right_b: np.ndarray) -> float:
     """Exact two-sided p of McNemar's test, which is the paired permutation test of right and wrong; 1 where all agree.
 

@@ -18,12 +18,19 @@ from bpilib.plots.activation import class_activation
 from bpilib.plots.attention_heatmaps import check_attention
 from bpilib.plots.attention_skeleton import attention_card
 from bpilib.plots.clips import animate, animate_grid
+from bpilib.plots.occlusion import occlusion_card
 from bpilib.plots.style import THEME, Picture
 from bpilib.plots.text import matches
 from bpilib.skeleton import Skeleton
 
-_PICTURES = ("what each part looks at", "what speaks for the true class", "what speaks for the predicted class",
-             "what speaks for the predicted class more than for the true one")  # fmt: skip
+# What each picture shows: its key → (the button's label, its tooltip).
+_PICTURES = {
+    "attention": ("attention", "what each part looks at"),
+    "true": ("true class", "what adds to the logit of the true class, and where"),
+    "predicted": ("prediction", "what adds to the logit of the predicted class, and where"),
+    "mistake": ("mistake", "what adds more to the predicted class than to the true one"),
+    "occluded": ("occlusion", "how far the predicted class's logit falls without a joint, a part, a moment"),
+}
 _LABEL = {"description_width": "56px"}
 
 
@@ -107,7 +114,8 @@ class _Browser(w.VBox):
 
 
 class _AttentionBrowser(_Browser):
-    def __init__(self, views, clips, frames, classes, skeleton, window, names):
+    def __init__(self, views, clips, frames, classes, skeleton, window, names, occlude):
+        self._occlude, self._dropped = occlude, {}
         self._views, self._known, self._looking, self._worker = dict(views), {}, set(), ThreadPoolExecutor(1)
         if not self._views:
             raise ValueError("no run to browse: pass run name → its views, or a function that returns them")
@@ -116,14 +124,18 @@ class _AttentionBrowser(_Browser):
             raise ValueError(f"expected the frames of {len(clips)} clips, got {len(frames)}: pass clip_frames of each")
         self._run = next(iter(self._views))  # the last that could be shown
         first = self._seen(self._run)
-        heads = min(maps[0].shape[1] for maps in first["maps"].values())
+        heads = min((maps[0].shape[1] for maps in first["maps"].values()), default=0)
         options = [("mean over heads", -1)] + [(f"head {h + 1}", h) for h in range(heads)]
-        pictures = [("attention", "attention")]
-        if first["activation"] is not None:
-            pictures += [("true class", "true"), ("prediction", "predicted"), ("mistake", "mistake")]
+        there = ["attention"] if first["maps"] else []
+        there += ["true", "predicted", "mistake"] if first["activation"] is not None else []
+        there += ["occluded"] if occlude else []
+        if not there:
+            raise ValueError("nothing to browse: a network without attention needs its activation, or occlusion")
+        pictures = [(_PICTURES[name][0], name) for name in there]
+        tips = [_PICTURES[name][1] for name in there]
         narrow, wide = {"button_width": "64px"}, w.Layout(width="300px")
         extra = {
-            "picture": w.ToggleButtons(options=pictures, style={"button_width": "88px"}, tooltips=_PICTURES),
+            "picture": w.ToggleButtons(options=pictures, style={"button_width": "88px"}, tooltips=tips),
             "part": w.ToggleButtons(options=list(first["maps"]), style=narrow),
             "head": w.Dropdown(options=options, description="head", style=_LABEL, layout=w.Layout(width="220px")),
         }
@@ -139,7 +151,7 @@ class _AttentionBrowser(_Browser):
         if run not in self._known:
             views = self._views[run]
             views = views() if callable(views) else views
-            maps = check_attention(views.maps, views.joints, axes=4)
+            maps = check_attention(views.maps, views.joints, axes=4) if views.maps else {}
             counts = {"labels": len(views.labels), "predictions": len(views.predictions)}
             counts |= {f"maps of {part}": len(weights) for part, (weights, *_) in maps.items()}
             if wrong := [f"{count} {name}" for name, count in counts.items() if count != self._count]:
@@ -198,9 +210,10 @@ class _AttentionBrowser(_Browser):
         text = f"{escape(self._names[i])}: <b>{escape(self._classes[truth])}</b>, {verdict}"
         if picture == "mistake" and truth == said:
             self.view.layout.display = "none"
-            text += ". Choose a wrong clip to see what spoke for the other class."
+            text += ". Choose a wrong clip to see what added to the other class."
         else:
-            self.view.value = (self._attention(i, run) if picture == "attention" else self._evidence(i, run)).png()
+            draw = {"attention": self._attention, "occluded": self._occlusion}.get(picture, self._activation)
+            self.view.value = draw(i, run).png()
         self.message.value = f"{self._waiting()}{text} ({len(self._matching())} clips to choose from)"
 
     def _attention(self, i: int, run: Mapping[str, Any]) -> Picture:
@@ -208,44 +221,65 @@ class _AttentionBrowser(_Browser):
         weights, *axes = run["maps"][part]
         return attention_card(self._clips[i], weights[i], *axes, self._skeleton, part, None if head < 0 else head)
 
-    def _evidence(self, i: int, run: Mapping[str, Any]) -> Picture:
+    def _occlusion(self, i: int, run: Mapping[str, Any]) -> Picture:
+        if (self._run, i) not in self._dropped:  # asked for once: each takes dozens of forward passes
+            self._dropped[self._run, i] = self._occlude(self._run, i)
+        said = int(run["predictions"][i])
+        drops = {name: values[..., said] for name, values in self._dropped[self._run, i].items()}
+        title = f"What does “{self._classes[said]}” need?"
+        return occlusion_card(self._clips[i], drops, self._skeleton, self._window, title)
+
+    def _activation(self, i: int, run: Mapping[str, Any]) -> Picture:
         picture, names, what = self.controls["picture"].value, self._classes, "logit"
         truth, said = int(self._labels[i]), int(run["predictions"][i])
         if picture == "mistake":
-            parts, bias = run["activation"][i, 1] - run["activation"][i, 0], run["bias"][said] - run["bias"][truth]
-            title, what = f"What speaks for “{names[said]}” more than for “{names[truth]}”?", "difference of logits"
+            parts = run["activation"][i, 1] - run["activation"][i, 0]
+            bias = run["bias"][said] - run["bias"][truth]
+            title = f"What adds to “{names[said]}” more than to “{names[truth]}”?"
+            what = "difference of logits"
         else:
             k = truth if picture == "true" else said
-            parts, bias, title = run["activation"][i, int(k != truth)], run["bias"][k], f"What speaks for “{names[k]}”?"
+            parts = run["activation"][i, int(k != truth)]
+            bias = run["bias"][k]
+            title = f"What adds to the logit of “{names[k]}”?"
         return class_activation(self._clips[i], parts, bias, self._frames[i], self._skeleton, self._window, title, what)
 
 
 def attention_browser(
-    views: Mapping[str, Any | Callable[[], Any]], clips, frames, classes, skeleton: Skeleton, window: int, names=None
+    views: Mapping[str, Any | Callable[[], Any]],
+    clips,
+    frames,
+    classes,
+    skeleton: Skeleton,
+    window: int,
+    names=None,
+    occlude: Callable[[str, int], Mapping[str, Any]] | None = None,
 ) -> w.VBox:
-    """Browse what each part looks at and what speaks for a class, clip by clip.
+    """Browse what each part looks at, what adds to a class's logit and what the class needs, clip by clip.
 
     Args:
         views: run → what its network returned for the clips (`analysis.outputs.Views`), or a function that returns
             it, called when the run is first chosen: in a thread, where an event loop runs, so that a kernel goes on
             answering.
         clips: N clips (L, M, V, 3), metres; anything with a length that can be indexed.
-        frames: (N, S) the frame of each clip each step of the evidence is about (`analysis.activation.clip_frames`).
+        frames: (N, S) the frame of each clip each step of the activation is about (`analysis.activation.clip_frames`).
         classes: K names.
         skeleton: the joint set.
         window: T, frames of the network's window.
         names: N clip names; None numbers them.
+        occlude: run and clip number → how far each of the K logits falls without "joints" (V, K), "parts" (P, K),
+            "time" (S, K), called when it is first looked at; None: no occlusion.
 
     Returns:
-        A VBox; `.controls` has run, class, clip, shown ("all", "right", "wrong"), picture ("attention", and with
-        evidence "true", "predicted", "mistake"), part, head (-1: mean); `.view.value` is the PNG, `.message.value`
-        what it says, `.current` the clip's index or None.
+        A VBox; `.controls` has run, class, clip, shown ("all", "right", "wrong"), picture ("attention", with
+        activation "true", "predicted", "mistake", with `occlude` "occluded"), part, head (-1: mean); `.view.value` is
+        the PNG, `.message.value` what it says, `.current` the clip's index or None.
 
     Raises:
-        ValueError: no run; numbers of clips, maps, labels, predictions, frames or names that differ; maps that do not
-            fit.
+        ValueError: no run, or nothing to show of it; numbers of clips, maps, labels, predictions, frames or names that
+            differ; maps that do not fit.
     """
-    return _AttentionBrowser(views, clips, frames, classes, skeleton, window, names)
+    return _AttentionBrowser(views, clips, frames, classes, skeleton, window, names, occlude)
 
 
 class _ClipBrowser(_Browser):

@@ -11,7 +11,8 @@ from figures import attention_of, clip_of, joints_of
 from matplotlib.text import Annotation, Text
 
 from bpilib import widgets
-from bpilib.plots import activation, attention_heatmaps, attention_skeleton
+from bpilib.plots import activation as activation_plots
+from bpilib.plots import attention_heatmaps, attention_skeleton
 from bpilib.plots.style import THEME
 from bpilib.skeleton import NTU, UCLA
 
@@ -27,13 +28,13 @@ class Seen(NamedTuple):
     maps: dict
     joints: dict
     bias: np.ndarray | None = None
-    evidence: np.ndarray | None = None
+    activation: np.ndarray | None = None
 
 
 def seen(skeleton=UCLA, persons=1, **changes):
-    evidence = np.random.default_rng(0).normal(size=(5, 2, persons, 13, skeleton.num_joints))
+    activation = np.random.default_rng(0).normal(size=(5, 2, persons, 13, skeleton.num_joints))
     maps = attention_of(skeleton, clips=(5,))
-    return Seen(LABELS, PREDICTIONS, maps, joints_of(skeleton), np.arange(3.0), evidence)._replace(**changes)
+    return Seen(LABELS, PREDICTIONS, maps, joints_of(skeleton), np.arange(3.0), activation)._replace(**changes)
 
 
 def browser(skeleton=UCLA, views=None, persons=1, **changes):
@@ -100,8 +101,8 @@ def test_the_picture_shows_the_chosen_head_and_clip():
 def drawn(monkeypatch, picture, clip):
     """What the browser asks to be drawn of a clip's evidence."""
     calls = []
-    real = activation.class_activation
-    monkeypatch.setattr(widgets, "evidence", lambda *a: calls.append(a) or real(*a))
+    real = activation_plots.class_activation
+    monkeypatch.setattr(widgets, "class_activation", lambda *a: calls.append(a) or real(*a))
     shown = browser()
     shown.controls["picture"].value = picture
     shown.controls["clip"].value = clip
@@ -113,7 +114,7 @@ def test_evidence_for_the_truth_and_for_the_prediction(monkeypatch, picture, whi
     shown, call = drawn(monkeypatch, picture, 1)  # a "pick up" taken for "sit down"
     np.testing.assert_array_equal(call[1], seen().activation[1, which])
     assert call[2] == bias
-    assert call[6] == f"What speaks for “{CLASSES[which]}”?"
+    assert call[6] == f"What adds to the logit of “{CLASSES[which]}”?"
     assert shown.controls["part"].disabled and shown.controls["head"].disabled
     shown.controls["picture"].value = "attention"
     assert not shown.controls["part"].disabled
@@ -203,6 +204,46 @@ def test_views_without_evidence_have_attention_alone():
     assert shown.controls["picture"].options == (("attention", "attention"),)
 
 
+def test_occlusion_is_computed_once_and_shown_of_the_predicted_class(monkeypatch):
+    asked, drawn = [], []
+
+    def occlude(run, i):
+        asked.append((run, i))
+        return {name: np.arange(3.0 * n).reshape(n, 3) + i for name, n in (("joints", 20), ("parts", 3), ("time", 8))}
+
+    real = widgets.occlusion_card
+    monkeypatch.setattr(widgets, "occlusion_card", lambda *a: drawn.append(a) or real(*a))
+    shown = browser(occlude=occlude)
+    assert asked == []
+    shown.controls["picture"].value = "occluded"
+    shown.controls["clip"].value = 1
+    shown.controls["clip"].value = 0
+    assert asked == [("run A", 0), ("run A", 1)]
+    np.testing.assert_array_equal(drawn[1][1]["joints"], 3.0 * np.arange(20) + 1 + PREDICTIONS[1])
+    assert drawn[1][4] == f"What does “{CLASSES[PREDICTIONS[1]]}” need?" and shown.controls["part"].disabled
+
+
+def test_a_network_without_attention_has_its_other_pictures():
+    shown = browser(views={"run A": seen(maps={}, joints={})}, occlude=lambda run, i: {})
+    assert [name for _, name in shown.controls["picture"].options] == ["true", "predicted", "mistake", "occluded"]
+    assert bytes(shown.view.value).startswith(b"\x89PNG")
+    with pytest.raises(ValueError, match="nothing to browse"):
+        browser(views={"run A": seen(maps={}, joints={}, activation=None)})
+
+
+HOSTILE = "<img src=x onerror=alert(1)>"
+
+
+def test_names_are_text_in_every_browser():
+    shown = browser(classes=[HOSTILE] * 3, names=[f"{HOSTILE} {k}" for k in range(5)])
+    clips = widgets.clip_browser([clip_of(UCLA, 6)] * 5, LABELS, [HOSTILE] * 3, UCLA, [HOSTILE] * 5)
+    for message in (shown.message.value, clips.message.value):
+        assert "&lt;img src=x" in message and "<img" not in message
+    assert "<img" not in clips.view.value
+    with pytest.raises(ValueError):
+        browser(views={HOSTILE: lambda: seen(labels=LABELS[:4])})
+
+
 def test_pictures_follow_the_theme():
     shown = browser()
     assert "bpi-figure" in shown.view._dom_classes
@@ -233,7 +274,7 @@ def test_class_and_verdict_choose_the_clips():
 @pytest.mark.parametrize("picture", ["attention", "true"])
 def test_a_change_draws_once(monkeypatch, skeleton, persons, picture):
     calls = []
-    name = "attention_card" if picture == "attention" else "evidence"
+    name = "attention_card" if picture == "attention" else "class_activation"
     draw = getattr(widgets, name)
     monkeypatch.setattr(widgets, name, lambda *a: calls.append(a) or draw(*a))
     shown = browser(skeleton, persons=persons)
@@ -246,7 +287,7 @@ def test_a_change_draws_once(monkeypatch, skeleton, persons, picture):
 
 def test_every_control_draws_once(monkeypatch):
     calls = []
-    for name in ("attention_card", "evidence"):
+    for name in ("attention_card", "class_activation"):
         draw = getattr(widgets, name)
         monkeypatch.setattr(widgets, name, lambda *a, draw=draw: calls.append(a) or draw(*a))
     shown = browser(views={"run A": seen(), "run B": seen(predictions=LABELS[::-1])})

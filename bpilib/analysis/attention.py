@@ -42,6 +42,20 @@ def entropy(weights: np.ndarray) -> np.ndarray:
     return rows.mean(-1)
 
 
+NEARLY_EVEN = 0.95  # of the largest entropy: attention that prefers so little is not read link by link
+
+
+def judge_entropy(part: str, bits: np.ndarray, most: float) -> str:
+    """What may be read of a part's heads: bits (heads,) of each, mean over clips, of `most`, in one sentence."""
+    even = int((bits >= NEARLY_EVEN * most).sum())
+    mean = f"{part}: {bits.mean():.1f} of {most:.1f} bits"
+    if even == len(bits):
+        return f"{mean}, every head is nearly even: do not read single arrows"
+    if even:
+        return f"{mean}, {even} of {len(bits)} heads are nearly even: read the arrows of the others alone"
+    return f"{mean}: every head prefers some joints"
+
+
 class Contrast(NamedTuple):
     """Means over recognised and over mistaken clips of the same classes, with 95 % bootstrap intervals.
 

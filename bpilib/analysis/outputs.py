@@ -22,8 +22,8 @@ class ClipOutputs(NamedTuple):
     Attributes:
         indices: (n,) clips of the store.
         labels, predictions: (n,) int64.
-        embeddings: (n, 1+P, D) float32, unit length, the global one first.
-        maps: part → (n, heads, Vq, Vk) float32; empty for gap.
+        embeddings: (n, 1+P, D) float32, unit length, the global one first; (n, 0, 0) for ctrgcn.
+        maps: part → (n, heads, Vq, Vk) float32; empty for gap and ctrgcn.
         joints: part → (query joints, key joints).
         logits: (n, K) float32.
         bias: (K,) float32, of the classifier.
@@ -45,7 +45,7 @@ class ClipOutputs(NamedTuple):
 @torch.no_grad()
 @full_float32()
 def collect_outputs(run: Run, subset: str = "test", activation: bool = False) -> ClipOutputs:
-    """Run all clips of a subset ("train", "heldout", "test") through a BPI or GAP network in test mode.
+    """Run all clips of a subset ("train", "heldout", "test") through a network in test mode.
 
     Args:
         run: a trained run.
@@ -56,9 +56,9 @@ def collect_outputs(run: Run, subset: str = "test", activation: bool = False) ->
         What it returned for the n clips of the subset, in their order.
 
     Raises:
-        ValueError: a network without embeddings.
+        ValueError: a network without embeddings (ctrgcn), unless its logits are to be taken apart.
     """
-    if run.config.model == "ctrgcn":
+    if run.config.model == "ctrgcn" and not activation:
         raise ValueError(f"{run.config.model} has neither attention nor embeddings: choose a run of bpi")
     if not len(run.indices(subset)):
         raise ValueError(f"no {subset} clips to look at: held-out clips come with select='heldout'")
@@ -70,7 +70,9 @@ def collect_outputs(run: Run, subset: str = "test", activation: bool = False) ->
         x, labels = feeder.batch(positions)
         with record_features(run.model.backbone) as seen:
             out = run.model(x, return_attention=attends)
-        embeddings = torch.cat([out.global_embedding[:, None], out.part_embeddings], 1)  # (N, 1+P, D)
+        embeddings = out.logits.new_empty(len(labels), 0, 0)
+        if out.global_embedding is not None:
+            embeddings = torch.cat([out.global_embedding[:, None], out.part_embeddings], 1)  # (N, 1+P, D)
         row = {name: weights.float() for name, weights in (out.attention or {}).items()}
         row |= {"logits": out.logits.float(), "embeddings": F.normalize(embeddings.float(), dim=-1)}
         if activation:

@@ -4,23 +4,62 @@ Classes are K names in label order; long lists make tall figures, so that every 
 """
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
+import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.colors import LinearSegmentedColormap, Normalize, PowerNorm
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from bpilib.metrics import wilson
-from bpilib.plots.style import GRAY, GRID, INK, PALE, RIGHT, WRONG, Picture, check_matrix, new_picture, styled
+from bpilib.plots.style import (
+    GRAY,
+    GRID,
+    INK,
+    PALE,
+    RIGHT,
+    WRONG,
+    Picture,
+    check_matrix,
+    draw_rows,
+    fit_name,
+    name_columns,
+    new_picture,
+    styled,
+    table_columns,
+)
 
 _PERCENT = PercentFormatter(decimals=0)
+_BAR, _MISTAKE = "#8FBADD", "#F0A672"  # pale blue and pale orange: right and wrong as wide bars
 
 
-def _class_axis(figure_axes, classes: Sequence[str], size: float = 10):
-    """Class names down an axis, the first on top."""
-    figure_axes.set_yticks(range(len(classes)), classes, fontsize=size)
-    figure_axes.set_ylim(len(classes) - 0.4, -0.6)
-    figure_axes.tick_params(axis="y", length=0)
+class _Curve(NamedTuple):
+    column: str
+    name: str
+    color: str
+    dash: str
+
+
+class _Panel(NamedTuple):
+    title: str
+    ylabel: str
+    curves: tuple[_Curve, ...]
+
+
+_PANELS = (
+    _Panel("Training loss", "loss", (
+        _Curve("train_loss", "whole", INK, "-"),
+        _Curve("cross_entropy", "cross-entropy", "#A35C00", "--"),
+        _Curve("contrastive", "skeleton–text", "#882255", ":"),
+    )),
+    _Panel("Accuracy", "top-1", (
+        _Curve("train_top1", "training", INK, "-"),
+        _Curve("heldout_top1", "held out", "#882255", "--"),
+        _Curve("test_top1", "test", RIGHT, "-"),
+    )),
+    _Panel("Learning rate", "learning rate", (_Curve("lr", "last", INK, "-"),)),
+)  # fmt: skip
 
 
 @styled
@@ -41,33 +80,27 @@ def training_curves(history: Mapping[str, Sequence], figure: Picture | None = No
     if "epoch" not in history:
         raise ValueError(f"the history needs a column epoch, got {list(history)}: read it from a run's metrics.csv")
     epoch = np.asarray(history["epoch"], dtype=float)
-    losses = (("train_loss", "whole", INK, "-"), ("cross_entropy", "cross-entropy", "#A35C00", "--"))
-    losses += (("contrastive", "skeleton–text", "#882255", ":"),)
-    shares = (("train_top1", "training", INK, "-"), ("heldout_top1", "held out", "#882255", "--"))
-    shares += (("test_top1", "test", RIGHT, "-"),)
-    panels = (("Training loss", "loss", losses), ("Accuracy", "top-1", shares))
-    panels += (("Learning rate", "learning rate", (("lr", "last", INK, "-"),)),)
-    panels = [(t, y, [c for c in curves if c[0] in history]) for t, y, curves in panels]
-    panels = [p for p in panels if p[2]]
+    panels = [panel for panel in _PANELS if any(curve.column in history for curve in panel.curves)]
     figure = figure or new_picture(13, 4.4)
     figure.clear()
-    for ax, (title, ylabel, curves) in zip(np.atleast_1d(figure.subplots(1, max(1, len(panels)))), panels):
-        for column, name, color, dash in curves:
-            values = np.asarray(history[column], dtype=float)
-            there = np.isfinite(values)
-            if not there.any():
+    for ax, panel in zip(np.atleast_1d(figure.subplots(1, max(1, len(panels)))), panels):
+        per_cent = panel.ylabel == "top-1"
+        for curve in panel.curves:
+            values = np.asarray(history.get(curve.column, np.full(len(epoch), np.nan)), dtype=float)
+            known = np.isfinite(values)
+            if not known.any():
                 continue
-            last = f"{values[there][-1]:.1f}%" if ylabel == "top-1" else f"{values[there][-1]:.3g}"
-            mark = "o" if there.sum() < 25 else ""
+            last = f"{values[known][-1]:.1f}%" if per_cent else f"{values[known][-1]:.3g}"
             ax.plot(
-                epoch[there], values[there], dash, color=color, lw=2, marker=mark, ms=4, label=f"{name} {last}"
-            )
-        ax.set(title=title, xlabel="epoch", ylabel=ylabel, xlim=(0, max(2, epoch.max(initial=1)) * 1.04))
+                epoch[known], values[known], curve.dash, color=curve.color, lw=2,
+                marker="o" if known.sum() < 25 else "", ms=4, label=f"{curve.name} {last}",
+            )  # fmt: skip
+        ax.set(title=panel.title, xlabel="epoch", ylabel=panel.ylabel, xlim=(0, max(2, epoch.max(initial=1)) * 1.04))
         ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         ax.grid(axis="y", color=GRID)
         ax.set_axisbelow(True)
-        ax.set_ylim(0, 102 if ylabel == "top-1" else None)
-        if ylabel == "top-1":
+        ax.set_ylim(0, 102 if per_cent else None)
+        if per_cent:
             ax.yaxis.set_major_formatter(_PERCENT)
         if ax.lines:
             ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2)
@@ -75,50 +108,60 @@ def training_curves(history: Mapping[str, Sequence], figure: Picture | None = No
 
 
 @styled
-def per_class_bars(accuracy, counts, classes: Sequence[str]) -> Picture:
-    """Accuracy of each class, best on top, with 95 % Wilson intervals.
+def per_class_bars(table) -> Picture:
+    """Accuracy of each class with its interval, best on top.
 
     Args:
-        accuracy: (K,) %; NaN for a class without clips.
-        counts: (K,) clips behind each.
-        classes: K names.
+        table: of `Scores.per_class()`: a DataFrame or dict with columns class, clips, and top1, low, high in %; they
+            are NaN for a class without clips.
 
     Returns:
-        A figure with one bar a class and a line at the mean over clips.
+        A figure with one bar a class and a line at the mean over clips; classes without clips are at the bottom.
 
     Raises:
-        ValueError: not one value per class.
+        ValueError: a missing column, or no rows.
     """
-    accuracy, counts = np.nan_to_num(np.asarray(accuracy, dtype=float)), np.asarray(counts)
-    if not accuracy.shape == counts.shape == (len(classes),):
-        raise ValueError(f"expected ({len(classes)},) accuracies and counts, got {accuracy.shape} and {counts.shape}")
-    order = np.argsort(-accuracy, kind="stable")
-    low, high = np.array([wilson(a, n) for a, n in zip(accuracy, counts)]).T
-    mean = (accuracy * counts).sum() / max(1, counts.sum())
-    figure = new_picture(10, 1.4 + 0.34 * len(classes))
+    columns = table_columns(table, "class clips top1 low high")
+    top1, low, high = (columns[name].astype(float) for name in ("top1", "low", "high"))
+    order = np.argsort(-np.nan_to_num(top1, nan=-1), kind="stable")
+    clips = columns["clips"][order]
+    top1, low, high = top1[order], low[order], high[order]
+    rows = np.arange(len(order))
+    figure = new_picture(10, 1.4 + 0.34 * len(order))
     ax = figure.subplots()
-    error = np.stack([accuracy - low, high - accuracy]).clip(0)[:, order]
-    ax.barh(
-        range(len(order)),
-        accuracy[order],
-        0.72,
-        color="#8FBADD",
-        xerr=error,
-        ecolor=INK,
-        error_kw={"capsize": 3, "lw": 1.3},
-    )
-    for row, k in enumerate(order):
-        ax.text(104.5, row, f"{accuracy[k]:.0f}% of {counts[k]:g}", va="center", fontsize=10)
-    ax.axvline(mean, color=WRONG, lw=1.6, ls="--", label=f"all clips: {mean:.1f}%")
-    _class_axis(ax, [classes[k] for k in order])
+    sns.barplot(x=top1, y=rows, orient="h", order=rows, errorbar=None, width=0.72, color=_BAR, saturation=1, ax=ax)
+    whisker = np.stack([top1 - low, high - top1]).clip(0)
+    ax.errorbar(top1, rows, xerr=whisker, fmt="none", ecolor=INK, elinewidth=1.3, capsize=3)
+    for row in rows:
+        known = np.isfinite(top1[row])
+        text = f"{top1[row]:.0f}% of {clips[row]:g}" if known else "no clips"
+        ax.annotate(text, (1.015, row), xycoords=("axes fraction", "data"), va="center", fontsize=10,
+                    color=INK if known else GRAY)  # fmt: skip
+    known = np.isfinite(top1)
+    if known.any():
+        mean = np.average(top1[known], weights=clips[known])
+        ax.axvline(mean, color=WRONG, lw=1.6, ls="--", label=f"all clips: {mean:.1f}%")
+        figure.legend(loc="outside lower center")
+    draw_rows(ax, columns["class"][order])
     ax.set(
         xlim=(0, 103),
         xlabel="clips of the class recognised (bar: share, whisker: 95 % interval)",
+        ylabel="",
         title="Accuracy of each class",
     )
     ax.xaxis.set_major_formatter(_PERCENT)
-    figure.legend(loc="outside lower center")
     return figure
+
+
+def _draw_bars(ax: Axes, values: np.ndarray, colors: Sequence[str], texts: Sequence[str]) -> None:
+    """Horizontal bars in per cent, the first on top, each with a text at its end."""
+    rows = np.arange(len(values))
+    sns.barplot(
+        x=values, y=rows, hue=rows, orient="h", order=rows, palette=list(colors), legend=False, width=0.7,
+        saturation=1, ax=ax,
+    )  # fmt: skip
+    for row in rows:
+        ax.annotate(texts[row], (values[row], row), (4, 0), textcoords="offset points", va="center", fontsize=10)
 
 
 @styled
@@ -140,19 +183,25 @@ def confused_pairs(matrix, classes: Sequence[str], top: int = 10) -> Picture:
     total = matrix.sum(1)
     wrong = matrix / np.where(total > 0, total, 1)[:, None]
     np.fill_diagonal(wrong, 0)
-    pairs = [np.unravel_index(i, wrong.shape) for i in np.argsort(-wrong, axis=None, kind="stable")[:top]]
-    pairs = [(a, b) for a, b in pairs if wrong[a, b] > 0]
+    ranked = [np.unravel_index(i, wrong.shape) for i in np.argsort(-wrong, axis=None, kind="stable")[:top]]
+    pairs = [(a, b) for a, b in ranked if wrong[a, b] > 0]
     figure = new_picture(11, 1.4 + 0.4 * max(1, len(pairs)))
     ax = figure.subplots()
-    bars = ax.barh(range(len(pairs)), [100 * wrong[p] for p in pairs], 0.7, color="#F0A672")
-    ax.bar_label(bars, [f"{matrix[a, b]:g} of {total[a]:g} clips" for a, b in pairs], padding=4, fontsize=10)
-    _class_axis(ax, [f"{classes[a]} → {classes[b]}" for a, b in pairs])
-    ax.set(xlabel="share of the true class taken for the other", title="Most confused: true class → predicted class")
-    ax.xaxis.set_major_formatter("{x:g}%")
-    ax.margins(x=0.18)
     if not pairs:
         ax.axis("off")
         ax.set_title("No clip was taken for another class")
+        return figure
+    shares = np.array([100 * wrong[pair] for pair in pairs])
+    texts = [f"{matrix[a, b]:g} of {total[a]:g} clips" for a, b in pairs]
+    _draw_bars(ax, shares, [_MISTAKE] * len(pairs), texts)
+    draw_rows(ax, [f"{fit_name(classes[a], 28)} → {fit_name(classes[b], 28)}" for a, b in pairs], most=60)
+    ax.set(
+        xlim=(0, 1.18 * shares.max()),
+        xlabel="share of the true class taken for the other",
+        ylabel="",
+        title="Most confused: true class → predicted class",
+    )
+    ax.xaxis.set_major_formatter("{x:g}%")
     return figure
 
 
@@ -184,16 +233,15 @@ def ensemble_table(table) -> Picture:
         ax.annotate(f"{top1:.1f}%", (1.01, at), xycoords=("axes fraction", "data"), va="center",
                     fontweight="bold" if at == best else "normal")  # fmt: skip
         if at and rows[at][4] != rows[at - 1][4]:
-            ax.axhline(at - 0.5, color="#D5D9DE", lw=1)
-    _class_axis(ax, [row[0] if isinstance(row[0], str) else " + ".join(row[0]) for row in rows])
+            ax.axhline(at - 0.5, color=PALE, lw=1)
+    draw_rows(ax, [row[0] if isinstance(row[0], str) else " + ".join(row[0]) for row in rows], most=60)
     ax.set(xlabel="top-1 (dot) with its 95 % interval (line)", title="Every subset of the runs")
     ax.xaxis.set_major_formatter(PercentFormatter())
-    ax.grid(axis="x", color=GRID)
-    ax.set_axisbelow(True)
     return figure
 
 
 MOST_CLASSES = 120  # of which an image for TensorBoard has rows and columns; NTU RGB+D 120 has as many
+_FEW_CLASSES = 20  # up to which a confusion matrix has every share written into it
 
 _RIGHTS = LinearSegmentedColormap.from_list("right", ["#FFFFFF", "#9CC3E2", "#0062A8", "#003A66"])
 _WRONGS = LinearSegmentedColormap.from_list("wrong", ["#FFFFFF", "#F7C49B", "#D55E00", "#7A3600"])
@@ -215,33 +263,38 @@ def confusion(matrix, classes: Sequence[str]) -> Picture:
     """
     matrix = check_matrix(matrix, classes, "a confusion matrix")
     count = len(classes)
+    few = count <= _FEW_CLASSES
     total = matrix.sum(1, keepdims=True)
-    share = matrix / np.where(total > 0, total, 1)
+    share = 100 * matrix / np.where(total > 0, total, 1)
     diagonal = np.eye(count, dtype=bool)
-    cell = 0.62 if count <= 20 else 0.21
-    longest = 0.085 * max(map(len, classes))
+    written = share >= 0.5 if few else (share >= 10) & ~diagonal
+    cell = 0.62 if few else 0.21
+    longest = 0.085 * max(len(fit_name(name)) for name in classes)
     figure = new_picture(max(6.5, count * cell + longest + 0.8), max(5.2, count * cell + longest))
     ax = figure.subplots()
-    image = np.where(diagonal[..., None], _RIGHTS(share), _WRONGS(np.sqrt(share)))  # the root shows rare mistakes
-    ax.imshow(image)
-    written = share >= 0.005 if count <= 20 else (share >= 0.1) & ~diagonal
-    for i, j in zip(*np.nonzero(written)):
-        color = "white" if share[i, j] > (0.55 if i == j else 0.3) else INK
-        size = 10 if count <= 20 else 6
-        ax.text(j, i, f"{share[i, j] * 100:.0f}", ha="center", va="center", color=color, fontsize=size)
-    names = 10 if count <= 20 else 8
-    ax.set_xticks(range(count), classes, rotation=90 if count > 20 else 40, ha="center" if count > 20 else "right",
-                  rotation_mode="default" if count > 20 else "anchor", fontsize=names)  # fmt: skip
-    ax.set_yticks(range(count), classes, fontsize=names)
+    # The root shows rare mistakes.
+    for cells, colors, norm in (
+        (diagonal, _RIGHTS, Normalize(0, 100)),
+        (~diagonal, _WRONGS, PowerNorm(0.5, 0, 100)),
+    ):
+        for annotated in (False, True):
+            if not (chosen := cells & (written == annotated)).any():
+                continue
+            sns.heatmap(
+                share, mask=~chosen, cmap=colors, norm=norm, vmin=0, vmax=100, annot=annotated, fmt=".0f",
+                annot_kws={"fontsize": 10 if few else 6}, square=True, linewidths=0.6, linecolor=GRID, cbar=False,
+                xticklabels=False, yticklabels=False, ax=ax,
+            )  # fmt: skip
+    size = 10 if few else 8
+    middles = np.arange(count) + 0.5
+    name_columns(ax, classes, size, rotation=40 if few else 90, at=middles)
+    ax.set_yticks(middles, [fit_name(name) for name in classes], fontsize=size, rotation=0)
     ax.tick_params(length=0)
-    ax.spines[:].set_visible(False)
-    ax.set_xticks(np.arange(count + 1) - 0.5, minor=True)
-    ax.set_yticks(np.arange(count + 1) - 0.5, minor=True)
-    ax.grid(which="minor", color=GRID, lw=0.6)
-    ax.tick_params(which="minor", length=0)
     ax.set(xlabel="predicted class", ylabel="true class")
-    top1 = np.trace(matrix) / max(1, matrix.sum())
-    ax.set_title(f"{top1:.1%} of {matrix.sum():,.0f} clips right\nper cent of the true class; blue right, orange wrong")
+    right = np.trace(matrix) / max(1, matrix.sum())
+    ax.set_title(
+        f"{right:.1%} of {matrix.sum():,.0f} clips right\nper cent of the true class; blue right, orange wrong"
+    )
     return figure
 
 
@@ -268,7 +321,8 @@ def confusion_image(matrix, classes: Sequence[str], dpi: int = 80) -> np.ndarray
     matrix = check_matrix(matrix, classes, "a confusion matrix")
     figure = confusion(*_most_mistaken(matrix, classes))
     if len(classes) > MOST_CLASSES:
-        right, total = np.trace(matrix), matrix.sum()
+        right = np.trace(matrix)
+        total = matrix.sum()
         figure.axes[0].set_title(
             f"{right / max(1, total):.1%} of {total:,.0f} clips right\n"
             f"the {MOST_CLASSES} of {len(classes):,} classes that are mistaken most; per cent of the true class"
@@ -302,15 +356,13 @@ def top_classes(probabilities, classes: Sequence[str], clip: str, truth: int | N
     if truth is not None and not 0 <= truth < len(classes):
         raise ValueError(f"expected a true class within 0...{len(classes) - 1} or None, got {truth}")
     order = np.argsort(-probabilities, kind="stable")[:top]
+    shares = 100 * probabilities[order]
     figure = new_picture(10, 1.5 + 0.42 * len(order))
     ax = figure.subplots()
-    colors = [RIGHT if k == truth else PALE for k in order]
-    bars = ax.barh(range(len(order)), 100 * probabilities[order], 0.7, color=colors)
-    ax.bar_label(bars, [f"{100 * probabilities[k]:.1f}%" for k in order], padding=4, color=INK)
-    ax.set_yticks(range(len(order)), [classes[k] for k in order])
-    ax.tick_params(axis="y", length=0)
-    known = "" if truth is None else f" (its class: {classes[truth]})"
-    ax.set(xlim=(0, 109), ylim=(len(order) - 0.4, -0.6), xlabel="probability", title=f"Clip {clip}{known}")
-    ax.xaxis.set_major_formatter(PercentFormatter(decimals=0))
+    _draw_bars(ax, shares, [RIGHT if k == truth else PALE for k in order], [f"{share:.1f}%" for share in shares])
+    draw_rows(ax, [classes[k] for k in order])
+    known = "" if truth is None else f" (its class: {fit_name(classes[truth])})"
+    ax.set(xlim=(0, 109), xlabel="probability", ylabel="", title=f"Clip {fit_name(clip)}{known}")
+    ax.xaxis.set_major_formatter(_PERCENT)
     ax.set_xticks(range(0, 101, 20))
     return figure

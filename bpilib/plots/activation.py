@@ -16,13 +16,14 @@ from bpilib.plots.style import (
     PALE,
     PART_COLORS,
     PART_INK,
-    SIGNED_COLORS,
     Picture,
     check_clip,
+    fit_name,
     new_picture,
     part_of_joint,
     present,
     short,
+    signed_colors,
     signed_norm,
     styled,
 )
@@ -31,7 +32,9 @@ from bpilib.skeleton import Skeleton
 
 def joints_by_part(skeleton: Skeleton) -> tuple[list[int], list[tuple[str, int, int]]]:
     """All joints once, grouped by the part that colours them: (V,) order, [(part, start, stop), …]."""
-    of, order, groups = part_of_joint(skeleton), [], []
+    of = part_of_joint(skeleton)
+    order: list[int] = []
+    groups: list[tuple[str, int, int]] = []
     for part in skeleton.parts():
         start = len(order)
         order += [j for j in range(skeleton.num_joints) if of[j] == part]
@@ -83,7 +86,8 @@ def _draw_strip(ax, steps, xy, parts, frames, skeleton: Skeleton, norm, size: fl
     ax.add_collection(LineCollection(bones, colors=PALE, linewidths=2.4, capstyle="round", clip_on=False))
     flat, values = points[there].reshape(-1, 2), values[there].ravel()
     sizes = 6 + size * np.abs(values) / norm.vmax
-    ax.scatter(*flat.T, s=sizes, c=SIGNED_COLORS(norm(values)), edgecolors=INK, linewidths=0.6, zorder=3, clip_on=False)
+    faces = signed_colors()(norm(values))
+    ax.scatter(*flat.T, s=sizes, c=faces, edgecolors=INK, linewidths=0.6, zorder=3, clip_on=False)
     ax.set(xlim=(-0.5, parts.shape[1] - 0.5))
     ax.margins(y=0.06)
     ax.axis("off")
@@ -143,7 +147,7 @@ def class_activation(
     figure.set_layout_engine("none")  # fixed margins: the film stands over its columns, and it is fast
     bottom, height = 0.62 / tall, rows / tall
     ax = figure.add_axes((left, bottom, width, height))
-    ax.imshow(whole, cmap=SIGNED_COLORS, norm=norm, aspect="auto", interpolation="nearest")
+    ax.imshow(whole, cmap=signed_colors(), norm=norm, aspect="auto", interpolation="nearest")
     ax.set_yticks(range(len(order)), [short(skeleton.joints[j]) for j in order], fontsize=10)
     ax.set_xticks(range(len(frames)), window_labels(len(frames), window), fontsize=9.5)
     ax.tick_params(length=0)
@@ -165,10 +169,10 @@ def class_activation(
     totals.grid(axis="x", color=GRID)
     totals.set_axisbelow(True)
     scale = figure.add_axes((0.91, bottom, 0.012, height))
-    figure.colorbar(ScalarMappable(norm, SIGNED_COLORS), cax=scale, format="{x:+.2g}", label=f"added to the {what}")
+    figure.colorbar(ScalarMappable(norm, signed_colors()), cax=scale, format="{x:+.2g}", label=f"added to the {what}")
     over = figure.add_axes((left, bottom + height + 0.1 / tall, width, film / tall), label="film")
     _draw_strip(over, steps, xy, parts, frames, skeleton, norm, 90 * (film / 2.2) ** 2)
-    figure.suptitle(title, y=1 - 0.12 / tall)
+    figure.suptitle(fit_name(title, 80), y=1 - 0.12 / tall)
     names = [f"person {m + 1}" + ("" if seen.any() else " (nobody)") for m, seen in enumerate(present(clip).T)]
     sums = [("bias", bias), *zip(names, parts.sum((1, 2)))]
     text = f"{what} {sum(value for _, value in sums):.2f} = " + " + ".join(

@@ -12,14 +12,15 @@ from bpilib.plots.style import (
     PALE,
     PART_COLORS,
     PART_INK,
-    SIGNED_COLORS,
     Picture,
     draw_pairs,
     draw_rows,
+    fit_name,
     new_picture,
     ratio_bar,
     ratio_norm,
     short,
+    signed_colors,
     styled,
     with_interval,
 )
@@ -78,8 +79,8 @@ def draw_map(ax, ratios, rows: Sequence[str], joints, groups, skeleton: Skeleton
         size: of the names, points; None: as large as so many columns let them be.
     """
     size = size or (11 if len(joints) <= 16 else 9.5)
-    image = ax.imshow(ratios, cmap=SIGNED_COLORS, norm=norm, aspect="auto", interpolation="nearest")
-    ax.set_yticks(range(len(rows)), rows, fontsize=size, color=row_color)
+    image = ax.imshow(ratios, cmap=signed_colors(), norm=norm, aspect="auto", interpolation="nearest")
+    ax.set_yticks(range(len(rows)), [fit_name(row) for row in rows], fontsize=size, color=row_color)
     ax.set_xticks(range(len(joints)), [short(skeleton.joints[j]) for j in joints], rotation=90, fontsize=size)
     ax.tick_params(length=0)
     ax.spines[:].set_visible(True)
@@ -138,7 +139,8 @@ def attention_maps(
         ax.set_title(f"{part} looks at …", color=PART_INK[part], pad=27)
     ratio_bar(figure, norm, "a joint's attention\n(1×: an even share)", ax=axes, shrink=0.9)
     which = "mean over heads" if head is None else f"head {head + 1} of {heads}"
-    figure.suptitle(title or f"Which joint of a part (row) looks at which joint of the others (column): {which}")
+    usual = f"Which joint of a part (row) looks at which joint of the others (column): {which}"
+    figure.suptitle(fit_name(title or usual, 120))
     return figure
 
 
@@ -211,7 +213,7 @@ def received_attention(
         draw_map(ax, _even(weights), [] if n else rows, key, groups, skeleton, norm)
         ax.set_title(f"{part} looks at …", color=PART_INK[part], pad=27)
     ratio_bar(figure, norm, "attention a joint receives\n(1×: an even share)", ax=axes, shrink=0.9)
-    figure.suptitle(title or "Where each part looks, class by class")
+    figure.suptitle(fit_name(title or "Where each part looks, class by class", 120))
     return figure
 
 

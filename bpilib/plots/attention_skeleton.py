@@ -15,14 +15,15 @@ from bpilib.plots.style import (
     PALE,
     PART_COLORS,
     PART_INK,
-    SIGNED_COLORS,
     Picture,
     check_clip,
+    fit_name,
     new_picture,
     present,
     ratio_bar,
     ratio_norm,
     short,
+    signed_colors,
     styled,
 )
 from bpilib.skeleton import Skeleton
@@ -96,8 +97,9 @@ def part_flow(flows: Mapping[str, np.ndarray], even, parts, columns: int = 4) ->
         ax.axis("off")
     for ax, (title, flow) in zip(axes, flows.items()):
         draw_flow(ax, np.asarray(flow, dtype=float), even, parts)
-        ax.set_title(fill(title, 30), fontsize=11)
-    figure.suptitle("Who looks at whom: share of a part's attention" if len(flows) > 1 else None)
+        ax.set_title(fill(fit_name(title, 60), 26), fontsize=11)
+    if len(flows) > 1:
+        figure.suptitle("Who looks at whom: share of a part's attention")
     handles = [
         Line2D([], [], color=GRAY, lw=7, label="arrow: from the part that looks, as thick as its share"),
         Line2D([], [], color=INK, lw=1, ls=(0, (3, 2)), label="dashed: an even share over joints (1×)"),
@@ -162,15 +164,17 @@ def draw_attention(ax, weights, query, key, pose, skeleton: Skeleton, part: str,
     for xy in drawn:
         ax.scatter(*xy[list(own)].T, s=26, c="white", edgecolors=color, linewidths=1.8, zorder=4)
         sizes = (70 * share[keys]).clip(6, 420)
-        ax.scatter(*xy[keys].T, s=sizes, c=SIGNED_COLORS(norm(share[keys])), edgecolors=INK, linewidths=0.8, zorder=5)
+        ax.scatter(*xy[keys].T, s=sizes, c=signed_colors()(norm(share[keys])), edgecolors=INK, linewidths=0.8, zorder=5)
         for q, k in pairs:
             a, b = xy[query[q]], xy[key[k]]
             bend = f"arc3,rad={0.3 if a[0] < b[0] else -0.3}"
             width = 0.6 + 3.4 * links[q, k] / links[pairs[0]]
-            look = {"arrowstyle": "-|>,head_length=5,head_width=2.6", "color": color, "alpha": 0.7, "zorder": 6}
             ax.add_patch(
-                FancyArrowPatch(a, b, connectionstyle=bend, lw=width, shrinkA=4, shrinkB=5, gid="link", **look)
-            )
+                FancyArrowPatch(
+                    a, b, connectionstyle=bend, arrowstyle="-|>,head_length=5,head_width=2.6", lw=width, color=color,
+                    alpha=0.7, shrinkA=4, shrinkB=5, zorder=6, gid="link",
+                )
+            )  # fmt: skip
     if len(drawn):
         most = keys[np.argsort(-share[keys])]
         named = most[: max(1, min(4, (share[keys] >= 1.05).sum()))]
@@ -232,15 +236,14 @@ def attention_on_skeleton(maps: Mapping, joints: Mapping, pose, skeleton: Skelet
     for ax, (part, (weights, query, key, _)) in zip(axes, checked.items()):
         draw_attention(ax, weights, query, key, pose, skeleton, part, top, norm)
     ratio_bar(figure, norm, "attention a joint receives\n(1×: an even share)", ax=axes, shrink=0.9)
-    dot = {"marker": "o", "ls": ""}
     both = "; both persons: same weights" if len(persons) > 1 else ""
     handles = [
-        Line2D([], [], mfc="white", mec=GRAY, mew=2, label="joint of the part that looks", **dot),
-        Line2D([], [], mfc="white", mec=INK, ms=10, label="joint looked at, larger = more", **dot),
+        Line2D([], [], mfc="white", mec=GRAY, mew=2, marker="o", ls="", label="joint of the part that looks"),
+        Line2D([], [], mfc="white", mec=INK, ms=10, marker="o", ls="", label="joint looked at, larger = more"),
         Line2D([], [], color=GRAY, lw=3, label=f"one of the {top} strongest links, thicker = more{both}"),
     ]
     figure.legend(handles=handles, ncols=3, loc="outside lower center")
-    figure.suptitle(title or "What each body part looks at (mean over heads)")
+    figure.suptitle(fit_name(title or "What each body part looks at (mean over heads)", 120))
     return figure
 
 

@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
+import seaborn as sns
 from matplotlib.collections import LineCollection
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, MultipleLocator
 from mpl_toolkits.mplot3d.art3d import Line3DCollection
 
-from bpilib.plots.accuracy import _class_axis
 from bpilib.plots.player import Animation
 from bpilib.plots.style import (
     GRAY,
@@ -23,6 +24,8 @@ from bpilib.plots.style import (
     PART_COLORS,
     Picture,
     check_clip,
+    draw_rows,
+    fit_name,
     new_picture,
     part_of_bone,
     part_of_joint,
@@ -106,11 +109,11 @@ def film_strip(clip, skeleton: Skeleton, frames: int = 8, title: str = "", azimu
     """
     clip = check_clip(clip, skeleton)
     shown = np.unique(np.linspace(0, len(clip) - 1, min(frames, len(clip))).round().astype(int))
-    boxes = []  # (left, right, low, high) of each frame; a frame is centred on its persons, all have the same scale
+    found = []  # (left, right, low, high) of each frame; a frame is centred on its persons, all have the same scale
     for pose in clip[shown]:
         x, y = project(pose[present(pose)], azimuth).reshape(-1, 2).T
-        boxes.append((x.min(), x.max(), y.min(), y.max()) if len(x) else (np.nan,) * 4)
-    boxes = np.array(boxes) if np.isfinite(boxes).any() else np.array([[-0.5, 0.5, 0, 1]] * len(shown))
+        found.append((x.min(), x.max(), y.min(), y.max()) if len(x) else (np.nan,) * 4)
+    boxes = np.array(found) if np.isfinite(found).any() else np.array([[-0.5, 0.5, 0, 1]] * len(shown))
     half = max(0.2, np.nanmax(boxes[:, 1] - boxes[:, 0]) / 2 * 1.12)
     low, high = np.nanmin(boxes[:, 2]) - 0.06, np.nanmax(boxes[:, 3]) + 0.06
     width = min(13.0, max(5.0, 1.25 * len(shown), 3.0 * len(shown) * 2 * half / (high - low)))  # 1.25: for its title
@@ -120,12 +123,13 @@ def film_strip(clip, skeleton: Skeleton, frames: int = 8, title: str = "", azimu
         middle = np.nan_to_num(box[:2].mean())
         ax.set(xlim=(middle - half, middle + half), ylim=(low, high))
         ax.set_title(f"frame {frame + 1}" if frame else f"frame 1 of {len(clip)}", fontsize=10, fontweight="normal")
-    figure.suptitle(title or None)
-    _key(figure, skeleton, present(clip)[:, 1:].any())
+    if title:
+        figure.suptitle(fit_name(title, 120))
+    _add_part_key(figure, skeleton, bool(present(clip)[:, 1:].any()))
     return figure
 
 
-def _key(figure: Picture, skeleton: Skeleton, second: bool):
+def _add_part_key(figure: Picture, skeleton: Skeleton, second: bool) -> None:
     """The part colours below a figure, and what a second person's joints look like."""
     key = [Line2D([], [], color=PART_COLORS[part], lw=4, label=part) for part in skeleton.parts()]
     if second:
@@ -192,8 +196,9 @@ def scene(clip, skeleton: Skeleton, frames: int = 4, title: str = "", azimuth: f
         axis.set_major_locator(MultipleLocator(0.5))
         axis.set_pane_color((1, 1, 1, 0))
         axis.set_tick_params(labelsize=8, grid_color=GRID)
-    figure.suptitle(title or None)
-    _key(figure, skeleton, there[:, 1:].any())
+    if title:
+        figure.suptitle(fit_name(title, 120))
+    _add_part_key(figure, skeleton, bool(there[:, 1:].any()))
     return figure
 
 
@@ -279,20 +284,31 @@ def class_counts(labels, classes: Sequence[str], splits: Mapping[str, Sequence[i
     labels = np.asarray(labels, dtype=int)
     if len(labels) and not 0 <= labels.min() <= labels.max() < len(classes):
         raise ValueError(f"labels must lie in 0…{len(classes) - 1} for {len(classes)} classes, got {labels.max()}")
-    figure = new_picture(10, 1.3 + len(classes) * max(0.24, 0.2 * len(splits)))
+    names = list(splits)
+    counts = {
+        name: np.bincount(labels[np.asarray(indices, dtype=int)], minlength=len(classes))
+        for name, indices in splits.items()
+    }
+    figure = new_picture(10, 1.3 + len(classes) * max(0.24, 0.2 * len(names)))
     ax = figure.subplots()
-    colors = mpl.colormaps["cividis"](np.linspace(0.12, 0.8, max(2, len(splits))))
-    height = 0.8 / max(1, len(splits))
-    for n, (name, indices) in enumerate(splits.items()):
-        counts = np.bincount(labels[np.asarray(indices, dtype=int)], minlength=len(classes))
-        at = np.arange(len(classes)) - 0.4 + (n + 0.5) * height
-        bars = ax.barh(at, counts, height * 0.92, color=colors[n], label=f"{name} ({counts.sum():,} clips)")
-        ax.bar_label(bars, fontsize=9 if height > 0.3 else 7, padding=3)
-    _class_axis(ax, classes)
-    ax.set(xlabel="clips", title="Clips of each class in each split")
+    legend = {name: f"{fit_name(name)} ({counts[name].sum():,} clips)" for name in names}
+    bars = pd.DataFrame(
+        [(row, legend[name], count) for name in names for row, count in enumerate(counts[name])],
+        columns=["class", "split", "clips"],
+    )
+    colors = [tuple(color) for color in mpl.colormaps["cividis"](np.linspace(0.12, 0.8, max(2, len(names))))]
+    sns.barplot(
+        bars, x="clips", y="class", hue="split", orient="h", order=range(len(classes)), palette=colors[: len(names)],
+        errorbar=None, saturation=1, legend=False, ax=ax,
+    )  # fmt: skip
+    for name, group in zip(names, ax.containers):
+        group.set_label(legend[name])
+        ax.bar_label(group, fontsize=9 if len(names) < 3 else 7, padding=3, fmt="{:g}")
+    draw_rows(ax, classes)
+    ax.set(xlabel="clips", ylabel="", title="Clips of each class in each split")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.margins(x=0.08)
-    figure.legend(ncols=3, loc="outside lower center")
+    figure.legend(handles=list(ax.containers), ncols=3, loc="outside lower center")
     return figure
 
 
@@ -316,18 +332,13 @@ def clip_lengths(lengths, labels, classes: Sequence[str]) -> Picture:
         raise ValueError(f"expected one length per label, got shapes {lengths.shape} and {labels.shape}")
     figure = new_picture(10, 1.4 + 0.34 * len(classes))
     ax = figure.subplots()
-    line = {"color": INK, "linewidth": 1.2}
-    look = {
-        "boxprops": {**line, "facecolor": PALE},
-        "medianprops": {"color": INK, "linewidth": 2.6},
-        "whiskerprops": line,
-    }
-    dots = {"marker": "o", "markersize": 3.5, "markerfacecolor": GRAY, "markeredgewidth": 0, "alpha": 0.6}
-    ax.boxplot(
-        [lengths[labels == k] for k in range(len(classes))], positions=range(len(classes)), orientation="horizontal",
-        whis=(5, 95), widths=0.6, patch_artist=True, showcaps=False, flierprops=dots, manage_ticks=False, **look,
+    sns.boxplot(
+        x=lengths, y=labels, orient="h", order=range(len(classes)), whis=(5, 95), width=0.6, color=PALE,
+        saturation=1, linecolor=INK, linewidth=1.2, medianprops={"linewidth": 2.6}, showcaps=False,
+        flierprops={"marker": "o", "markersize": 3.5, "markerfacecolor": GRAY, "markeredgewidth": 0, "alpha": 0.6},
+        ax=ax,
     )  # fmt: skip
-    _class_axis(ax, classes)
+    draw_rows(ax, classes)
     span = f"{lengths.min()} to {lengths.max()}, median {np.median(lengths):g}" if len(lengths) else "none"
-    ax.set(xlabel="frames", xlim=(0, None), title=f"Length of the clips ({span} frames)")
+    ax.set(xlabel="frames", ylabel="", xlim=(0, None), title=f"Length of the clips ({span} frames)")
     return figure

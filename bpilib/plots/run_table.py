@@ -37,7 +37,7 @@ class LiveTable:
         """Leave the last table whole, and write it as a page beside the sweep's other results."""
         if self._table is not None:
             self._draw(state_table(self._table, os.getcwd(), rows=None))
-            head = f"<!doctype html><meta charset='utf-8'><title>{page.parent.name}</title>"
+            head = f"<!doctype html><meta charset='utf-8'><title>{escape(page.parent.name)}</title>"
             whole = state_table(self._table, page.parent, rows=None)
             write_atomically(page, f"{head}<body style='font:14px system-ui,sans-serif'>{whole}")
 
@@ -92,11 +92,11 @@ def _row(row: dict, names: list[str], base: str | os.PathLike, log: str) -> list
         f'{share:.0f}%;height:5px;border-radius:3px;background:{color}"></div></div>'
     )
     top1 = "" if np.isnan(row["test_top1"]) else f"{row['test_top1']:.1f} %"
-    links = [("notebook", os.path.join(row["folder"], "02_train.ipynb"))]
-    links += [("log", os.path.join(row["folder"], log))] if row["state"] == "failed" else []
+    files = [("notebook", os.path.join(row["folder"], "02_train.ipynb"))]
+    files += [("log", os.path.join(row["folder"], log))] if row["state"] == "failed" else []
     links = [
         f'<a href="{escape(os.path.relpath(path, base))}" target="_blank" style="color:#2F80C8">{name}</a>'
-        for name, path in links if os.path.exists(path)
+        for name, path in files if os.path.exists(path)
     ]  # fmt: skip
     message = str(row["message"])
     if message and row["state"] in ("failed", "interrupted"):

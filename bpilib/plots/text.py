@@ -11,12 +11,13 @@ from bpilib.plots.style import (
     PALE,
     PART_INK,
     RIGHT,
-    SIGNED_COLORS,
     Picture,
     check_matrix,
     draw_pairs,
     draw_rows,
+    fit_name,
     new_picture,
+    signed_colors,
     signed_norm,
     styled,
 )
@@ -95,7 +96,7 @@ def text_map(
         ax.axis("off")
     key = [
         Line2D([], [], ls="", color=_COLORS[n], marker=_SHAPES[n % len(_SHAPES)], ms=7,
-               label=f"{n + 1}  {classes[k]}" + (" (unseen)" if unseen[k] else ""))
+               label=f"{n + 1}  {fit_name(classes[k])}" + (" (unseen)" if unseen[k] else ""))
         for n, k in enumerate(shown)
     ]  # fmt: skip
     if (~np.isin(labels, shown)).any():
@@ -141,7 +142,7 @@ def matches(cosines, labels, classes: Sequence[str], query: str, top: int = 10, 
         ax.scatter(cosines[at[near]], lift[near], s=46, color=RIGHT, edgecolors="white", linewidths=0.7, zorder=4)
         ax.plot([means[k]] * 2, [row - 0.36, row + 0.36], color=INK, lw=2.2, zorder=3)
     ax.set_xlabel(f"cosine similarity with the description (blue: the {best.sum()} best; line: mean of the class)")
-    ax.set_title(f"Which clips are “{query}”?", wrap=True)
+    figure.suptitle(f"Which clips are “{fit_name(query, 160)}”?")
     return figure
 
 
@@ -173,7 +174,8 @@ def similarity(matrix, classes: Sequence[str]) -> Picture:
     cell = 0.34 if count <= 20 else 0.17
     columns = 2 if len(matrix) <= 4 else 3
     rows = -(-len(matrix) // columns)
-    longest = 0.08 * max(map(len, classes))
+    names = [fit_name(name) for name in classes]
+    longest = 0.08 * max(map(len, names))
     wide, tall = max(3.4, count * cell + 0.4), max(3.2, count * cell + 0.5)
     figure = new_picture(longest + 1.2 + columns * wide, longest + 1 + rows * tall)
     axes = figure.subplots(rows, columns, squeeze=False)
@@ -182,12 +184,12 @@ def similarity(matrix, classes: Sequence[str]) -> Picture:
             ax.axis("off")
             continue
         branch, m = list(matrix.items())[n]
-        image = ax.imshow(m, cmap=SIGNED_COLORS, norm=norm)
+        image = ax.imshow(m, cmap=signed_colors(), norm=norm)
         nearest = np.nan_to_num(m, nan=-np.inf).argmax(1)
         size, dot = (10, 34) if count <= 20 else (7, 7)
         ax.scatter(nearest, range(count), s=dot, c=INK, edgecolors="white", linewidths=0.8, zorder=3)
-        ax.set_yticks(range(count), classes if n % columns == 0 else [], fontsize=size)
-        ax.set_xticks(range(count), classes if n + columns >= len(matrix) else [], fontsize=size, rotation=90)
+        ax.set_yticks(range(count), names if n % columns == 0 else [], fontsize=size)
+        ax.set_xticks(range(count), names if n + columns >= len(matrix) else [], fontsize=size, rotation=90)
         ax.tick_params(length=0)
         right = int((nearest == np.arange(count)).sum())
         ax.set_title(f"{branch}: {right} of {count} right", color=PART_INK.get(branch, INK))
@@ -206,6 +208,8 @@ def paired_bars(
     figure = new_picture(10, 1.5 + (0.46 if bars else 0.36) * max(1, len(names)))
     ax = figure.subplots()
     draw_pairs(ax, names, first, second, labels, bars=bars)
-    ax.set(xlabel=xlabel, title=title)
+    ax.set_xlabel(xlabel)
+    if title:
+        figure.suptitle(fit_name(title, 120))
     figure.legend(*ax.get_legend_handles_labels(), ncols=2, loc="outside lower center")
     return figure

@@ -6,7 +6,7 @@ import torch
 from making import tiny_config
 from noise import assert_float32_of
 
-from bpilib.analysis.attention import by_class, contrast_mistakes, entropy, even_flows, flows, received
+from bpilib.analysis.attention import by_class, contrast_mistakes, entropy, even_flows, flows, judge_entropy, received
 from bpilib.analysis.outputs import ClipOutputs, class_means, collect_outputs, sibling_runs
 from bpilib.data import SkeletonStore
 from bpilib.runs import build, write_or_check_config
@@ -264,3 +264,11 @@ def test_the_texts_are_those_of_the_store_s_classes(place, run):
     assert run.store.classes == SkeletonStore.open(place / "store").classes
     (name,) = run.text.embed([run.store.classes[3]])
     np.testing.assert_array_equal(run.text.anchors()[0, 3], name)
+
+
+def test_nearly_even_heads_are_not_to_be_read():
+    assert judge_entropy("arm", np.array([3.9, 3.95]), 4.0) == (
+        "arm: 3.9 of 4.0 bits, every head is nearly even: do not read single arrows"
+    )
+    assert "1 of 2 heads are nearly even" in judge_entropy("arm", np.array([3.9, 2.0]), 4.0)
+    assert judge_entropy("leg", np.array([1.0, 2.0]), 4.0) == "leg: 1.5 of 4.0 bits: every head prefers some joints"

@@ -109,14 +109,30 @@ def test_03_evaluates_a_published_weight_file_and_04_looks_at_it(places, prepare
 def test_04_draws_the_attention_and_holds_the_browser(places, trained):
     folder, there = places
     notebook = run("04_attention", folder, clips=2, **there)
-    figures = {p.name for p in (folder / "outputs/synthetic_xview/bpi_joint_seed0/figures").iterdir()}
+    place = folder / "outputs/synthetic_xview/bpi_joint_seed0/figures"
+    figures = {p.name for p in place.glob("*.png")}
+    assert {p.stem for p in place.glob("*.pdf")} >= {name.removesuffix(".png") for name in figures}
     assert {"attention_maps.png", "attention_by_class.png"} <= figures
+    assert {"occlusion_by_class.png", "occlusion_class.png"} <= figures
     assert {"attention_flow.png", "attention_entropy.png", "attention_by_head.png", "evidence_by_class.png"} <= figures
     assert {f"attention_heads_{part}.png" for part in ("torso", "arm", "leg")} <= figures
-    for kind in ("attention_a", "evidence_a"):
+    for kind in ("attention_a", "evidence_a", "occlusion_a"):
         assert sum(name.startswith(kind) for name in figures) == 2
     gap = float(re.search(r"sum to the logit within (\S+)", printed(notebook))[1])
     assert gap <= 1e-4
+    widgets = [o for c in notebook.cells for o in c.get("outputs", []) if "widget-view+json" in str(o.get("data", ""))]
+    assert len(widgets) == 1
+
+
+@pytest.mark.slow
+def test_04_of_a_network_without_attention(places, prepared):
+    folder, there = places
+    run("02_train", folder, model="ctrgcn", **there, **SMALL)
+    notebook = run("04_attention", folder, model="ctrgcn", clips=1, **there)
+    assert "ctrgcn has no attention" in printed(notebook)
+    figures = {p.name for p in (folder / "outputs/synthetic_xview/ctrgcn_joint_seed0/figures").glob("*.png")}
+    assert {"evidence_by_class.png", "occlusion_by_class.png"} <= figures
+    assert not any(name.startswith("attention") for name in figures)
     widgets = [o for c in notebook.cells for o in c.get("outputs", []) if "widget-view+json" in str(o.get("data", ""))]
     assert len(widgets) == 1
 
@@ -161,7 +177,7 @@ def test_07_compares_the_runs_there_are_and_lists_the_others(places, trained, tm
     notebook = run("07_compare", folder, outputs=there["outputs"])
     out = folder / "outputs/comparison"
     assert "bpi_bone_seed7" in (out / "left_out.csv").read_text()
-    figures = {"overview.png", "pairs.png", "agreement.png", "classes.png"}
+    figures = {f"{name}.{kind}" for name in ("overview", "pairs", "agreement", "classes") for kind in ("png", "pdf")}
     assert {p.name for p in (out / "synthetic_xview").iterdir()} == figures | {"pairs.csv", "classes.csv"}
     assert pictures(notebook) == 4
     assert "of 1 pairs," in printed(notebook)

@@ -84,7 +84,7 @@ def test_the_spread_shows_every_seed_mean_and_deviation():
     runs, summary = spread()
     figure = comparison.seed_spread(runs, summary)
     (ax,) = figure.axes
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["bpi  joint", "bpi  bone", "bpi  joint + bone"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["bpi joint", "bpi bone", "bpi joint + bone"]
     texts = [text.get_text() for text in ax.texts]
     assert texts == ["60.0 ± 2.0 %  (n = 3)", "70.0 %  (n = 1)", "80.0 ± 1.0 %  (n = 3)"]
     assert [len(dots.get_offsets()) for dots in ax.collections if hasattr(dots, "get_sizes")][:1] == [2]

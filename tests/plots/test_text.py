@@ -2,16 +2,19 @@
 
 import numpy as np
 import pytest
-from figures import clip_of
+from figures import clip_of, texts
 
 from bpilib import widgets
-from bpilib.plots.text import matches, text_map
+from bpilib.plots.text import matches, paired_bars, similarity, text_map
 from bpilib.skeleton import UCLA
 
 CLASSES = ["pick up", "sit <down>", "throw", "walk"]
 LABELS = np.array([0, 0, 1, 1, 2, 3])
 UNSEEN = np.array([False, False, True, False])
 CLIPS = np.arange(12.0).reshape(6, 2)
+ROWS = ["pick up", "sit down", "throw"]
+FIRST = np.array([[50, 40, 60], [70, 65, 72], [90, 80, 95.0]])
+SECOND = FIRST[::-1] + 1
 
 
 def drawn(shown=(0, 1, 2), texts=None, **changes):
@@ -76,7 +79,7 @@ def test_matches_orders_classes_and_fills_the_best_clips():
     assert [sorted(filled) for filled in offsets[1::2]] == [[0.9], [0.5], [], []]
     assert [sorted(hollow) for hollow in offsets[::2]] == [[0.3], [], [0.1, 0.2], [0.0]]
     assert [line.get_xdata()[0] for line in ax.lines] == pytest.approx([0.6, 0.5, 0.15, 0])
-    assert "“sit”" in ax.get_title() and "the 2 best" in ax.get_xlabel()
+    assert "“sit”" in ax.figure.get_suptitle() and "the 2 best" in ax.get_xlabel()
     (few,) = matches(cosines, LABELS, CLASSES, "sit", top=1, most=1).axes
     assert [label.get_text() for label in few.get_yticklabels()] == ["sit <down>"]
     far = np.array([-0.9, 1.0, 0.3, 0.3, 0.5, 0.0])  # the best clip is of a class with a low mean
@@ -110,3 +113,51 @@ def test_the_text_box_shows_the_best_clips_of_the_branch():
     assert shown.view.layout.display == shown.player.layout.display == "none"
     shown.controls["text"].value = "again"
     assert shown.view.layout.display == "" and "2 best of 6 clips" in shown.message.value
+
+
+def test_similarity_marks_the_nearest_prompt():
+    matrix = np.random.default_rng(0).normal(size=(4, 3, 3)) * 0.1 + 0.5 * np.eye(3)
+    matrix[2] = matrix[2][[2, 0, 1]]
+    figure = similarity(matrix, ROWS)
+    titles = [ax.get_title() for ax in figure.axes[:4]]
+    assert titles == [f"{b}: {n} of 3 right" for b, n in (("global", 3), ("torso", 3), ("arm", 0), ("leg", 3))]
+    dots = figure.axes[2].collections[0].get_offsets()
+    np.testing.assert_array_equal(dots[:, 0], [2, 0, 1])
+    assert len(similarity({"global": matrix[0]}, ROWS).axes) >= 1
+    with pytest.raises(ValueError, match="got 3"):
+        similarity(matrix[:3], ROWS)
+    with pytest.raises(ValueError, match=r"must be \(2, 2\)"):
+        similarity(matrix, ROWS[:2])
+
+
+def segments(ax):
+    """Every interval drawn, (n, 2) low and high."""
+    drawn = [s for c in ax.collections if hasattr(c, "get_segments") for s in c.get_segments()]
+    return np.array(sorted((s[0][0], s[1][0]) for s in drawn if s.size and np.isfinite(s).all()))
+
+
+@pytest.mark.parametrize("as_bars", [True, False])
+def test_each_row_has_both_values_and_their_intervals(as_bars):
+    figure = paired_bars(ROWS, FIRST, SECOND, ("run A", "run B"), "top-1, %", "A title", bars=as_bars)
+    (ax,) = figure.axes
+    assert [t.get_text() for t in ax.get_yticklabels()] == ROWS
+    np.testing.assert_allclose(segments(ax), sorted(map(tuple, np.concatenate([FIRST, SECOND])[:, 1:])))
+    if as_bars:
+        assert [p.get_width() for p in ax.patches] == [*FIRST[:, 0], *SECOND[:, 0]]
+        assert all(p.get_hatch() for p in ax.patches[3:]) and not any(p.get_hatch() for p in ax.patches[:3])
+    else:
+        dots = [line for line in ax.lines if line.get_marker() in ("o", "D")]
+        assert [list(line.get_xdata()) for line in dots] == [list(FIRST[:, 0]), list(SECOND[:, 0])]
+    assert {"run A", "run B", "top-1, %", "A title"} <= set(texts(figure))
+
+
+def test_values_without_intervals_are_joined():
+    (ax,) = paired_bars(ROWS, FIRST[:, 0], SECOND[:, 0], "AB", "%", bars=False).axes
+    np.testing.assert_allclose(segments(ax), sorted(zip(FIRST[:, 0], SECOND[:, 0])))
+
+
+def test_rows_and_names_must_agree():
+    with pytest.raises(ValueError, match="3 rows, one a name, got 2 and 3"):
+        paired_bars(ROWS, FIRST[:2], SECOND, "AB", "%")
+    with pytest.raises(ValueError, match=r"value, low, high, got \(3, 2\)"):
+        paired_bars(ROWS, FIRST[:, :2], SECOND, "AB", "%")
