@@ -93,7 +93,7 @@ def per_class_bars(accuracy, counts, classes: Sequence[str]) -> Picture:
     if not accuracy.shape == counts.shape == (len(classes),):
         raise ValueError(f"expected ({len(classes)},) accuracies and counts, got {accuracy.shape} and {counts.shape}")
     order = np.argsort(-accuracy, kind="stable")
-    low, high = np.array([wilson(a, n) for a, n in zip(accuracy, counts)]).T
+    low, high = np.nan_to_num([wilson(round(a * n / 100), n) for a, n in zip(accuracy, counts)]).T
     mean = (accuracy * counts).sum() / max(1, counts.sum())
     figure = new_picture(10, 1.4 + 0.34 * len(classes))
     ax = figure.subplots()

@@ -17,7 +17,6 @@ from bpilib.analysis.results import (
     without_copies,
 )
 from bpilib.evaluate import Scores
-from bpilib.metrics import bootstrap
 from bpilib.recipes import BENCHMARKS
 
 
@@ -202,16 +201,6 @@ def test_labels_fall_back_to_folders_where_they_would_be_the_same(outputs):
     save_result(outputs, [True], modality="bone")
     names = labels(find_results(outputs)[0])
     assert sorted(names.values()) == ["bpi bone", "bpi_joint_seed0", "bpi_joint_seed1"]
-
-
-def test_the_bootstrap_covers_the_mean_and_repeats_itself():
-    values = np.random.default_rng(0).random(200) < 0.8
-    low, high = bootstrap(values.astype(float))
-    half = 196 * np.sqrt(values.mean() * (1 - values.mean()) / 200)  # the normal approximation
-    assert low == pytest.approx(100 * values.mean() - half, abs=0.8)
-    assert high == pytest.approx(100 * values.mean() + half, abs=0.8)
-    assert (low, high) == bootstrap(values.astype(float))
-    assert np.isnan(bootstrap(np.ones(1))).all()
 
 
 def test_nothing_there_is_nothing_found(outputs):

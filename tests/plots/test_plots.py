@@ -12,7 +12,6 @@ from figures import attention_of, clip_of, joints_of, no_state_leaks, texts  # n
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex, to_rgb
 
-from bpilib.metrics import wilson
 from bpilib.plots import accuracy as accuracy_plots
 from bpilib.plots import attention_heatmaps, attention_skeleton
 from bpilib.plots.clips import animate, animate_grid, class_counts, clip_lengths, draw_skeleton, film_strip, scene
@@ -322,11 +321,6 @@ def test_confusion_image_is_an_rgb_array_that_depends_on_the_counts():
     other = accuracy_plots.confusion_image(np.eye(3)[::-1], CLASSES)
     assert one.dtype == np.uint8 and one.ndim == 3 and one.shape[2] == 3
     assert one.shape == other.shape and (one != other).any()
-
-
-def test_wilson_interval_equals_the_textbook():
-    found = [wilson(*case) for case in ((50, 10), (100, 10), (0, 10), (0, 0))]
-    np.testing.assert_allclose(found, [(23.66, 76.34), (72.25, 100), (0, 27.75), (0, 100)], atol=0.01)
 
 
 def test_per_class_bars_are_sorted():
