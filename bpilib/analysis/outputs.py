@@ -88,8 +88,8 @@ def sibling_runs(config: Config) -> dict[str, Config]:
     """Directory name → configuration of the trained runs of the same model and data; the given one first."""
     found = {config.run_directory.name: config}
     for path in sorted(config.run_directory.parent.glob(f"{config.model}_*/best.pt")):
-        saved = parse_yaml((path.parent / "config.yaml").read_text())
-        found.setdefault(path.parent.name, config.changed(**{n: saved[n] for n in ("modality", "seed", "tag")}))
+        saved = Config.saved(parse_yaml((path.parent / "config.yaml").read_bytes()))
+        found.setdefault(path.parent.name, config.changed(modality=saved.modality, seed=saved.seed, tag=saved.tag))
     return found
 
 

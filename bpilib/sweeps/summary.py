@@ -7,9 +7,7 @@ import pandas as pd
 from bpilib.config import Config
 from bpilib.evaluate import Scores, ensemble
 from bpilib.skeleton import MODALITIES
-from bpilib.sweeps.sweep import NAMES, Sweep, finished
-
-GROUP = list(NAMES[:-1])  # all but the seed
+from bpilib.sweeps.sweep import COLUMNS, GROUP_KEYS, Sweep, finished
 
 
 def results(sweep: Sweep) -> pd.DataFrame:
@@ -18,9 +16,9 @@ def results(sweep: Sweep) -> pd.DataFrame:
     for config in filter(finished, sweep.configs):
         summary = json.loads((config.run_directory / "summary.json").read_text())
         best = summary["best_test_epoch_as_published"]["test_top1"]
-        rows.append([getattr(config, name) for name in NAMES]
+        rows.append([getattr(config, name) for name in COLUMNS]
                     + [summary["test_top1"], summary["test_top5"], best])  # fmt: skip
-    return pd.DataFrame(rows, columns=[*NAMES, "top1", "top5", "best_test_epoch_as_published"])
+    return pd.DataFrame(rows, columns=[*COLUMNS, "top1", "top5", "best_test_epoch_as_published"])
 
 
 def ensembles(sweep: Sweep, weights: str = "published") -> pd.DataFrame:
@@ -47,7 +45,7 @@ def ensembles(sweep: Sweep, weights: str = "published") -> pd.DataFrame:
         used = ", ".join(f"{weight:g}" for weight in whole.weights.values())
         rows.append([dataset, benchmark, model, " + ".join(streams), tag, seed, whole.scores.top(1),
                      whole.scores.top(5), used, whole.origin, *whole.scores.interval()])  # fmt: skip
-    return pd.DataFrame(rows, columns=[*NAMES, "top1", "top5", "weights", "origin", "low", "high"])
+    return pd.DataFrame(rows, columns=[*COLUMNS, "top1", "top5", "weights", "origin", "low", "high"])
 
 
 def summarise(runs: pd.DataFrame, sums: pd.DataFrame) -> pd.DataFrame:
@@ -61,7 +59,7 @@ def summarise(runs: pd.DataFrame, sums: pd.DataFrame) -> pd.DataFrame:
         Per data set, benchmark, model, modality and tag: n (seeds), mean and std of top1 (%; std is NaN for one seed),
         and mean of best_test_epoch_as_published (%; NaN for ensembles).
     """
-    groups = pd.concat([runs, sums]).groupby(GROUP, sort=False)
+    groups = pd.concat([runs, sums]).groupby(list(GROUP_KEYS), sort=False)
     table = groups.agg(
         n=("top1", "count"), mean=("top1", "mean"), std=("top1", "std"),
         best_test_epoch_as_published=("best_test_epoch_as_published", "mean"),
