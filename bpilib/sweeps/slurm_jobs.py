@@ -1,0 +1,106 @@
+"""SLURM jobs of Dask workers: scripts in which everything from a table is quoted, and what sbatch says of them.
+
+Importing dask_jobqueue changes what Ctrl-C does, so this module is imported where it is needed (`clusters.slurm`).
+"""
+
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from dask_jobqueue import SLURMCluster
+from dask_jobqueue.slurm import SLURMJob
+
+SECURITY_FILES = {"tls-ca-file": "ca.pem", "tls-cert": "cert.pem", "tls-key": "key.pem"}  # worker's option → file
+
+
+class Job(SLURMJob):
+    """A job that notes why sbatch did not take it.
+
+    Args:
+        refusals: shared by the jobs of a cluster; holds what sbatch said of the last one, empty once it takes one.
+    """
+
+    def __init__(self, *args: Any, refusals: list[str], **options: Any):
+        super().__init__(*args, **options)
+        self.refusals = refusals
+
+    async def _submit_job(self, script_filename: str) -> str:
+        try:
+            out = await super()._submit_job(script_filename)
+        except (OSError, RuntimeError) as error:
+            self.refusals[:] = [_sbatch_words(error)]
+            raise
+        self.refusals.clear()
+        return out
+
+
+class Cluster(SLURMCluster):
+    """SLURM jobs of one scheduler; the workers' TLS files are named in `worker_extra_args`."""
+
+    job_cls = Job
+
+    def _get_worker_security(self, security: object) -> None:
+        """No files of dask_jobqueue's own making: it would not quote their names."""
+
+    def refusal(self) -> str:
+        """What sbatch said, if it took none of the jobs that are wanted now; else ""."""
+        refusals = self._job_kwargs["refusals"]
+        alive = any(job.job_id for job in list(self.workers.values()))
+        return refusals[0] if refusals and not alive else ""
+
+
+def _sbatch_words(error: OSError | RuntimeError) -> str:
+    if isinstance(error, OSError):
+        return f"sbatch: {error.strerror} (is this a machine that submits SLURM jobs?)"
+    return " ".join(str(error).rpartition("stderr:\n")[2].split()) or str(error)
+
+
+def job_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Options of a table as they are written into a job script: each is one line, and one word for the shell.
+
+    `job_script_prologue` is shell by purpose, and left as it is. In `local_directory` variables such as $TMPDIR are
+    expanded on the node.
+
+    Raises:
+        ValueError: a value that is no text, has a line break, or can't be quoted where it goes.
+    """
+    quoted = dict(options)
+    for name in ("queue", "account", "python", "local_directory", "log_directory", "interface"):
+        if name in quoted:
+            quoted[name] = _check_line(name, quoted[name])
+    quoted["python"] = shlex.quote(quoted.get("python", sys.executable))
+    for name in ("queue", "account"):
+        if name in quoted:
+            quoted[name] = shlex.quote(quoted[name])
+    if "local_directory" in quoted:
+        quoted["local_directory"] = _quote_with_variables(quoted["local_directory"])
+    for name, allowed in (("interface", r"[\w.:@-]+"), ("log_directory", r"[\w./+@%=,:-]+")):
+        if name in quoted and not re.fullmatch(allowed, quoted[name]):
+            raise ValueError(f"slurm {name}: expected a name without blanks and quotes, got {quoted[name]!r}")
+    directives = quoted.get("job_extra_directives", [])
+    if not isinstance(directives, list):
+        raise ValueError(f"slurm job_extra_directives: expected a list of options, got {directives!r}")
+    quoted["job_extra_directives"] = [_check_line("job_extra_directives", entry) for entry in directives]
+    prologue = quoted.get("job_script_prologue", [])
+    if not isinstance(prologue, list) or not all(isinstance(line, str) for line in prologue):
+        raise ValueError(f"slurm job_script_prologue: expected a list of shell commands, got {prologue!r}")
+    return quoted
+
+
+def _check_line(name: str, value: Any) -> str:
+    if not isinstance(value, str) or not value or not value.isprintable():
+        raise ValueError(f"slurm {name}: expected a text in one line, got {value!r}")
+    return value
+
+
+def _quote_with_variables(text: str) -> str:
+    """A text as one word of the shell, in which $NAME and ${NAME} alone are expanded."""
+    return '"' + re.sub(r'(\$\w+|\$\{\w+\})|[\\"`$]', lambda match: match[1] or "\\" + match[0], text) + '"'
+
+
+def worker_arguments(keys: Path, lifetime: int) -> list[str]:
+    """Of `dask worker`: it ends by itself, serves no dashboard, and talks TLS alone, with the keys in a folder."""
+    options = [f"--{option} {shlex.quote(str(keys / name))}" for option, name in SECURITY_FILES.items()]
+    return ["--no-dashboard", "--dashboard-address", "127.0.0.1:0", "--lifetime", f"{lifetime}s", *options]
