@@ -185,7 +185,7 @@ def slurm(workers: int, cores: int, options: dict[str, Any], folder: Path) -> It
         silence_logs=logging.ERROR,
         security=security,
         protocol="tls://",
-        refusals=[],
+        submissions=slurm_jobs.Submissions(),
         worker_extra_args=slurm_jobs.worker_arguments(keys, lifetime),
         scheduler_options={"host": host} | _SCHEDULER,
         **given,

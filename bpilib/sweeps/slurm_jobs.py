@@ -3,58 +3,90 @@
 Importing dask_jobqueue changes what Ctrl-C does, so this module is imported where it is needed (`clusters.slurm`).
 """
 
+import logging
+import math
 import re
 import shlex
 import sys
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dask_jobqueue import SLURMCluster
 from dask_jobqueue.slurm import SLURMJob
+from distributed import Status
+
+logger = logging.getLogger(__name__)
 
 SECURITY_FILES = {"tls-ca-file": "ca.pem", "tls-cert": "cert.pem", "tls-key": "key.pem"}  # worker's option → file
 
 
-class Job(SLURMJob):
-    """A job that notes why sbatch did not take it.
+@dataclass
+class Submissions:
+    """What became of the jobs of a cluster; the jobs note it.
 
-    Args:
-        refusals: shared by the jobs of a cluster; holds what sbatch said of the last one, empty once it takes one.
+    Attributes:
+        pending: calls of sbatch that have not returned.
+        refused: what sbatch said of the last job that it did not take.
+        refused_at: when, in seconds of `time.monotonic`.
     """
 
-    def __init__(self, *args: Any, refusals: list[str], **options: Any):
-        super().__init__(*args, **options)
-        self.refusals = refusals
+    pending: int = 0
+    refused: str = ""
+    refused_at: float = -math.inf
 
-    async def _submit_job(self, script_filename: str) -> str:
+
+class Job(SLURMJob):
+    """A job that notes why sbatch did not take it, instead of an exception that nobody catches."""
+
+    def __init__(self, *args: Any, submissions: Submissions, **options: Any):
+        super().__init__(*args, **options)
+        self.submissions = submissions
+
+    async def start(self) -> None:
+        """Submit the job."""
+        self.submissions.pending += 1
         try:
-            out = await super()._submit_job(script_filename)
-        except (OSError, RuntimeError) as error:
-            self.refusals[:] = [_sbatch_words(error)]
-            raise
-        self.refusals.clear()
-        return out
+            await super().start()
+        except (OSError, RuntimeError, ValueError) as error:
+            self.submissions.refused = _sbatch_words(error)
+            self.submissions.refused_at = time.monotonic()
+            logger.warning("SLURM did not take a job: %s", self.submissions.refused)
+            self.status = Status.running  # without a job_id
+        finally:
+            self.submissions.pending -= 1
+
+    async def close(self) -> None:
+        """Cancel the job, if there is one."""
+        await super().close()
+        self.status = Status.closed
 
 
 class Cluster(SLURMCluster):
     """SLURM jobs of one scheduler; the workers' TLS files are named in `worker_extra_args`."""
 
     job_cls = Job
+    _alive_at = -math.inf
 
     def _get_worker_security(self, security: object) -> None:
         """No files of dask_jobqueue's own making: it would not quote their names."""
 
     def refusal(self) -> str:
-        """What sbatch said, if it took none of the jobs that are wanted now; else ""."""
-        refusals = self._job_kwargs["refusals"]
-        alive = any(job.job_id for job in list(self.workers.values()))
-        return refusals[0] if refusals and not alive else ""
+        """What sbatch said, if no job is left and it took none of those that were submitted since; else "".
+
+        Asked for again and again.
+        """
+        submissions: Submissions = self._job_kwargs["submissions"]
+        if submissions.pending or any(job.job_id for job in list(self.workers.values())):
+            self._alive_at = time.monotonic()
+        return submissions.refused if submissions.refused_at > self._alive_at else ""
 
 
-def _sbatch_words(error: OSError | RuntimeError) -> str:
+def _sbatch_words(error: Exception) -> str:
     if isinstance(error, OSError):
         return f"sbatch: {error.strerror} (is this a machine that submits SLURM jobs?)"
-    return " ".join(str(error).rpartition("stderr:\n")[2].split()) or str(error)
+    return " ".join(str(error).rpartition("stderr:\n")[2].split()) or " ".join(str(error).split())
 
 
 def job_options(options: dict[str, Any]) -> dict[str, Any]:
