@@ -25,6 +25,7 @@ from bpilib.skeleton import MODALITIES
 from bpilib.system import distributed
 from bpilib.system.device import full_float32, out_of_memory
 from bpilib.system.files import read_npz, write_atomically
+from bpilib.system.tables import interval, plus_minus
 
 
 @dataclass(frozen=True)
@@ -309,6 +310,23 @@ def _search_weights(streams: dict[str, Scores]) -> list[float]:
     return list(max(zip(right, grid), key=lambda pair: (pair[0], -np.ptp(pair[1]), pair[1]))[1])
 
 
+def save_ensemble(folder: str | Path, table: pd.DataFrame, whole: Ensemble) -> None:
+    """Write an ensemble's scores.npz and subsets.csv into its folder.
+
+    subsets.csv marks a finished ensemble: it is removed first and written last, so that a kill in between leaves no
+    table beside scores that are not its own.
+
+    Args:
+        folder: outputs/<dataset>_<benchmark>/<model>_ensemble_seed<seed>.
+        table: from `subsets`; its last row is the whole.
+        whole: from `ensemble`, of all streams.
+    """
+    folder = Path(folder)
+    (folder / "subsets.csv").unlink(missing_ok=True)
+    whole.scores.save(folder / "scores.npz")
+    write_atomically(folder / "subsets.csv", table.to_csv(index=False))
+
+
 def subsets(streams: dict[str, Scores], model: str, weights: str = "published") -> pd.DataFrame:
     """One row for every subset of the streams.
 
@@ -330,3 +348,17 @@ def subsets(streams: dict[str, Scores], model: str, weights: str = "published") 
     columns = ["subset", "n", "weights", "origin", "top1", "low", "high", "top5"]
     columns += [f"{name}_without_copies" for name in ("top1", "low", "high") if rows and len(rows[0]) > len(columns)]
     return pd.DataFrame(rows, columns=columns)
+
+
+def subsets_for_paper(table: pd.DataFrame) -> pd.DataFrame:
+    """`subsets`' table with a paper's headings and numbers, as texts; for `bpilib.system.tables.write_latex`."""
+    rows = {
+        "Streams": table["subset"],
+        "Weights": table["weights"],
+        "Top-1 (%)": [plus_minus(top1, np.nan) for top1 in table["top1"]],
+        "95 % interval": [interval(low, high) for low, high in zip(table["low"], table["high"])],
+        "Top-5 (%)": [plus_minus(top5, np.nan) for top5 in table["top5"]],
+    }
+    if "top1_without_copies" in table:
+        rows["Without copies (%)"] = [plus_minus(top1, np.nan) for top1 in table["top1_without_copies"]]
+    return pd.DataFrame(rows)

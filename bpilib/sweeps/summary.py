@@ -1,6 +1,7 @@
 """Results of a sweep over its seeds: each run's, each ensemble's, and their means with standard deviations."""
 
 import json
+import math
 
 import pandas as pd
 
@@ -8,6 +9,7 @@ from bpilib.config import Config
 from bpilib.evaluate import Scores, ensemble
 from bpilib.skeleton import MODALITIES
 from bpilib.sweeps.sweep import COLUMNS, GROUP_KEYS, Sweep, finished
+from bpilib.system.tables import plus_minus
 
 
 def results(sweep: Sweep) -> pd.DataFrame:
@@ -66,3 +68,15 @@ def summarise(runs: pd.DataFrame, sums: pd.DataFrame) -> pd.DataFrame:
     ).reset_index()  # fmt: skip
     model = table.groupby(["dataset", "benchmark", "model", "tag"], sort=False).ngroup()
     return table.iloc[model.argsort(kind="stable")].reset_index(drop=True)  # an ensemble below its streams
+
+
+def summary_for_paper(table: pd.DataFrame) -> pd.DataFrame:
+    """`summarise`'s table with a paper's headings and numbers, as texts; for `bpilib.system.tables.write_latex`."""
+    return pd.DataFrame({
+        "Benchmark": [f"{dataset} {benchmark}" for dataset, benchmark in zip(table["dataset"], table["benchmark"])],
+        "Model": [model + (f" ({tag})" if tag else "") for model, tag in zip(table["model"], table["tag"])],
+        "Streams": table["modality"],
+        "Seeds": table["n"],
+        "Top-1 (%)": [plus_minus(mean, std) for mean, std in zip(table["mean"], table["std"])],
+        "Best test epoch (%)": [plus_minus(best, math.nan) for best in table["best_test_epoch_as_published"]],
+    })  # fmt: skip
