@@ -25,9 +25,15 @@ ROOT = Path(__file__).resolve().parents[1]
 HOSTILE = "<img src=x onerror=alert(1)>\"'</script></style><script>alert(2)</script>"
 # Where HTML is made: each has its case below. Whatever else wants HTML goes through `bpilib.system.tables`.
 OUTLETS = {
-    "bpilib/config.py", "bpilib/widgets.py", "bpilib/plots/run_table.py", "bpilib/plots/player.py",
-    "bpilib/plots/style.py", "bpilib/plots/clips.py", "bpilib/system/tables.py", "bpilib/report/__init__.py",
-}  # fmt: skip
+    "bpilib/config.py",
+    "bpilib/widgets.py",
+    "bpilib/plots/run_table.py",
+    "bpilib/plots/player.py",
+    "bpilib/plots/style.py",
+    "bpilib/plots/clips.py",
+    "bpilib/system/tables.py",
+    "bpilib/report/__init__.py",
+}
 
 
 class LiveTags(HTMLParser):

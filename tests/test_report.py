@@ -116,9 +116,13 @@ def test_files_of_others_are_neither_removed_nor_replaced(tmp_path):
     write_report(tmp_path)  # the edited page is of a notebook that is gone, and stays as well
     kept = {path.relative_to(folder).as_posix() for path in folder.rglob("*.html")}
     assert kept == {
-        "index.html", "02_train.html", "03_evaluate.html", "notes.html", "thesis/chapter1.html",
+        "index.html",
+        "02_train.html",
+        "03_evaluate.html",
+        "notes.html",
+        "thesis/chapter1.html",
         "thesis/03_evaluate.html",
-    }  # fmt: skip
+    }
     assert own.read_text() == "my work"
 
 

@@ -48,8 +48,20 @@ def compare_pairs(results: Sequence[Result]) -> pd.DataFrame:
         gain = right_a.astype(float) - right_b
         cells = [int((x & y).sum()) for x in (right_a, ~right_a) for y in (right_b, ~right_b)]
         both, only_a, only_b, neither = cells
-        rows.append((a.name, b.name, len(gain), both, only_a, only_b, neither, 100 * gain.mean(), *bootstrap(gain),
-                     mcnemar(right_a, right_b)))  # fmt: skip
+        rows.append(
+            (
+                a.name,
+                b.name,
+                len(gain),
+                both,
+                only_a,
+                only_b,
+                neither,
+                100 * gain.mean(),
+                *bootstrap(gain),
+                mcnemar(right_a, right_b),
+            )
+        )
     columns = ["a", "b", "clips", "both", "only_a", "only_b", "neither", "difference", "low", "high", "p"]
     table = pd.DataFrame(rows, columns=columns)
     return table.assign(p_holm=holm(table["p"]))

@@ -1,4 +1,4 @@
-"""What a trained network returned for the clips of a subset."""
+"""Outputs of a trained network for the clips of a subset."""
 
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ Joints = dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
 
 
 class ClipOutputs(NamedTuple):
-    """What the network returned for n clips.
+    """Outputs of the network for n clips.
 
     Attributes:
         indices: (n,) clips of the store.
@@ -48,10 +48,10 @@ def collect_outputs(run: Run, subset: str = "test", activation: bool = False) ->
     Args:
         run: a trained run.
         subset: "train", "heldout" or "test".
-        activation: take the logits apart as well (`bpilib.analysis.activation`).
+        activation: decompose the logits as well (`bpilib.analysis.activation`).
 
     Returns:
-        What it returned for the n clips of the subset, in their order.
+        The outputs for the n clips of the subset, in their order.
 
     Raises:
         ValueError: a network without embeddings.

@@ -1,6 +1,6 @@
-"""What lies under outputs/: finished runs and ensembles, their means over seeds, beside published figures.
+"""Finished runs and ensembles below outputs/, their means over seeds, beside published accuracies.
 
-Accuracies are top-1 in %. What was selected by its accuracy on the test clips stays in a column of its own.
+Accuracies are top-1 in %. Results selected by their accuracy on the test clips stay in a column of their own.
 """
 
 import json
@@ -64,7 +64,7 @@ class Result:
 
 
 def find_results(outputs: str | Path) -> tuple[list[Result], pd.DataFrame]:
-    """Every run and ensemble below `outputs`, and what could not be read.
+    """Read every run and ensemble below `outputs`, and list what could not be read.
 
     Returns:
         Results in the order of their names; a table (run, reason) of the folders that hold no finished run.
@@ -167,8 +167,18 @@ def load_published(path: str | Path = PARAMS / "published.yaml") -> pd.DataFrame
         streams = " + ".join(streams) if isinstance(streams, list) else f"{streams} streams"
         for benchmark, top1 in entry["top1"].items():
             low, high = top1 if isinstance(top1, list) else (top1, top1)
-            rows.append((benchmark, entry["method"], entry.get("model", ""), streams, float(low), float(high),
-                         entry["select"], entry["source"]))  # fmt: skip
+            rows.append(
+                (
+                    benchmark,
+                    entry["method"],
+                    entry.get("model", ""),
+                    streams,
+                    float(low),
+                    float(high),
+                    entry["select"],
+                    entry["source"],
+                )
+            )
     names = ["benchmark", "method", "model", "streams", "low", "high", "select", "source"]
     return pd.DataFrame(rows, columns=names)
 
@@ -242,20 +252,35 @@ def summarise(results: Sequence[Result], published: pd.DataFrame) -> pd.DataFram
     every = groups(results)
     for group in every:
         first = group[0]
-        alike = [other[0].settings for other in every if label(other[0]) == label(first)
-                 and other[0].benchmark == first.benchmark]  # fmt: skip
+        alike = [
+            other[0].settings
+            for other in every
+            if label(other[0]) == label(first) and other[0].benchmark == first.benchmark
+        ]
         differ = [key for key in first.settings if any(other.get(key) != first.settings[key] for other in alike)]
         top1, sd, low, high = _accuracy(group) if first.honest else (np.nan,) * 4
         best = [result.best_test for result in group if result.best_test is not None]
-        same = published[(published.benchmark == first.benchmark) & (published.model == first.model)
-                         & (published.streams == first.modality)]  # fmt: skip
+        same = published[
+            (published.benchmark == first.benchmark)
+            & (published.model == first.model)
+            & (published.streams == first.modality)
+        ]
         texts = [f"{row.low:g}" + (f"–{row.high:g}" if row.high > row.low else "") for row in same.itertuples()]
-        rows.append({
-            "benchmark": first.benchmark, "name": label(first),
-            "settings": ", ".join(f"{key} {first.settings[key]}" for key in differ),
-            "n": len(group), "clips": len(first.scores.labels), "top1": top1, "sd": sd, "low": low, "high": high,
-            "best_test": float(np.mean(best)) if best else np.nan, "published": "; ".join(texts),
-        })  # fmt: skip
+        rows.append(
+            {
+                "benchmark": first.benchmark,
+                "name": label(first),
+                "settings": ", ".join(f"{key} {first.settings[key]}" for key in differ),
+                "n": len(group),
+                "clips": len(first.scores.labels),
+                "top1": top1,
+                "sd": sd,
+                "low": low,
+                "high": high,
+                "best_test": float(np.mean(best)) if best else np.nan,
+                "published": "; ".join(texts),
+            }
+        )
         rest = [clean[result.name] for result in group if first.honest and result.name in clean]
         numbers = (len(rest[0].scores.labels), *_accuracy(rest)) if rest else (np.nan,) * 5
         rows[-1] |= {f"{key}_without_copies": value for key, value in zip(("clips", *ACCURACY), numbers)}

@@ -177,19 +177,23 @@ def slurm(workers: int, cores: int, options: dict[str, Any], folder: Path) -> It
         there = ", ".join(psutil.net_if_addrs())
         raise ValueError(f"slurm interface: this machine has none of the name {interface!r} (it has {there})")
     host = get_ip() if interface is None else get_ip_interface(interface)
-    with _shared_keys(folder) as (security, keys), dask.config.set(_PATIENT_WITH_JOBS), slurm_jobs.Cluster(
-        cores=1,
-        processes=1,
-        job_cpu=cores,
-        job_name="bpi-sweep",
-        silence_logs=logging.ERROR,
-        security=security,
-        protocol="tls://",
-        submissions=slurm_jobs.Submissions(),
-        worker_extra_args=slurm_jobs.worker_arguments(keys, lifetime),
-        scheduler_options={"host": host} | _SCHEDULER,
-        **given,
-    ) as cluster:
+    with (
+        _shared_keys(folder) as (security, keys),
+        dask.config.set(_PATIENT_WITH_JOBS),
+        slurm_jobs.Cluster(
+            cores=1,
+            processes=1,
+            job_cpu=cores,
+            job_name="bpi-sweep",
+            silence_logs=logging.ERROR,
+            security=security,
+            protocol="tls://",
+            submissions=slurm_jobs.Submissions(),
+            worker_extra_args=slurm_jobs.worker_arguments(keys, lifetime),
+            scheduler_options={"host": host} | _SCHEDULER,
+            **given,
+        ) as cluster,
+    ):
         cluster.adapt(maximum_jobs=workers, target_duration="100ms", wait_count=30)
         # `adapt` takes a lost job for one still planned; scaling to what is planned submits it anew
         again = PeriodicCallback(lambda: cluster.scale(len(cluster.worker_spec)), 30_000)

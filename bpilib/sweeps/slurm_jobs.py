@@ -66,7 +66,7 @@ class Job(SLURMJob):
 class Cluster(SLURMCluster):
     """SLURM jobs of one scheduler; the workers' TLS files are named in `worker_extra_args`."""
 
-    job_cls = Job
+    job_cls: type[SLURMJob] = Job
     _alive_at = -math.inf
 
     def _get_worker_security(self, security: object) -> None:

@@ -254,8 +254,18 @@ def states(sweep: Sweep, ended: dict[int, tuple[str, str]] | None = None) -> pd.
         state, message = (ended or {}).get(number) or ("running" if is_running(folder) else "waiting", "")
         epoch, top1 = _progress(config)
         row = {name: getattr(config, name) for name in COLUMNS}
-        rows.append(row | {"state": state, "epoch": epoch, "epochs": config.epochs, "test_top1": top1,
-                           "starts": count_starts(folder), "message": message, "folder": str(folder)})  # fmt: skip
+        rows.append(
+            row
+            | {
+                "state": state,
+                "epoch": epoch,
+                "epochs": config.epochs,
+                "test_top1": top1,
+                "starts": count_starts(folder),
+                "message": message,
+                "folder": str(folder),
+            }
+        )
     return pd.DataFrame(rows)
 
 

@@ -39,8 +39,12 @@ def test_a_run_is_read_with_what_it_is_called_by_and_how_it_was_chosen(outputs):
     (honest, chosen), left_out = find_results(outputs)
     assert honest.name == "synthetic_xview/bpi_bone_seed3_b" and left_out.empty
     assert (honest.benchmark, honest.model, honest.modality, honest.seed, honest.tag) == (
-        "synthetic_xview", "bpi", "bone", 3, "b",
-    )  # fmt: skip
+        "synthetic_xview",
+        "bpi",
+        "bone",
+        3,
+        "b",
+    )
     assert honest.honest and not chosen.honest
     assert honest.best_test == 90 and honest.scores.top(1) == 75
     assert not {"seed", "tag", "model", "data"} & {*honest.settings} and honest.settings["epochs"] == 10

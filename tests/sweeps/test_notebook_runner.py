@@ -116,8 +116,9 @@ def test_who_waits_for_a_held_directory_can_be_stopped(notebook, tmp_path):
         assert try_lock(log, notebook_runner.fcntl.LOCK_EX)
         asked = iter([False, False, True])
         assert execute_notebook(notebook([]), folder, {}, lambda: next(asked)) == (
-            "interrupted", "while another process held the run directory",
-        )  # fmt: skip
+            "interrupted",
+            "while another process held the run directory",
+        )
     assert record(folder) == [] and not is_running(folder)
 
 

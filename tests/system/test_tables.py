@@ -28,8 +28,17 @@ def test_no_name_is_read_as_a_command():
     found = escape_latex(hostile)
     assert "\n" not in found and "\x07" not in found
     rest = found
-    for harmless in (r"\textbackslash{}", r"\textasciicircum{}", r"\textasciitilde{}", r"\%", r"\#", r"\{", r"\}",
-                     r"\_", r"\&"):  # fmt: skip
+    for harmless in (
+        r"\textbackslash{}",
+        r"\textasciicircum{}",
+        r"\textasciitilde{}",
+        r"\%",
+        r"\#",
+        r"\{",
+        r"\}",
+        r"\_",
+        r"\&",
+    ):
         rest = rest.replace(harmless, "")
     assert not set(rest) & set("\\%#{}_&~^")
     assert escape_latex("bow → kick, 1–2 ± 3") == r"bow $\rightarrow$ kick, 1--2 $\pm$ 3"
