@@ -40,7 +40,7 @@ from bpilib.train import fit  # noqa: E402
 from bpilib.training.trainer import Trainer  # noqa: E402
 
 Job = Callable[[], object]
-NOT_RESULTS = ("training_seconds", "resumed")
+NOT_RESULTS = ("training_seconds", "resumed", "environment")
 SWEEP = """
 import sys
 from bpilib.sweeps import clusters, sweep

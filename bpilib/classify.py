@@ -1,4 +1,4 @@
-"""Single clips classified: by a run's network, or by a file that `export` wrote."""
+"""Classifies single clips, with the network of a run or a file that `export` wrote."""
 
 import io
 import json
@@ -22,7 +22,8 @@ from bpilib.skeleton import SKELETONS
 from bpilib.system.device import full_float32
 
 Network = Callable[[np.ndarray], np.ndarray]  # (N, 3, T, V, M) float32 to logits (N, K)
-TEXTS = ("model", "dataset", "benchmark", "modality", "skeleton", "fed", "input", "output")  # of what `describe` says
+# Keys of `describe` that hold text.
+TEXTS = ("model", "dataset", "benchmark", "modality", "skeleton", "fed", "input", "output")
 
 
 class Logits(nn.Module):
@@ -41,7 +42,7 @@ class Logits(nn.Module):
 
 
 def describe(run: Run) -> dict[str, Any]:
-    """What a user of the classifier has to know: classes in the order of the logits, input, how clips are prepared."""
+    """Metadata that a user of the classifier needs: classes in the order of the logits, input, how clips are made."""
     config, skeleton, feeder = run.config, run.store.skeleton, run.feeder("test")
     kinds = [skeleton.name, *(kind for kind in ("bone", "motion") if kind in feeder.modality)]
     steps = [step for kind in kinds for step in PREPARATION[kind]]
@@ -93,7 +94,7 @@ OPENERS = {".onnx": _open_onnx, ".pt2": _open_pt2}
 
 
 class Timing(NamedTuple):
-    """Median seconds a clip: raw poses to the network's input, and that to probabilities."""
+    """Median seconds per clip: from raw poses to the network's input, and from there to probabilities."""
 
     prepare: float
     network: float
@@ -103,7 +104,7 @@ class Classifier:
     """Classifies one clip at a time.
 
     Attributes:
-        about: what `describe` says; of an exported file, its metadata.
+        about: the metadata of `describe`, which an exported file holds as well.
     """
 
     def __init__(self, about: dict[str, Any], network: Network):
@@ -112,7 +113,7 @@ class Classifier:
 
     @classmethod
     def of(cls, run: Run) -> "Classifier":
-        """A run's own network on the run's device."""
+        """The network of a run, on the run's device."""
         module = Logits(run.model)
         return cls(describe(run), lambda x: _run(module, x, run.device))
 
@@ -122,11 +123,11 @@ class Classifier:
 
         Args:
             path: the file.
-            trusted: you know who made it. A .pt2 is only opened then, since PyTorch's reader of it can run code.
+            trusted: the file comes from a known source. A .pt2 is opened only then: reading it can run code.
 
         Raises:
             MissingInputError: not there.
-            ValueError: another file, or a damaged one; a .pt2 that is not trusted.
+            ValueError: not a classifier, or damaged; a .pt2 that is not trusted.
         """
         path = Path(path)
         if path.suffix not in OPENERS:
@@ -155,7 +156,7 @@ class Classifier:
         return _softmax(self._network(self.prepare(poses))[0])
 
     def time(self, poses: np.ndarray, repeats: int = 20) -> Timing:
-        """What it takes to classify a clip: medians, after one repetition to warm up."""
+        """Time to classify a clip: medians of `repeats` repetitions, after one to warm up."""
         taken = []
         for _ in range(repeats + 1):
             start = time.perf_counter()
@@ -181,7 +182,7 @@ def classify(run: Run, poses: np.ndarray) -> pd.Series:
         Probabilities by class name, the highest first.
 
     Raises:
-        ValueError: another skeleton, numbers that are not finite, no frame.
+        ValueError: a different skeleton, numbers that are not finite, no frames.
     """
     poses = np.asarray(poses)
     shares = Classifier.of(run).classify(poses[:, None] if poses.ndim == 3 else poses)

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from pandas.io.formats.style import Styler
 
 from bpilib.errors import did_you_mean
 from bpilib.model import MODELS
@@ -21,7 +20,9 @@ from bpilib.recipes import BENCHMARKS, RAW, benchmarks_of, own_benchmark, recipe
 from bpilib.skeleton import MODALITIES
 from bpilib.system.device import pick_device
 from bpilib.system.files import PARAMS, in_project, mask_secrets
+from bpilib.system.tables import text_table
 
+RUN_KEYS = ("dataset", "benchmark", "model", "modality", "seed", "tag")  # what a run directory is called by
 # What a parameter changes: the numbers of a run, or only where, how fast and on what it runs.
 RESULT, PLACE, MACHINE, NOTEBOOK = "result", "place", "machine", "notebook"
 
@@ -155,8 +156,14 @@ class Config:
 
     @classmethod
     def saved(cls, values: dict[str, Any]) -> "Config":
-        """From a run's config.yaml; parameters that it does not have yet are the default."""
-        return cls(**{name: value for name, value in values.items() if name in _FIELDS})
+        """From a run's config.yaml, checked like parameters; those that it does not have yet are the default.
+
+        Raises:
+            ValueError: a value that no parameter can have.
+        """
+        config = cls(**{name: _checked(name, value) for name, value in values.items() if name in _FIELDS})
+        _check_names(vars(config))
+        return config
 
     def settings(self) -> dict[str, Any]:
         """All parameters, as plain values for YAML; what looks like a secret is masked."""
@@ -164,7 +171,9 @@ class Config:
 
     def changed(self, **changes: Any) -> "Config":
         """A copy with other settings, checked like those of `resolve`; what they imply is not looked up anew."""
-        return dataclasses.replace(self, **{name: _checked(name, value) for name, value in changes.items()})
+        config = dataclasses.replace(self, **{name: _checked(name, value) for name, value in changes.items()})
+        _check_names(vars(config))
+        return config
 
     def _repr_html_(self) -> str:
         """Shown as a table where a notebook cell ends with the configuration."""
@@ -179,13 +188,6 @@ class Config:
             if f.metadata["changes"] in groups
         ]
         return pd.DataFrame(rows, columns=["parameter", "value", "unit", "meaning"]).set_index("parameter")
-
-
-def text_table(table: pd.DataFrame) -> Styler:
-    """A table for a notebook that is read as text: all begins at the left; rows have a head if the index has a name."""
-    left = [{"selector": "th, td", "props": "text-align:left"}]
-    style = table.rename_axis(index=None, columns=table.index.name).style.format(escape="html").set_table_styles(left)
-    return style.hide(axis="index") if table.index.name is None else style
 
 
 _FIELDS = {f.name: f for f in dataclasses.fields(Config)}
@@ -271,13 +273,18 @@ def _check_values(values: dict[str, Any]) -> None:
         raise ValueError(f"parameter seed: expected less than 2^32, got {values['seed']}")
     if not 0 < values["heldout"] < 1:
         raise ValueError(f"parameter heldout: expected a share between 0 and 1, got {values['heldout']}")
+    _check_names(values)
+    if values["model"] == "ctrgcn" and values["k"] is not None:
+        raise ValueError("parameter k: ctrgcn has no bone operator; leave k at None")
+
+
+def _check_names(values: dict[str, Any]) -> None:
+    """Names that become parts of a path."""
     for name in ("dataset", "benchmark"):
-        if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}", values[name]):
+        if values[name] is not None and not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}", values[name]):
             raise ValueError(f"parameter {name}: expected letters, digits, '.', '_' or '-', got {values[name]!r}")
     if not re.fullmatch(r"[A-Za-z0-9._-]{0,64}", values["tag"]):
         raise ValueError(f"parameter tag: expected letters, digits, '.', '_' or '-', got {values['tag']!r}")
-    if values["model"] == "ctrgcn" and values["k"] is not None:
-        raise ValueError("parameter k: ctrgcn has no bone operator; leave k at None")
 
 
 def from_notebook(namespace: dict[str, Any]) -> Config:

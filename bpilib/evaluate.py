@@ -3,13 +3,13 @@
 import hashlib
 import io
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix
 
 from bpilib.config import Config
@@ -17,6 +17,7 @@ from bpilib.data.copies import benchmark_copies
 from bpilib.data.store import SkeletonStore
 from bpilib.errors import MissingInputError
 from bpilib.feeders import Feeder
+from bpilib.metrics import wilson
 from bpilib.model import CTRGCNClassifier
 from bpilib.recipes import ensemble_weights
 from bpilib.runs import Run, open_run, selected_epoch
@@ -24,6 +25,7 @@ from bpilib.skeleton import MODALITIES
 from bpilib.system import distributed
 from bpilib.system.device import full_float32, out_of_memory
 from bpilib.system.files import read_npz, write_atomically
+from bpilib.system.tables import interval, plus_minus
 
 
 @dataclass(frozen=True)
@@ -33,11 +35,11 @@ class Scores:
     Attributes:
         logits: (n, K) float32.
         labels: (n,) int64.
-        names: (n,) str, of the clips.
+        names: (n,) str, the clips' names.
         classes: K class names.
-        epoch: of the weights.
-        heldout: the held-out clips' scores, or None.
-        copies: (n,) bool, the clips that are copies of training clips (`bpilib.data.copies`); None: not known.
+        epoch: epoch of the weights that were scored.
+        heldout: scores of the held-out clips, or None.
+        copies: (n,) bool, True for copies of training clips (`bpilib.data.copies`); None: not searched for.
     """
 
     logits: np.ndarray
@@ -61,30 +63,36 @@ class Scores:
 
     def interval(self) -> tuple[float, float]:
         """95 % Wilson interval of top-1, in %."""
-        right = int((self.predictions == self.labels).sum())
-        low, high = binomtest(right, len(self.labels)).proportion_ci(0.95, method="wilson")
-        return 100 * float(low), 100 * float(high)
+        return wilson(int((self.predictions == self.labels).sum()), len(self.labels))
 
     def confusion(self) -> np.ndarray:
         """(K, K) counts, rows the true classes."""
         return confusion_matrix(self.labels, self.predictions, labels=np.arange(len(self.classes)))
 
     def per_class(self) -> pd.DataFrame:
-        """Per class: clips, top-1 in %, and the class most often taken for it."""
+        """One row a class.
+
+        Returns:
+            class, clips, top1, low, high (%, the 95 % Wilson interval; NaN without clips), and most often taken for,
+            the class of most of its mistakes ("" without mistakes).
+        """
         matrix = self.confusion()
-        counts = matrix.sum(1)
-        wrong = matrix - np.diag(np.diag(matrix))
+        clips = matrix.sum(1)
+        right = np.diag(matrix)
+        top1 = np.divide(100 * right, clips, out=np.full(len(clips), np.nan), where=clips > 0)
+        low, high = zip(*(wilson(*pair) for pair in zip(right, clips)))
+        wrong = matrix - np.diag(right)
         taken = [self.classes[row.argmax()] if row.any() else "" for row in wrong]
-        top1 = 100 * np.diag(matrix) / np.maximum(counts, 1)
-        return pd.DataFrame({"class": self.classes, "clips": counts, "top1": top1, "most often taken for": taken})
+        columns = {"class": self.classes, "clips": clips, "top1": top1, "low": low, "high": high}
+        return pd.DataFrame(columns | {"most often taken for": taken})
 
     def only(self, keep: np.ndarray) -> "Scores":
-        """The scores of some of the clips, (n,) bool."""
+        """The scores of the clips where `keep`, (n,) bool, is True."""
         copies = None if self.copies is None else self.copies[keep]
         return replace(self, logits=self.logits[keep], labels=self.labels[keep], names=self.names[keep], copies=copies)
 
     def without_copies(self) -> "Scores | None":
-        """The scores of the clips that are no copies of training clips; None where all are or none is known to be."""
+        """The scores of the clips that are no copies of training clips; None if all are, none is, or it is unknown."""
         if self.copies is None or not self.copies.any() or self.copies.all():
             return None
         return self.only(~self.copies)
@@ -112,7 +120,7 @@ class Scores:
             arrays["copies"] = self.copies
         arrays["run"] = np.array(_run_of(path))
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, **arrays, sha256=np.array(_checksum(arrays)))
+        np.savez_compressed(buffer, allow_pickle=False, **(arrays | {"sha256": np.array(_checksum(arrays))}))
         write_atomically(path, buffer.getvalue())
 
     @classmethod
@@ -129,12 +137,14 @@ class Scores:
                 raise ValueError("its content differs from its checksum")
             if "run" in arrays and arrays["run"].item() != _run_of(path):
                 raise ValueError(f"it is of the run {arrays['run'].item()}")
-            classes, epoch = arrays["classes"].tolist(), int(arrays["epoch"])
-            names = ("logits", "labels", "names")
+            classes = arrays["classes"].tolist()
+            epoch = int(arrays["epoch"])
             held = None
             if "heldout_logits" in arrays:
-                held = cls(*(arrays[f"heldout_{name}"] for name in names), classes, epoch)
-            return cls(*(arrays[name] for name in names), classes, epoch, held, arrays.get("copies"))
+                held_arrays = (arrays["heldout_logits"], arrays["heldout_labels"], arrays["heldout_names"])
+                held = cls(*held_arrays, classes, epoch)
+            test_arrays = (arrays["logits"], arrays["labels"], arrays["names"])
+            return cls(*test_arrays, classes, epoch, held, arrays.get("copies"))
         except FileNotFoundError as error:
             raise MissingInputError(f"no scores at {path}: run notebooks/03_evaluate.ipynb first") from error
         except Exception as error:  # zip, zlib and NumPy each have their own for a damaged file
@@ -143,7 +153,7 @@ class Scores:
 
 
 def _run_of(path: str | Path) -> str:
-    """The run directory's own name, wherever it is moved to."""
+    """Name of the run directory, which stays when its parents are moved."""
     return Path(path).absolute().parent.name
 
 
@@ -157,13 +167,13 @@ def _checksum(arrays: dict[str, np.ndarray]) -> str:
 @torch.no_grad()
 @full_float32()
 def predict(model: CTRGCNClassifier, feeder: Feeder, batch_size: int) -> np.ndarray:
-    """(n, K) float32 logits of all of a feeder's clips, in order; float32 whatever the training precision.
+    """(n, K) float32 logits of all clips of a feeder, in order; float32 whatever the training precision.
 
-    Processes of one run take turns with the batches, so that the logits are those of one process.
+    Processes of one run share the batches; the logits are those that one process alone would give.
 
     Raises:
         ValueError: logits that are not finite.
-        MemoryError: out of memory; says how much was wanted and what to change.
+        MemoryError: out of memory; states how much was requested and what to change.
     """
     fused = model.fuse()
     logits = torch.zeros(len(feeder), model.num_classes)
@@ -180,30 +190,28 @@ def predict(model: CTRGCNClassifier, feeder: Feeder, batch_size: int) -> np.ndar
 def score(run: Run) -> Scores:
     """Scores of a run's test clips, and of its held-out clips where it has some.
 
-    In processes of one run, of the first one's weights.
+    Processes of one run all score the weights of the first one.
     """
     distributed.broadcast_state(run.model)
-
-    def part(name: str) -> Scores | None:
-        indices = run.indices(name)
-        if not len(indices):
-            return None
-        logits = predict(run.model, run.feeder(name), run.config.test_batch_size)
-        labels, names = run.store.labels[indices], run.store.names[indices]
-        return Scores(logits, labels, names, run.store.classes, run.epoch)
-
-    test, held = part("test"), part("heldout")
-    return Scores(test.logits, test.labels, test.names, test.classes, test.epoch, held)
+    test = _score_subset(run, "test")
+    return replace(test, heldout=_score_subset(run, "heldout") if len(run.indices("heldout")) else None)
 
 
-def mark_copies(scores: Scores, store: SkeletonStore, benchmark: str) -> Scores:
-    """The scores, with what the store says of copies (`bpilib.data.copies`; looked for once in a store)."""
+def _score_subset(run: Run, subset: str) -> Scores:
+    indices = run.indices(subset)
+    logits = predict(run.model, run.feeder(subset), run.config.test_batch_size)
+    return Scores(logits, run.store.labels[indices], run.store.names[indices], run.store.classes, run.epoch)
+
+
+def mark_copies(scores: Scores, store: SkeletonStore, benchmark: str | None) -> Scores:
+    """The scores with `copies` filled in from the store (`bpilib.data.copies`; searched for once per store)."""
+    assert benchmark is not None, "a configuration from `resolve` has a benchmark"
     found = [copy.test for copy in benchmark_copies(store, benchmark)]
     return replace(scores, copies=np.isin(scores.names, np.array(found, scores.names.dtype)))
 
 
 def copies_summary(scores: Scores) -> dict[str, object]:
-    """What summary.json says of copies: how many there are, and top-1 in % without them where there are some."""
+    """The entries of summary.json on copies: their number, and top-1 in % without them where there are some."""
     if scores.copies is None:
         return {}
     out: dict[str, object] = {"test_copies": int(scores.copies.sum())}
@@ -232,23 +240,23 @@ def evaluate(config: Config, which: str = "best") -> Scores:
 
 @dataclass(frozen=True)
 class Ensemble:
-    """A weighted sum of the logits of several streams; `origin` says where the weights come from."""
+    """A weighted sum of the logits of several streams; `origin` names the source of the weights."""
 
     scores: Scores
     weights: dict[str, float]
     origin: str
 
 
-def ensemble(streams: dict[str, Scores], model: str = "bpi", weights: str | list[float] = "published") -> Ensemble:
-    """Add up the logits of streams of the same test clips.
+def ensemble(streams: dict[str, Scores], model: str = "bpi", weights: str | Sequence[float] = "published") -> Ensemble:
+    """Add up the weighted logits of streams of the same test clips.
 
     Args:
         streams: modality → scores.
-        model: whose published weights.
-        weights: "published", "searched" (on held-out scores, never on test), "equal", or a list in the streams' order.
+        model: the network whose published weights are taken.
+        weights: "published", "searched" (on held-out scores, never on test), "equal", or numbers in the streams' order.
 
     Raises:
-        ValueError: no streams; streams of other clips; nothing to search on; an unknown name.
+        ValueError: no streams; streams of different clips; no held-out scores to search on; an unknown name.
     """
     if not streams:
         raise ValueError("no streams to ensemble: run 02 and 03 for at least one modality")
@@ -256,46 +264,75 @@ def ensemble(streams: dict[str, Scores], model: str = "bpi", weights: str | list
     for name, scores in streams.items():
         if not np.array_equal(scores.names, first.names) or scores.classes != first.classes:
             raise ValueError(f"stream {name} was scored on other clips or classes than {next(iter(streams))}")
-    origin = weights if isinstance(weights, str) else "given"
-    if weights == "published":
-        weights = ensemble_weights(model, list(streams))
-        if weights is None:
-            weights, origin = [1.0] * len(streams), f"equal (none published for {model} with {', '.join(streams)})"
-    elif weights == "searched":
-        weights = _search(streams)
-    elif weights == "equal":
-        weights = [1.0] * len(streams)
-    elif isinstance(weights, str):
-        raise ValueError(f"weights: expected published, searched, equal or numbers, got {weights!r}")
-    if len(weights) != len(streams):
-        raise ValueError(f"weights: expected {len(streams)} numbers, got {len(weights)}")
-    total = sum(w * s.logits for w, s in zip(weights, streams.values()))
+    used, origin = _ensemble_weights(streams, model, weights)
+    if len(used) != len(streams):
+        raise ValueError(f"weights: expected {len(streams)} numbers, got {len(used)}")
+    total = sum(weight * scores.logits for weight, scores in zip(used, streams.values()))
     copies = next((scores.copies for scores in streams.values() if scores.copies is not None), None)
-    scores = Scores(total, first.labels, first.names, first.classes, first.epoch, copies=copies)
-    return Ensemble(scores, dict(zip(streams, map(float, weights))), origin)
+    whole = Scores(np.asarray(total), first.labels, first.names, first.classes, first.epoch, copies=copies)
+    return Ensemble(whole, dict(zip(streams, map(float, used))), origin)
 
 
-def _search(streams: dict[str, Scores]) -> list[float]:
-    """The grid point of highest held-out top-1; of equals, the one nearest to equal weights."""
-    held = [scores.heldout for scores in streams.values()]
-    if any(scores is None for scores in held):
-        without = [name for name, scores in streams.items() if scores.heldout is None]
+def _ensemble_weights(
+    streams: dict[str, Scores], model: str, weights: str | Sequence[float]
+) -> tuple[Sequence[float], str]:
+    """The weights of the streams, and where they come from."""
+    if not isinstance(weights, str):
+        return weights, "given"
+    equal = [1.0] * len(streams)
+    if weights == "published":
+        published = ensemble_weights(model, list(streams))
+        if published is None:
+            return equal, f"equal (none published for {model} with {', '.join(streams)})"
+        return published, weights
+    if weights == "searched":
+        return _search_weights(streams), weights
+    if weights == "equal":
+        return equal, weights
+    raise ValueError(f"weights: expected published, searched, equal or numbers, got {weights!r}")
+
+
+def _search_weights(streams: dict[str, Scores]) -> list[float]:
+    """The grid point of the highest held-out top-1; of several, the one nearest to equal weights."""
+    held = [scores.heldout for scores in streams.values() if scores.heldout is not None]
+    without = [name for name, scores in streams.items() if scores.heldout is None]
+    if without:
         raise ValueError(
             f"no held-out scores for {', '.join(without)}: train with the parameter select='heldout' to search "
             "ensemble weights, or use the published ones"
         )
     if any(not np.array_equal(scores.names, held[0].names) for scores in held):
         raise ValueError("the streams' held-out clips differ: train all of them with the same heldout share")
-    logits, labels = np.stack([scores.logits for scores in held]), held[0].labels  # (S, n, K)
+    logits = np.stack([scores.logits for scores in held])  # (S, n, K)
+    labels = held[0].labels
     grid = [g for g in itertools.product(np.arange(0, 1.01, 0.1), repeat=len(held)) if max(g) == 1]
     right = [(np.tensordot(g, logits, 1).argmax(1) == labels).mean() for g in grid]
     return list(max(zip(right, grid), key=lambda pair: (pair[0], -np.ptp(pair[1]), pair[1]))[1])
 
 
-def subsets(streams: dict[str, Scores], model: str, weights: str = "published") -> pd.DataFrame:
-    """Every subset of the streams: subset, n (streams), weights, origin, top1, low, high (95 % interval), top5.
+def save_ensemble(folder: str | Path, table: pd.DataFrame, whole: Ensemble) -> None:
+    """Write an ensemble's scores.npz and subsets.csv into its folder.
 
-    Where test clips are copies of training clips, also top1_, low_ and high_without_copies.
+    subsets.csv marks a finished ensemble: it is removed first and written last, so that a kill in between leaves no
+    table beside scores that are not its own.
+
+    Args:
+        folder: outputs/<dataset>_<benchmark>/<model>_ensemble_seed<seed>.
+        table: from `subsets`; its last row is the whole.
+        whole: from `ensemble`, of all streams.
+    """
+    folder = Path(folder)
+    (folder / "subsets.csv").unlink(missing_ok=True)
+    whole.scores.save(folder / "scores.npz")
+    write_atomically(folder / "subsets.csv", table.to_csv(index=False))
+
+
+def subsets(streams: dict[str, Scores], model: str, weights: str = "published") -> pd.DataFrame:
+    """One row for every subset of the streams.
+
+    Returns:
+        subset, n (streams), weights, origin, top1, low, high (95 % interval), top5; where test clips are copies of
+        training clips, also top1_, low_ and high_without_copies. All in %.
     """
     order = [name for name in MODALITIES if name in streams]
     rows = []
@@ -311,3 +348,17 @@ def subsets(streams: dict[str, Scores], model: str, weights: str = "published") 
     columns = ["subset", "n", "weights", "origin", "top1", "low", "high", "top5"]
     columns += [f"{name}_without_copies" for name in ("top1", "low", "high") if rows and len(rows[0]) > len(columns)]
     return pd.DataFrame(rows, columns=columns)
+
+
+def subsets_for_paper(table: pd.DataFrame) -> pd.DataFrame:
+    """`subsets`' table with a paper's headings and numbers, as texts; for `bpilib.system.tables.write_latex`."""
+    rows = {
+        "Streams": table["subset"],
+        "Weights": table["weights"],
+        "Top-1 (%)": [plus_minus(top1, np.nan) for top1 in table["top1"]],
+        "95 % interval": [interval(low, high) for low, high in zip(table["low"], table["high"])],
+        "Top-5 (%)": [plus_minus(top5, np.nan) for top5 in table["top5"]],
+    }
+    if "top1_without_copies" in table:
+        rows["Without copies (%)"] = [plus_minus(top1, np.nan) for top1 in table["top1_without_copies"]]
+    return pd.DataFrame(rows)

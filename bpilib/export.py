@@ -1,8 +1,8 @@
-"""A trained classifier for use elsewhere, as files that say what they need.
+"""Exports a trained classifier to files that can be used without this package.
 
-    export/classifier.onnx, classifier.pt2   x float32 (N, 3, T, V, M) → logits float32 (N, K), any N
-    export/classifier.json                   what both hold as metadata, and what their check against PyTorch found
-    export/published.pt                      the weights under the published names
+export/classifier.onnx, classifier.pt2   x float32 (N, 3, T, V, M) → logits float32 (N, K), any N
+export/classifier.json                   their metadata, and the result of comparing them with PyTorch
+export/published.pt                      the weights under the published names
 """
 
 import io
@@ -24,15 +24,15 @@ from bpilib.system.device import full_float32
 from bpilib.system.files import write_atomically
 
 FILES = {"onnx": "classifier.onnx", "pt2": "classifier.pt2", "published": "published.pt"}
-CHECKED = 8  # clips
+CHECKED = 8  # clips on which an exported file is compared with PyTorch
 TOLERANCE = 1e-4  # of the largest difference between two clips' logits
 
 
 def export_run(run: Run, what: str = "all") -> dict[str, Path]:
     """Write a run's classifier into the folder `export` of its run directory.
 
-    Before they are written, the files are read back and fed test clips, one alone and several at once: their logits
-    must be those of the network that was trained, up to 1e-4 of the largest difference between two clips.
+    Before they are written, the files are loaded and run on test clips, one alone and several at once: their logits
+    must equal those of the trained network, up to 1e-4 of the largest difference between two clips.
 
     Args:
         run: from `open_run`.
@@ -43,7 +43,7 @@ def export_run(run: Run, what: str = "all") -> dict[str, Path]:
         what → its file.
 
     Raises:
-        ValueError: unknown `what`; logits that differ, and nothing is written then.
+        ValueError: unknown `what`; logits that differ (nothing is written then).
     """
     if what not in (*FILES, "all"):
         hint = did_you_mean(what, [*FILES, "all"])
@@ -73,7 +73,7 @@ def export_run(run: Run, what: str = "all") -> dict[str, Path]:
 
 @full_float32()
 def _check_clips(run: Run) -> tuple[Tensor, np.ndarray]:
-    """Test clips from all over the split, x (8, 3, T, V, M) on the CPU, and the trained network's logits of them."""
+    """Test clips spread over the split, x (8, 3, T, V, M) on the CPU, and the trained network's logits for them."""
     feeder = run.feeder("test")
     x = feeder.batch(np.linspace(0, len(feeder) - 1, CHECKED).astype(int))[0]
     was_training = run.model.training
@@ -84,11 +84,11 @@ def _check_clips(run: Run) -> tuple[Tensor, np.ndarray]:
 
 
 def _program(run: Run, x: Tensor) -> torch.export.ExportedProgram:
-    """The network as a graph for any number of clips."""
+    """The network as an exported program for any number of clips."""
     module = Logits(run.model).cpu()
     program = torch.export.export(module, (x,), dynamic_shapes={"x": {0: torch.export.Dim("N", min=1)}})
     for node in program.graph.nodes:
-        node.meta.pop("stack_trace", None)  # it names folders of this machine
+        node.meta.pop("stack_trace", None)  # it holds paths of this machine
     return program
 
 
@@ -105,7 +105,7 @@ def _pt2(program: torch.export.ExportedProgram, about: dict[str, Any]) -> bytes:
 
 def _onnx(program: torch.export.ExportedProgram, about: dict[str, Any]) -> bytes:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter's own making
+        warnings.simplefilter("ignore")  # about the exporter itself
         made = torch.onnx.export(program, dynamo=True, verbose=False, input_names=["x"], output_names=["logits"])
     proto = made.model_proto
     graph = proto.graph
@@ -120,7 +120,7 @@ def _onnx(program: torch.export.ExportedProgram, about: dict[str, Any]) -> bytes
 
 
 def _difference(file: str, network: Network, x: Tensor, logits: np.ndarray) -> float:
-    """The largest difference of a network's logits from these, over the largest between two clips."""
+    """The largest difference from the given logits, as a share of the largest difference between two clips."""
     got = np.concatenate([network(x[:1].numpy()), network(x[1:].numpy())])
     difference = float(np.abs(got - logits).max() / (np.ptp(logits, axis=0).max() or np.abs(logits).max()))
     if not difference <= TOLERANCE:

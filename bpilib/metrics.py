@@ -1,22 +1,38 @@
-"""Intervals and tests: Wilson, bootstrap, McNemar, Holm; each once."""
+"""Statistics, each once: Wilson's interval, the bootstrap, McNemar's test, Holm's correction. Shares are in %."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from scipy import stats
-from scipy.stats import binomtest
 
 
-def wilson(accuracy: float, clips: int) -> tuple[float, float]:
-    """95 % Wilson interval, in %, of an accuracy in % over so many clips; (0, 100) without clips."""
+def wilson(right: int, clips: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's interval of an accuracy.
+
+    Args:
+        right: recognised clips.
+        clips: all clips.
+        confidence: of the interval, a fraction.
+
+    Returns:
+        Its two ends in %; NaN without clips.
+
+    Source: Wilson, Journal of the American Statistical Association 1927.
+    """
     if not clips:
-        return 0.0, 100.0
-    low, high = binomtest(round(accuracy * clips / 100), int(clips)).proportion_ci(0.95, "wilson")
-    return 100 * low, 100 * high
+        return np.nan, np.nan
+    low, high = stats.binomtest(int(right), int(clips)).proportion_ci(confidence, method="wilson")
+    return 100 * float(low), 100 * float(high)
+
+
+def share_right(right: np.ndarray, confidence: float = 0.95) -> np.ndarray:
+    """(3,) the share of True in (n,) bool and its `wilson` interval, in %; NaN without clips."""
+    share = 100 * right.mean() if len(right) else np.nan
+    return np.array([share, *wilson(int(right.sum()), len(right), confidence)])
 
 
 def bootstrap(values: np.ndarray) -> tuple[float, float]:
-    """95 % percentile interval, in %, of the mean of clips' values (n,), by drawing clips anew 4,999 times."""
+    """95 % percentile interval, in %, of the mean of clips' values (n,), resampling the clips 4,999 times."""
     if len(values) < 2:
         return np.nan, np.nan
     draws = stats.bootstrap((values,), np.mean, n_resamples=4999, batch=100, method="percentile", rng=0)
@@ -41,29 +57,34 @@ def bootstrap_means(values: np.ndarray, draws: int = 1000, seed: int = 0) -> np.
 
 
 def mcnemar(right_a: np.ndarray, right_b: np.ndarray) -> float:
-    """Exact two-sided p of McNemar's test, which is the paired permutation test of right and wrong; 1 where all agree.
+    """Exact two-sided p of McNemar's test, the paired permutation test of right and wrong; 1 where all clips agree.
 
-    Source: McNemar, Psychometrika 1947: of the clips that one alone recognised, half should be each one's.
+    Source: McNemar, Psychometrika 1947: of the clips that only one recognised, each is expected to have half.
     """
-    only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
+    only_a = int((right_a & ~right_b).sum())
+    only_b = int((right_b & ~right_a).sum())
     return float(stats.binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
 
 
-def holm(p: Sequence[float]) -> np.ndarray:
-    """(m,) p values corrected for testing m times (Holm, Scandinavian Journal of Statistics 1979)."""
-    p = np.asarray(p, float)
-    order = np.argsort(p, kind="stable")
-    out = np.empty(len(p))
-    out[order] = np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p)))).clip(max=1)
-    return out
+def paired_interval(right_a: np.ndarray, right_b: np.ndarray) -> tuple[float, float]:
+    """95 % interval, in percentage points, of the difference in accuracy a - b on the same clips, (n,) bool each.
+
+    Source: Bonett and Price, Journal of Educational and Behavioral Statistics 2012, which holds with few clips too.
+    """
+    clips = len(right_a) + 2
+    more = ((right_a & ~right_b).sum() + 1) / clips
+    less = ((right_b & ~right_a).sum() + 1) / clips
+    half = stats.norm.ppf(0.975) * np.sqrt((more + less - (more - less) ** 2) / clips)
+    return 100 * float(max(more - less - half, -1)), 100 * float(min(more - less + half, 1))
 
 
-def share_right(right: np.ndarray, confidence: float = 0.95) -> np.ndarray:
-    """(3,) share of True in % with its Wilson interval; NaN without clips."""
-    if not len(right):
-        return np.full(3, np.nan)
-    low, high = binomtest(int(right.sum()), len(right)).proportion_ci(confidence, method="wilson")
-    return 100 * np.array([right.mean(), low, high])
+def holm(p: Sequence[float] | np.ndarray) -> np.ndarray:
+    """(m,) p values corrected for m tests (Holm, Scandinavian Journal of Statistics 1979)."""
+    values = np.asarray(p, float)
+    order = np.argsort(values, kind="stable")
+    corrected = np.empty(len(values))
+    corrected[order] = np.maximum.accumulate(values[order] * (len(values) - np.arange(len(values)))).clip(max=1)
+    return corrected
 
 
 def harmonic_mean(a: np.ndarray, b: np.ndarray) -> np.ndarray:

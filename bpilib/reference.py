@@ -1,4 +1,4 @@
-"""Loads weights saved by the published CTR-GCN, GAP and BPI code, and saves ours under their names."""
+"""Loads weights saved by the published CTR-GCN, GAP and BPI code, and saves ours under the published names."""
 
 import hashlib
 import pickle
@@ -69,7 +69,7 @@ def _block(number: int, model: CTRGCNClassifier) -> list[Place]:
 
 
 def _places(model: CTRGCNClassifier) -> list[Place]:
-    """Where each tensor of the published state dict lies in ours."""
+    """The place of each tensor of the published state dict in ours."""
     places = _batch_norm("data_bn", "backbone.data_bn") + _linear("fc", "classifier")
     for number in range(len(model.backbone.blocks)):
         places += _block(number, model)
@@ -120,12 +120,13 @@ def load_reference_weights(model: CTRGCNClassifier, source: str | Path | dict[st
             stand under "module.".
 
     Raises:
-        ValueError: names or shapes that do not fit, each named; the model is then unchanged.
+        ValueError: names or shapes that do not match, each listed; the model is then unchanged.
     """
     state = source if isinstance(source, dict) else _read(source)
     others = [str(name) for name, value in state.items() if not isinstance(value, Tensor | np.ndarray)]
     if others:
-        raise ValueError(f"expected a state dict, name to tensor; no tensors: {', '.join(others[:8])}. Is it in one?")
+        listed = ", ".join(others[:8])
+        raise ValueError(f"expected a state dict, name to tensor; no tensors: {listed}. Is it in one of these entries?")
     state = {name.removeprefix("module."): torch.as_tensor(tensor) for name, tensor in state.items()}
     places, own = _places(model), model.state_dict()
     expected = {published for published, _, _ in places}
@@ -153,7 +154,7 @@ def reference_state_dict(model: CTRGCNClassifier) -> dict[str, Tensor]:
 
 
 def import_weights(config: Config, file: str | Path) -> Config:
-    """Make a run directory of a published weight file, so that 03, 04 and 05 take it like a trained run.
+    """Make a run directory from a published weight file, so that 03, 04 and 05 treat it as a trained run.
 
     Nothing is trained. The file does not say what it was trained on: dataset, benchmark, model and modality (and k,
     where it is not the published one) have to be right, or accuracy is near chance.
@@ -167,7 +168,7 @@ def import_weights(config: Config, file: str | Path) -> Config:
 
     Raises:
         MissingInputError: no prepared data, or no such file.
-        ValueError: weights that do not fit, each difference named; a run of other weights is there.
+        ValueError: weights that do not match, each difference listed; the directory holds a run of other weights.
     """
     config = config.changed(tag=config.tag or "published", text="none")
     target, file = config.run_directory / "best.pt", Path(file)

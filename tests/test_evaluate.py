@@ -78,7 +78,9 @@ def test_per_class_by_hand():
     predicted = np.array([0, 1, 1, 2, 1, 1, 0])
     table = Scores(np.eye(4)[predicted], labels, labels.astype(str), list("wxyz")).per_class()
     assert table["class"].tolist() == list("wxyz") and table["clips"].tolist() == [4, 2, 1, 0]
-    assert table["top1"].tolist() == [25, 100, 0, 0]
+    np.testing.assert_array_equal(table["top1"], [25, 100, 0, np.nan])  # no accuracy without clips
+    expected = [wilson(right, n) for right, n in ((1, 4), (2, 2), (0, 1))] + [[np.nan, np.nan]]
+    np.testing.assert_allclose(table[["low", "high"]], expected, atol=1e-9)
     assert table["most often taken for"].tolist() == ["x", "", "w", ""]
 
 

@@ -10,6 +10,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
+from bpilib import report
 from bpilib.errors import MissingInputError
 from bpilib.plots.style import Picture
 from bpilib.report import write_report
@@ -37,7 +38,7 @@ def test_the_index_shows_title_figure_parameters_and_date(tmp_path):
     text = index.read_text()
     assert index == tmp_path / "report" / "index.html"
     assert '<a href="demo/03_evaluate.html">03 Evaluate &lt;now&gt;</a>' in text
-    assert "dataset=&#x27;ucla&#x27; seed=3" in text and ", 12 s" in text and "2026-11-23" in text
+    assert "dataset=&#39;ucla&#39; seed=3" in text and ", 12 s" in text and "2026-11-23" in text
     (jpeg,) = re.findall(r"data:image/jpeg;base64,([^\"]+)", text)
     pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(jpeg))))
     assert pixels.shape == (187, 560, 3) and pixels[90, 280, 0] > 240 > 15 > pixels[90, 280, 1]
@@ -49,7 +50,7 @@ def test_pages_ask_nothing_of_the_network_and_know_the_dark(tmp_path):
     assert not re.findall(r"<(?:script|link|img)[^>]+(?:src|href)=\"https?:", text)
     assert "cdnjs" not in text and "jsdelivr" not in text and "unpkg" not in text
     assert '<style media="(prefers-color-scheme: dark)">' in text and "<b>kept</b>" in text
-    assert "prefers-color-scheme:dark" in (tmp_path / "report" / "index.html").read_text()
+    assert "prefers-color-scheme: dark" in (tmp_path / "report" / "index.html").read_text()
 
 
 def test_links_lead_to_the_page_nearest_or_to_the_index(tmp_path):
@@ -76,7 +77,7 @@ def test_failed_and_unreadable_notebooks_are_said_so(tmp_path):
     (tmp_path / "05_cut.ipynb").write_text('{"cells": [')
     text = write_report(tmp_path).read_text()
     assert '<p class="bad">ValueError: no &lt;data&gt;</p>' in text
-    assert "can&#x27;t be read (" in text and "05_cut.html" not in text
+    assert "can&#39;t be read (" in text and "05_cut.html" not in text
     assert text.count('class="card"') == 2
 
 
@@ -94,7 +95,86 @@ def test_pages_of_notebooks_that_are_gone_go_too(tmp_path):
     folder = write_report(tmp_path).parent
     (tmp_path / "02_train.ipynb").unlink()
     write_report(tmp_path)
-    assert {path.name for path in folder.iterdir()} == {"index.html", "03_evaluate.html"}
+    assert {path.name for path in folder.glob("*.html")} == {"index.html", "03_evaluate.html"}
+
+
+def test_files_of_others_are_neither_removed_nor_replaced(tmp_path):
+    executed(tmp_path / "03_evaluate.ipynb")
+    own = tmp_path / "report" / "thesis" / "chapter1.html"
+    own.parent.mkdir(parents=True)
+    own.write_text("my work")
+    (tmp_path / "report" / "notes.html").write_text("mine")
+    folder = write_report(tmp_path).parent
+    copy = folder / "thesis" / "03_evaluate.html"
+    copy.write_bytes((folder / "03_evaluate.html").read_bytes())
+    edited = folder / "03_evaluate.html"
+    edited.write_text(edited.read_text() + "<!-- my remark -->")
+    with pytest.raises(FileExistsError, match=r"03_evaluate\.html was not written by this report, or has been changed"):
+        write_report(tmp_path)
+    (tmp_path / "03_evaluate.ipynb").unlink()
+    executed(tmp_path / "02_train.ipynb")
+    write_report(tmp_path)  # the edited page is of a notebook that is gone, and stays as well
+    kept = {path.relative_to(folder).as_posix() for path in folder.rglob("*.html")}
+    assert kept == {
+        "index.html",
+        "02_train.html",
+        "03_evaluate.html",
+        "notes.html",
+        "thesis/chapter1.html",
+        "thesis/03_evaluate.html",
+    }
+    assert own.read_text() == "my work"
+
+
+def test_a_file_in_the_way_is_named_and_nothing_is_changed(tmp_path):
+    executed(tmp_path / "03_evaluate.ipynb")
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "index.html").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"index\.html was not written by this report.*move it out"):
+        write_report(tmp_path)
+    assert [path.name for path in (tmp_path / "report").iterdir()] == ["index.html"]
+
+
+@pytest.mark.parametrize("record", ["[1]", '{"index.html": 3}', "{", '{"../03_evaluate.ipynb": ["x"]}'])
+def test_a_damaged_record_of_files_removes_nothing(tmp_path, record):
+    executed(tmp_path / "03_evaluate.ipynb")
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / ".written.json").write_text(record)
+    (tmp_path / "report" / "notes.html").write_text("mine")
+    write_report(tmp_path)
+    assert (tmp_path / "report" / "notes.html").exists() and (tmp_path / "03_evaluate.ipynb").exists()
+
+
+def test_a_killed_report_is_made_again(tmp_path, monkeypatch):
+    executed(tmp_path / "03_evaluate.ipynb")
+    folder = write_report(tmp_path).parent
+    executed(tmp_path / "03_evaluate.ipynb", title="another")
+    written = report.write_atomically
+
+    def killed(path, content):
+        written(path, content)
+        if path.suffix == ".html":
+            raise SystemExit
+
+    monkeypatch.setattr(report, "write_atomically", killed)
+    with pytest.raises(SystemExit):
+        write_report(tmp_path)
+    monkeypatch.undo()
+    assert "another" in (folder / "03_evaluate.html").read_text()
+    assert "another" in write_report(tmp_path).read_text()
+
+
+def test_secrets_do_not_reach_the_index(tmp_path):
+    error = new_output("error", ename="ValueError", evalue="https://me:PW123@host", traceback=["x"])
+    executed(tmp_path / "03_evaluate.ipynb", error, parameters={"raw": "https://me:PW123@host/x"})
+    text = write_report(tmp_path).read_text()
+    assert "raw=" in text and "PW123" not in text
+
+
+def test_links_survive_signs_that_urls_use(tmp_path):
+    executed(tmp_path / "a #1?" / "03 100%.ipynb")
+    text = write_report(tmp_path).read_text()
+    assert 'href="a%20%231%3F/03%20100%25.html"' in text
 
 
 def test_nothing_executed_says_what_to_run(tmp_path):

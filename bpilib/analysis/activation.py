@@ -18,7 +18,7 @@ from bpilib.feeders import counted_frames, source_frames
 
 @contextmanager
 def record_features(backbone: nn.Module) -> Iterator[list[Tensor]]:
-    """A list that takes in what a backbone returns, (N, M, C, S, V) a call, while the block runs."""
+    """A list to which a backbone's outputs, (N, M, C, S, V) per call, are appended while the block runs."""
     seen: list[Tensor] = []
     hook = backbone.register_forward_hook(lambda _module, _given, features: seen.append(features))
     try:
@@ -33,13 +33,13 @@ def class_activation(features: Tensor, classifier: nn.Linear, classes: Tensor) -
     Args:
         features: (N, M, C, S, V), what the backbone returns; S steps in time.
         classifier: the linear layer on their mean over M, S and V.
-        classes: (N,) int64, the class of each clip whose logit is taken apart.
+        classes: (N,) int64, the class of each clip whose logit is decomposed.
 
     Returns:
         (N, M, S, V) float32; their sum and the class's bias are the logit.
 
     Raises:
-        ValueError: shapes that do not fit.
+        ValueError: shapes that do not match.
     """
     n, m, c, s, v = features.shape
     if classes.shape != (n,) or c != classifier.in_features:

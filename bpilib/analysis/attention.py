@@ -13,7 +13,7 @@ def received(maps: Maps) -> Maps:
 
 
 def flows(maps: Maps, joints: Joints) -> np.ndarray:
-    """Who looks at whom, part by part.
+    """Share of attention that flows from each part to each other part.
 
     Args:
         maps: part → (..., heads, Vq, Vk), rows over Vk sum to 1.
@@ -75,23 +75,23 @@ class Contrast(NamedTuple):
 def contrast_mistakes(
     values: np.ndarray, labels: np.ndarray, predictions: np.ndarray, draws: int = 1000, fewest: int = 10, seed: int = 0
 ) -> Contrast | None:
-    """Compare something of recognised clips with that of mistaken ones.
+    """Compare values of recognised clips with those of mistaken ones.
 
-    Mistakes gather in some classes. So that classes are not compared instead, recognised clips are weighted by how
-    often their class is mistaken. Both sides are drawn anew, clip by clip, for the intervals.
+    Mistakes are concentrated in some classes. To avoid comparing classes instead, recognised clips are weighted by how
+    often their class is mistaken. For the intervals both sides are resampled, clip by clip.
 
     Args:
-        values: (n, F), numbers of each clip.
+        values: (n, F), F numbers per clip.
         labels, predictions: (n,) int64.
-        draws: of the bootstrap.
+        draws: bootstrap resamples.
         fewest: mistaken clips an interval needs.
-        seed: of the draws.
+        seed: of the resampling.
 
     Returns:
         The comparison, or None where fewer than `fewest` clips are mistaken (in classes with a recognised one).
 
     Raises:
-        ValueError: not one row a clip.
+        ValueError: not one row per clip.
     """
     if not len(values) == len(labels) == len(predictions) or values.ndim != 2:
         raise ValueError(f"expected (n, F) values, got {values.shape} for {len(labels)} and {len(predictions)} clips")
@@ -103,7 +103,7 @@ def contrast_mistakes(
         return None
 
     def drawn(count: int) -> np.ndarray:
-        """(1+draws, count) how often each clip is taken: once each, then the draws."""
+        """(1+draws, count) weights of the clips: equal ones, then those of each resample."""
         return np.concatenate([np.ones((1, count)), rng.multinomial(count, np.full(count, 1 / count), draws)]) / count
 
     taken = drawn(len(mistaken))  # (1+draws, mistaken)

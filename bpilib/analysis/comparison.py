@@ -10,11 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from bpilib.analysis.results import Result, groups
 from bpilib.errors import did_you_mean
-from bpilib.metrics import bootstrap, holm, mcnemar
+from bpilib.metrics import bootstrap, holm, mcnemar, paired_interval
 
 
 def paired(a: Result, b: Result) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -49,8 +48,20 @@ def compare_pairs(results: Sequence[Result]) -> pd.DataFrame:
         gain = right_a.astype(float) - right_b
         cells = [int((x & y).sum()) for x in (right_a, ~right_a) for y in (right_b, ~right_b)]
         both, only_a, only_b, neither = cells
-        rows.append((a.name, b.name, len(gain), both, only_a, only_b, neither, 100 * gain.mean(), *bootstrap(gain),
-                     mcnemar(right_a, right_b)))  # fmt: skip
+        rows.append(
+            (
+                a.name,
+                b.name,
+                len(gain),
+                both,
+                only_a,
+                only_b,
+                neither,
+                100 * gain.mean(),
+                *bootstrap(gain),
+                mcnemar(right_a, right_b),
+            )
+        )
     columns = ["a", "b", "clips", "both", "only_a", "only_b", "neither", "difference", "low", "high", "p"]
     table = pd.DataFrame(rows, columns=columns)
     return table.assign(p_holm=holm(table["p"]))
@@ -62,21 +73,17 @@ def compare_classes(a: Result, b: Result) -> pd.DataFrame:
     Returns:
         class, clips, a, b (%), difference a - b, low, high (its 95 % interval, percentage points), p_holm (McNemar's,
         corrected for the number of classes).
-
-    Source: the interval, which stays honest with few clips: Bonett and Price, JEBS 2012.
     """
     right_a, right_b, labels = paired(a, b)
-    rows, z = [], stats.norm.ppf(0.975)
+    rows = []
     for number, name in enumerate(a.scores.classes):
         in_a, in_b = right_a[labels == number], right_b[labels == number]
         if not len(in_a):
             continue
-        n = len(in_a) + 2
-        more, less = ((in_a & ~in_b).sum() + 1) / n, ((in_b & ~in_a).sum() + 1) / n
-        half = z * np.sqrt((more + less - (more - less) ** 2) / n)
-        shares = 100 * in_a.mean(), 100 * in_b.mean()
-        rows.append((name, len(in_a), *shares, shares[0] - shares[1], 100 * max(more - less - half, -1),
-                     100 * min(more - less + half, 1), mcnemar(in_a, in_b)))  # fmt: skip
+        top1_a = 100 * in_a.mean()
+        top1_b = 100 * in_b.mean()
+        interval = paired_interval(in_a, in_b)
+        rows.append((name, len(in_a), top1_a, top1_b, top1_a - top1_b, *interval, mcnemar(in_a, in_b)))
     table = pd.DataFrame(rows, columns=["class", "clips", "a", "b", "difference", "low", "high", "p_holm"])
     table["p_holm"] = holm(table["p_holm"])
     return table.sort_values("difference", ascending=False, kind="stable", ignore_index=True)

@@ -1,4 +1,4 @@
-"""What a trained network returned for the clips of a subset."""
+"""Outputs of a trained network for the clips of a subset."""
 
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ Joints = dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
 
 
 class ClipOutputs(NamedTuple):
-    """What the network returned for n clips.
+    """Outputs of the network for n clips.
 
     Attributes:
         indices: (n,) clips of the store.
@@ -50,10 +50,10 @@ def collect_outputs(run: Run, subset: str = "test", activation: bool = False) ->
     Args:
         run: a trained run.
         subset: "train", "heldout" or "test".
-        activation: take the logits apart as well (`bpilib.analysis.activation`).
+        activation: decompose the logits as well (`bpilib.analysis.activation`).
 
     Returns:
-        What it returned for the n clips of the subset, in their order.
+        The outputs for the n clips of the subset, in their order.
 
     Raises:
         ValueError: a network without embeddings (ctrgcn), unless its logits are to be taken apart.
@@ -92,8 +92,8 @@ def sibling_runs(config: Config) -> dict[str, Config]:
     """Directory name → configuration of the trained runs of the same model and data; the given one first."""
     found = {config.run_directory.name: config}
     for path in sorted(config.run_directory.parent.glob(f"{config.model}_*/best.pt")):
-        saved = parse_yaml((path.parent / "config.yaml").read_text())
-        found.setdefault(path.parent.name, config.changed(**{n: saved[n] for n in ("modality", "seed", "tag")}))
+        saved = Config.saved(parse_yaml((path.parent / "config.yaml").read_bytes()))
+        found.setdefault(path.parent.name, config.changed(modality=saved.modality, seed=saved.seed, tag=saved.tag))
     return found
 
 

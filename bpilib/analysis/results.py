@@ -1,12 +1,12 @@
-"""What lies under outputs/: finished runs and ensembles, their means over seeds, beside published figures.
+"""Finished runs and ensembles below outputs/, their means over seeds, beside published accuracies.
 
-Accuracies are top-1 in %. What was selected by its accuracy on the test clips stays in a column of its own.
+Accuracies are top-1 in %. Results selected by their accuracy on the test clips stay in a column of their own.
 """
 
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,14 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from bpilib.config import Config
+from bpilib.config import RUN_KEYS, Config
 from bpilib.evaluate import Scores
 from bpilib.metrics import bootstrap
 from bpilib.system.files import PARAMS, parse_yaml
+from bpilib.system.tables import interval, plus_minus
 
 ENSEMBLE = re.compile(r"(?P<model>[a-z]+)_ensemble_seed(?P<seed>\d+)(?:_(?P<tag>.+))?")  # as 05 names its folders
 ACCURACY = ("top1", "sd", "low", "high")
-NAMING = ("dataset", "benchmark", "model", "modality", "seed", "tag")  # what a run directory is called by
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Result:
         honest: its epoch was not chosen on the test clips.
         scores: of the test clips, by the chosen epoch.
         best_test: top-1 in % of the epoch that is best on the test clips; None for an ensemble of honest runs.
+        environment: what summary.json says of machine and software; empty for ensembles and older runs.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Result:
     honest: bool
     scores: Scores
     best_test: float | None
+    environment: dict[str, Any] = field(default_factory=dict)
 
     @property
     def right(self) -> pd.Series:
@@ -62,37 +64,45 @@ class Result:
 
 
 def find_results(outputs: str | Path) -> tuple[list[Result], pd.DataFrame]:
-    """Every run and ensemble below `outputs`, and what could not be read.
+    """Read every run and ensemble below `outputs`, and list what could not be read.
 
     Returns:
         Results in the order of their names; a table (run, reason) of the folders that hold no finished run.
     """
-    outputs, found, left_out = Path(outputs), {}, []
+    outputs = Path(outputs)
+    found: dict[str, Result] = {}
+    left_out = []
     for marker, read in (("config.yaml", _read_run), ("subsets.csv", _read_ensemble)):
         for path in sorted(outputs.rglob(marker)):
             name = path.parent.relative_to(outputs).as_posix()
             try:
                 found[name] = read(path.parent, name, found)
-            except (ValueError, KeyError, TypeError, AttributeError, OSError, yaml.YAMLError) as error:
-                missing = f"{path.name} or summary.json lacks {error}" if isinstance(error, KeyError) else str(error)
-                left_out.append((name, " ".join(missing.split())))
+            except Exception as error:  # whatever is wrong with a folder, the others are compared
+                reason = f"{path.name} or summary.json lacks {error}" if isinstance(error, KeyError) else str(error)
+                if not isinstance(error, ValueError | KeyError | OSError | yaml.YAMLError):
+                    reason = f"damaged ({error!r:.200})"
+                left_out.append((name, " ".join(reason.split())[:500]))
     return [found[name] for name in sorted(found)], pd.DataFrame(left_out, columns=["run", "reason"])
 
 
 def _read_run(folder: Path, name: str, _: dict[str, Result]) -> Result:
     saved = parse_yaml((folder / "config.yaml").read_bytes())
-    known = Config(**{key: saved[key] for key in Config.__dataclass_fields__ if key in saved})
+    known = Config.saved(saved)
     if not (folder / "summary.json").exists():
         rows = (folder / "metrics.csv").read_text().count("\n") - 1 if (folder / "metrics.csv").exists() else 0
         done = f"unfinished, {rows} of {saved['epochs']} epochs"
         raise ValueError(f"{done}: run 02_train.ipynb with its parameters again to go on")
     summary = json.loads((folder / "summary.json").read_text())
-    best, scores = summary["best_test_epoch_as_published"]["test_top1"], _scores(folder)
+    best = summary["best_test_epoch_as_published"]["test_top1"]
+    scores = _read_scores(folder)
     if (epoch := summary.get("selected_epoch", scores.epoch)) != scores.epoch:
         raise ValueError(f"scores.npz is of epoch {scores.epoch}, summary.json of {epoch}: run 03_evaluate.ipynb again")
-    settings = {key: value for key, value in known.result_settings().items() if key not in NAMING}
+    settings = {key: value for key, value in known.result_settings().items() if key not in RUN_KEYS}
     naming = (f"{known.dataset}_{known.benchmark}", known.model, known.modality, known.seed, known.tag)
-    return Result(name, *naming, settings, known.select != "test", scores, float(best))
+    environment = summary.get("environment", {})
+    if not isinstance(environment, dict):
+        raise ValueError(f"summary.json: expected a mapping as environment, got {environment!r:.80}")
+    return Result(name, *naming, settings, known.select != "test", scores, float(best), environment)
 
 
 def _read_ensemble(folder: Path, name: str, found: dict[str, Result]) -> Result:
@@ -100,7 +110,11 @@ def _read_ensemble(folder: Path, name: str, found: dict[str, Result]) -> Result:
     match = ENSEMBLE.fullmatch(folder.name)
     if not match:
         raise ValueError(f"expected a folder <model>_ensemble_seed<seed>, got {folder.name}")
-    whole = pd.read_csv(folder / "subsets.csv").iloc[-1]
+    table = pd.read_csv(folder / "subsets.csv")
+    again = "run 05_ensemble.ipynb again"
+    if not len(table) or not (folder / "scores.npz").exists():
+        raise ValueError(f"an ensemble without its scores or its table: {again}")
+    whole = table.iloc[-1]
     streams = whole["subset"].split(" + ")
     runs = [str(Path(name).with_name(folder.name.replace("_ensemble_", f"_{stream}_"))) for stream in streams]
     if len(streams) == 1:
@@ -109,15 +123,23 @@ def _read_ensemble(folder: Path, name: str, found: dict[str, Result]) -> Result:
         raise ValueError(f"an ensemble of {', '.join(lost)}, no finished run here: how its epoch was chosen is unknown")
     honest = all(found[run].honest for run in runs)
     settings = {"weights": whole["weights"], "origin": whole["origin"]}
-    scores = _scores(folder)
+    scores = _read_scores(folder)
+    if abs(float(whole["top1"]) - scores.top(1)) > 1e-6:
+        raise ValueError(f"subsets.csv says top-1 {whole['top1']} %, scores.npz {scores.top(1)} %: {again}")
     naming = (found[runs[0]].benchmark, match["model"], whole["subset"], int(match["seed"]), match["tag"] or "")
     return Result(name, *naming, settings, honest, scores, None if honest else scores.top(1))
 
 
-def _scores(folder: Path) -> Scores:
+def _read_scores(folder: Path) -> Scores:
     """scores.npz, whose parts fit each other."""
     scores = Scores.load(folder / "scores.npz")
-    count, classes = len(scores.labels), len(scores.classes)
+    kinds = (scores.logits.dtype.kind, scores.labels.dtype.kind, scores.names.dtype.kind)
+    if kinds != ("f", "i", "U") or not all(isinstance(name, str) for name in scores.classes):
+        raise ValueError(f"{folder / 'scores.npz'}: expected float logits, int labels, and names as text, got others")
+    count = len(scores.labels)
+    classes = len(scores.classes)
+    if scores.labels.ndim != 1 or scores.names.ndim != 1:
+        raise ValueError(f"{folder / 'scores.npz'}: expected one label and one name a clip, got others")
     if scores.logits.shape != (count, classes) or len(set(scores.names.tolist())) != count or not count:
         raise ValueError(f"{folder / 'scores.npz'}: expected {classes} logits for each of {count} clips, got others")
     if scores.copies is not None and (scores.copies.shape != (count,) or scores.copies.dtype != bool):
@@ -145,8 +167,18 @@ def load_published(path: str | Path = PARAMS / "published.yaml") -> pd.DataFrame
         streams = " + ".join(streams) if isinstance(streams, list) else f"{streams} streams"
         for benchmark, top1 in entry["top1"].items():
             low, high = top1 if isinstance(top1, list) else (top1, top1)
-            rows.append((benchmark, entry["method"], entry.get("model", ""), streams, float(low), float(high),
-                         entry["select"], entry["source"]))  # fmt: skip
+            rows.append(
+                (
+                    benchmark,
+                    entry["method"],
+                    entry.get("model", ""),
+                    streams,
+                    float(low),
+                    float(high),
+                    entry["select"],
+                    entry["source"],
+                )
+            )
     names = ["benchmark", "method", "model", "streams", "low", "high", "select", "source"]
     return pd.DataFrame(rows, columns=names)
 
@@ -220,26 +252,60 @@ def summarise(results: Sequence[Result], published: pd.DataFrame) -> pd.DataFram
     every = groups(results)
     for group in every:
         first = group[0]
-        alike = [other[0].settings for other in every if label(other[0]) == label(first)
-                 and other[0].benchmark == first.benchmark]  # fmt: skip
+        alike = [
+            other[0].settings
+            for other in every
+            if label(other[0]) == label(first) and other[0].benchmark == first.benchmark
+        ]
         differ = [key for key in first.settings if any(other.get(key) != first.settings[key] for other in alike)]
         top1, sd, low, high = _accuracy(group) if first.honest else (np.nan,) * 4
         best = [result.best_test for result in group if result.best_test is not None]
-        same = published[(published.benchmark == first.benchmark) & (published.model == first.model)
-                         & (published.streams == first.modality)]  # fmt: skip
+        same = published[
+            (published.benchmark == first.benchmark)
+            & (published.model == first.model)
+            & (published.streams == first.modality)
+        ]
         texts = [f"{row.low:g}" + (f"–{row.high:g}" if row.high > row.low else "") for row in same.itertuples()]
-        rows.append({
-            "benchmark": first.benchmark, "name": label(first),
-            "settings": ", ".join(f"{key} {first.settings[key]}" for key in differ),
-            "n": len(group), "clips": len(first.scores.labels), "top1": top1, "sd": sd, "low": low, "high": high,
-            "best_test": float(np.mean(best)) if best else np.nan, "published": "; ".join(texts),
-        })  # fmt: skip
+        rows.append(
+            {
+                "benchmark": first.benchmark,
+                "name": label(first),
+                "settings": ", ".join(f"{key} {first.settings[key]}" for key in differ),
+                "n": len(group),
+                "clips": len(first.scores.labels),
+                "top1": top1,
+                "sd": sd,
+                "low": low,
+                "high": high,
+                "best_test": float(np.mean(best)) if best else np.nan,
+                "published": "; ".join(texts),
+            }
+        )
         rest = [clean[result.name] for result in group if first.honest and result.name in clean]
         numbers = (len(rest[0].scores.labels), *_accuracy(rest)) if rest else (np.nan,) * 5
         rows[-1] |= {f"{key}_without_copies": value for key, value in zip(("clips", *ACCURACY), numbers)}
     columns = "benchmark name settings n clips top1 sd low high best_test published".split()
     columns += [f"{key}_without_copies" for key in ("clips", *ACCURACY) if clean]
     return pd.DataFrame(rows, columns=columns).sort_values(["benchmark", "name"], ignore_index=True)
+
+
+def results_for_paper(table: pd.DataFrame) -> pd.DataFrame:
+    """`summarise`'s table with a paper's headings and numbers, as texts; for `bpilib.system.tables.write_latex`."""
+    rows = []
+    for row in table.to_dict("records"):
+        cells = {
+            "Benchmark": row["benchmark"],
+            "Model and streams": row["name"] + (f" ({row['settings']})" if row["settings"] else ""),
+            "Seeds": row["n"],
+            "Top-1 (%)": plus_minus(row["top1"], row["sd"]),
+            "95 % interval": interval(row["low"], row["high"]),
+            "Best test epoch (%)": plus_minus(row["best_test"], np.nan),
+            "Published (%)": row["published"] or "–",
+        }
+        if "top1_without_copies" in table:
+            cells["Without copies (%)"] = plus_minus(row["top1_without_copies"], row["sd_without_copies"])
+        rows.append(cells)
+    return pd.DataFrame(rows)
 
 
 def _accuracy(group: list[Result]) -> tuple[float, float, float, float]:

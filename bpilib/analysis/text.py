@@ -1,4 +1,4 @@
-"""What the texts know of the clips: classes by the nearest text, clips by any description, a map of both."""
+"""Relates texts to clips: classes by the nearest text, clips by any description, a map of both."""
 
 from collections.abc import Iterable
 
@@ -35,7 +35,7 @@ def class_text_embeddings(run: Run) -> np.ndarray:
 
 
 def embed(run: Run, texts: Iterable[str]) -> np.ndarray:
-    """Any texts as the run's encoder reads them.
+    """Embed texts with the encoder of a run.
 
     Args:
         run: trained with texts.
@@ -45,7 +45,7 @@ def embed(run: Run, texts: Iterable[str]) -> np.ndarray:
         (n, D) float32, unit length.
 
     Raises:
-        ValueError: no texts in this run, an empty one, or minilm's encoder is needed and not here; says what to do.
+        ValueError: a run without texts, an empty text, or the MiniLM encoder is needed and not installed.
     """
     encoder, texts = _encoder(run), [text.strip() for text in texts]
     if not all(texts):
@@ -86,7 +86,7 @@ def logits_by_text(run: Run, views: ClipOutputs) -> np.ndarray:
 
 
 def zero_shot(logits: np.ndarray, labels: np.ndarray, unseen: np.ndarray) -> pd.DataFrame:
-    """Accuracy on classes seen in training and on unseen ones, as generalised zero-shot learning counts.
+    """Accuracy on seen and unseen classes, by the protocol of generalised zero-shot learning.
 
     Args:
         logits: (n, K).
@@ -116,8 +116,8 @@ def zero_shot(logits: np.ndarray, labels: np.ndarray, unseen: np.ndarray) -> pd.
 def tsne_layout(embeddings: np.ndarray, texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Clips and texts of one branch in the plane, by t-SNE of cosine distances.
 
-    The mean of all clips is taken from the clips and that of all texts from the texts: else what texts have in common
-    would hold them together, away from the clips.
+    The mean of all clips is subtracted from the clips and that of all texts from the texts: otherwise what texts have
+    in common would keep them together, away from the clips.
 
     Args:
         embeddings: (n, D), unit length.
@@ -127,7 +127,7 @@ def tsne_layout(embeddings: np.ndarray, texts: np.ndarray) -> tuple[np.ndarray, 
         (n, 2) clips and (K, 2) texts; no unit. It starts from the principal components: the same every time.
 
     Raises:
-        ValueError: fewer than 4 points, or no clip or no text among them.
+        ValueError: fewer than 4 points, or no clips or no texts.
     """
     if len(embeddings) + len(texts) < 4 or not len(embeddings) or not len(texts):
         raise ValueError(f"a map needs clips and texts, at least 4, got {len(embeddings)} and {len(texts)}")

@@ -1,12 +1,14 @@
 """A notebook executed headless in a process of its own: one at a time in a run directory, ending with its starter.
 
-`execute` is called on the machine that trains. It starts `python -m bpilib.sweeps.notebook_runner`, which runs
-papermill.
+`execute_notebook` is called on the machine that trains. It starts `python -m bpilib.sweeps.notebook_runner`, which runs
+papermill. Parameters reach it through its standard input: command lines can be read by everybody on a machine.
 """
 
+import contextlib
 import datetime
 import fcntl
 import json
+import keyword
 import os
 import platform
 import signal
@@ -22,7 +24,7 @@ import papermill
 import psutil
 from papermill.exceptions import PapermillExecutionError
 
-from bpilib.system.files import PROJECT, mask_notebook, write_atomically
+from bpilib.system.files import PROJECT, mask_notebook, mask_secrets, write_atomically
 from bpilib.system.lock import try_lock
 
 LOG = "run.log"
@@ -35,12 +37,13 @@ def execute_notebook(
     """Execute a notebook into a run directory, or wait for whoever does so now and take what they finish.
 
     run.log is the record of starts and ends, takes what the processes print, and is the lock: they inherit it as their
-    output, so that the system frees it when the last of them has ended, even one that outlived its starter.
+    output, so that the OS releases it when the last of them has ended, even one that outlived its starter. What looks
+    like a secret in it is masked at the end of a run, and at the start of the next one.
 
     Args:
         notebook: to execute; the executed one is kept in the folder under the same name, with its error if it fails.
         folder: the run directory.
-        parameters: plain values.
+        parameters: plain values by name.
         stopped: asked twice a second; once true, the kernel is interrupted, so that training saves and ends.
         by: who starts it, for the record.
 
@@ -48,8 +51,12 @@ def execute_notebook(
         "finished", "failed" or "interrupted", and a line that says why.
 
     Raises:
+        ValueError: a name that is no parameter's: papermill writes names into a cell as they are, as code.
         OSError: the folder can't be written, or its file system has no locks.
     """
+    for name in parameters:
+        if not name.isidentifier() or keyword.iskeyword(name):
+            raise ValueError(f"expected names of parameters, got {name!r}: correct it in the table of runs")
     if stopped():
         return "interrupted", "before it began"
     folder.mkdir(parents=True, exist_ok=True)
@@ -60,22 +67,44 @@ def execute_notebook(
             time.sleep(PAUSE)
         if (folder / "summary.json").exists():
             return "finished", ""
+        _mask_log(folder / LOG)
         _record(log, f"start on {platform.node()} by {by or f'process {os.getpid()}'}")
-        command = [sys.executable, "-m", "bpilib.sweeps.notebook_runner", notebook, folder / notebook.name]
-        command.append(json.dumps(parameters))
+        command = [sys.executable, "-m", "bpilib.sweeps.notebook_runner", str(notebook), str(folder / notebook.name)]
         with subprocess.Popen(
             command, cwd=PROJECT, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
         ) as process:
+            assert process.stdin is not None
+            with contextlib.suppress(BrokenPipeError):  # it has ended already; its return code says how
+                process.stdin.write(json.dumps(parameters).encode() + b"\n")
+                process.stdin.flush()
+            interrupted = False
             while process.poll() is None:
-                if not process.stdin.closed and stopped():
+                if not interrupted and stopped():
+                    interrupted = True
                     process.stdin.close()
                 time.sleep(PAUSE)
-            interrupted = process.stdin.closed
-        outcome = ("finished", "") if process.returncode == 0 else ("interrupted", "") if interrupted else (
-            "failed", _last_line(folder / LOG) if process.returncode > 0 else f"ended by signal {-process.returncode}"
-        )  # fmt: skip
+        _mask_log(folder / LOG)
+        outcome = _outcome(process.returncode, interrupted, folder / LOG)
         _record(log, ": ".join(filter(None, outcome)))
         return outcome
+
+
+def _outcome(returncode: int, interrupted: bool, log: Path) -> tuple[str, str]:
+    if returncode == 0:
+        return "finished", ""
+    if interrupted:
+        return "interrupted", ""
+    return "failed", _last_line(log) if returncode > 0 else f"ended by signal {-returncode}"
+
+
+def _mask_log(path: Path) -> None:
+    """Mask secrets in the log, in its place: the file is the lock, and stays the same one."""
+    text = path.read_bytes()
+    masked = str(mask_secrets(text.decode(errors="surrogateescape"))).encode(errors="surrogateescape")
+    if masked != text:
+        with open(path, "r+b") as log:
+            log.write(masked)
+            log.truncate()
 
 
 def is_running(folder: Path) -> bool:
@@ -117,8 +146,18 @@ def _end_with_starter(stop: threading.Event, busy: threading.Event) -> None:
     os._exit(1)
 
 
-def _main(notebook: str, kept: str, parameters: str) -> None:
-    stop, busy = threading.Event(), threading.Event()
+def _read_line(handle: int) -> bytes:
+    """One line, read byte by byte: nothing behind it is taken, since the end of stdin is waited for elsewhere."""
+    line = b""
+    while (byte := os.read(handle, 1)) not in (b"", b"\n"):
+        line += byte
+    return line
+
+
+def _main(notebook: str, kept: str) -> None:
+    parameters = json.loads(_read_line(sys.stdin.fileno()))
+    stop = threading.Event()
+    busy = threading.Event()
 
     def begin(**_: object) -> None:
         if stop.is_set():
@@ -127,17 +166,23 @@ def _main(notebook: str, kept: str, parameters: str) -> None:
 
     threading.Thread(target=_end_with_starter, args=(stop, busy), daemon=True).start()
     beside = Path(kept).with_name(f".{Path(kept).name}")
+    beside.unlink(missing_ok=True)
+    os.close(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))  # papermill writes parameters as they are
     try:
         papermill.execute_notebook(
-            notebook, beside, json.loads(parameters), progress_bar=False,
-            on_cell_execute=begin, on_cell_executed=lambda **_: busy.clear(),
-        )  # fmt: skip
+            notebook,
+            beside,
+            parameters,
+            progress_bar=False,
+            on_cell_execute=begin,
+            on_cell_executed=lambda **_: busy.clear(),
+        )
     except (PapermillExecutionError, InterruptedError) as error:
         sys.exit(str(error).rstrip())
     finally:
-        if beside.exists():
+        if beside.stat().st_size:
             write_atomically(kept, json.dumps(mask_notebook(json.loads(beside.read_text())), indent=1) + "\n")
-            beside.unlink()
+        beside.unlink()
 
 
 if __name__ == "__main__":

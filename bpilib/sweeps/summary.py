@@ -1,15 +1,15 @@
 """Results of a sweep over its seeds: each run's, each ensemble's, and their means with standard deviations."""
 
 import json
+import math
 
 import pandas as pd
 
 from bpilib.config import Config
 from bpilib.evaluate import Scores, ensemble
 from bpilib.skeleton import MODALITIES
-from bpilib.sweeps.sweep import NAMES, Sweep, finished
-
-GROUP = list(NAMES[:-1])  # all but the seed
+from bpilib.sweeps.sweep import COLUMNS, GROUP_KEYS, Sweep, finished
+from bpilib.system.tables import plus_minus
 
 
 def results(sweep: Sweep) -> pd.DataFrame:
@@ -18,9 +18,8 @@ def results(sweep: Sweep) -> pd.DataFrame:
     for config in filter(finished, sweep.configs):
         summary = json.loads((config.run_directory / "summary.json").read_text())
         best = summary["best_test_epoch_as_published"]["test_top1"]
-        rows.append([getattr(config, name) for name in NAMES]
-                    + [summary["test_top1"], summary["test_top5"], best])  # fmt: skip
-    return pd.DataFrame(rows, columns=[*NAMES, "top1", "top5", "best_test_epoch_as_published"])
+        rows.append([getattr(config, name) for name in COLUMNS] + [summary["test_top1"], summary["test_top5"], best])
+    return pd.DataFrame(rows, columns=[*COLUMNS, "top1", "top5", "best_test_epoch_as_published"])
 
 
 def ensembles(sweep: Sweep, weights: str = "published") -> pd.DataFrame:
@@ -45,9 +44,22 @@ def ensembles(sweep: Sweep, weights: str = "published") -> pd.DataFrame:
         streams = {config.modality: Scores.load(config.run_directory / "scores.npz") for config in configs}
         whole = ensemble(streams, model, weights)
         used = ", ".join(f"{weight:g}" for weight in whole.weights.values())
-        rows.append([dataset, benchmark, model, " + ".join(streams), tag, seed, whole.scores.top(1),
-                     whole.scores.top(5), used, whole.origin, *whole.scores.interval()])  # fmt: skip
-    return pd.DataFrame(rows, columns=[*NAMES, "top1", "top5", "weights", "origin", "low", "high"])
+        rows.append(
+            [
+                dataset,
+                benchmark,
+                model,
+                " + ".join(streams),
+                tag,
+                seed,
+                whole.scores.top(1),
+                whole.scores.top(5),
+                used,
+                whole.origin,
+                *whole.scores.interval(),
+            ]
+        )
+    return pd.DataFrame(rows, columns=[*COLUMNS, "top1", "top5", "weights", "origin", "low", "high"])
 
 
 def summarise(runs: pd.DataFrame, sums: pd.DataFrame) -> pd.DataFrame:
@@ -61,10 +73,26 @@ def summarise(runs: pd.DataFrame, sums: pd.DataFrame) -> pd.DataFrame:
         Per data set, benchmark, model, modality and tag: n (seeds), mean and std of top1 (%; std is NaN for one seed),
         and mean of best_test_epoch_as_published (%; NaN for ensembles).
     """
-    groups = pd.concat([runs, sums]).groupby(GROUP, sort=False)
+    groups = pd.concat([runs, sums]).groupby(list(GROUP_KEYS), sort=False)
     table = groups.agg(
-        n=("top1", "count"), mean=("top1", "mean"), std=("top1", "std"),
+        n=("top1", "count"),
+        mean=("top1", "mean"),
+        std=("top1", "std"),
         best_test_epoch_as_published=("best_test_epoch_as_published", "mean"),
-    ).reset_index()  # fmt: skip
+    ).reset_index()
     model = table.groupby(["dataset", "benchmark", "model", "tag"], sort=False).ngroup()
     return table.iloc[model.argsort(kind="stable")].reset_index(drop=True)  # an ensemble below its streams
+
+
+def summary_for_paper(table: pd.DataFrame) -> pd.DataFrame:
+    """`summarise`'s table with a paper's headings and numbers, as texts; for `bpilib.system.tables.write_latex`."""
+    return pd.DataFrame(
+        {
+            "Benchmark": [f"{dataset} {benchmark}" for dataset, benchmark in zip(table["dataset"], table["benchmark"])],
+            "Model": [model + (f" ({tag})" if tag else "") for model, tag in zip(table["model"], table["tag"])],
+            "Streams": table["modality"],
+            "Seeds": table["n"],
+            "Top-1 (%)": [plus_minus(mean, std) for mean, std in zip(table["mean"], table["std"])],
+            "Best test epoch (%)": [plus_minus(best, math.nan) for best in table["best_test_epoch_as_published"]],
+        }
+    )

@@ -2,9 +2,9 @@
 
 import dataclasses
 import itertools
+import logging
 import math
 import re
-import sys
 import time
 import uuid
 from collections import Counter
@@ -14,9 +14,9 @@ from typing import Any
 
 import pandas as pd
 import yaml
-from distributed import Client, Event
+from distributed import Client, Event, Future
 
-from bpilib.config import NOTEBOOK, Config, resolve
+from bpilib.config import NOTEBOOK, RUN_KEYS, Config, resolve
 from bpilib.data.store import SkeletonStore
 from bpilib.errors import MissingInputError, did_you_mean
 from bpilib.runs import history, write_or_check_config
@@ -24,10 +24,13 @@ from bpilib.sweeps.clusters import SLURM_OPTIONS, work
 from bpilib.sweeps.notebook_runner import count_starts, is_running
 from bpilib.system.files import PROJECT, in_project, parse_yaml, write_atomically
 
+logger = logging.getLogger(__name__)
+
 Watch = Callable[[pd.DataFrame], None]
 TRAIN = PROJECT / "notebooks" / "02_train.ipynb"
 MAX_RUNS = 10_000  # runs of a grid
-NAMES = ("dataset", "benchmark", "model", "modality", "tag", "seed")
+GROUP_KEYS = tuple(key for key in RUN_KEYS if key != "seed")  # runs that share these are seeds of one another
+COLUMNS = (*GROUP_KEYS, "seed")  # of the sweep's tables
 _FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 
 
@@ -112,7 +115,7 @@ def _words(shape: Any) -> str:
 
 
 def _short(run: dict[str, Any]) -> str:
-    return ", ".join(f"{key}: {value}" for key, value in run.items() if key in NAMES)
+    return ", ".join(f"{key}: {value}" for key, value in run.items() if key in RUN_KEYS)
 
 
 def _expanded(content: dict[str, Any], path: Path) -> list[dict[str, Any]]:
@@ -151,7 +154,7 @@ def _resolved(run: dict[str, Any], here: bool) -> tuple[Config, dict[str, Any]]:
 
 def check(sweep: Sweep) -> None:
     """Raise now what would make runs fail later: data not prepared, or a run directory with other settings."""
-    for data in {config.data for config in sweep.configs}:
+    for data in {config.data for config in sweep.configs if config.data is not None}:
         SkeletonStore.open(data)
     for config in sweep.configs:
         if (config.run_directory / "config.yaml").exists():
@@ -176,7 +179,8 @@ def run(
 
     Raises:
         MissingInputError, ValueError: see `check`.
-        KeyboardInterrupt: after Ctrl-C, once the runs at work have saved.
+        RuntimeError: SLURM took none of the jobs; says why in sbatch's own words.
+        KeyboardInterrupt: after Ctrl-C, once the running runs have saved.
     """
     check(sweep)
     stop = Event(f"stop-{uuid.uuid4().hex}", client=client)
@@ -187,16 +191,24 @@ def run(
             key = f"{config.run_directory.name}-{uuid.uuid4().hex}"
             task = (work, notebook, config.run_directory, sweep.given[number], stop.name)
             futures[number] = client.submit(*task, key=key, priority=-number, pure=False)
+    refusal = getattr(client.cluster, "refusal", str)  # of SLURM; other clusters refuse nothing
     try:
-        return _follow(sweep, futures, ended, watch, pause)
+        return _follow(sweep, futures, ended, watch, pause, refusal)
     except KeyboardInterrupt:
-        print("\nstopping: the runs at work save after their step (again to stop at once)", file=sys.stderr)
+        logger.warning("stopping: the running runs save after their step (again to stop at once)")
         stop.set()
-        _follow(sweep, futures, ended, watch, pause)
+        _follow(sweep, futures, ended, watch, pause, refusal)
         raise KeyboardInterrupt("stopped: run the same again to go on") from None
 
 
-def _follow(sweep: Sweep, futures: dict, ended: dict, watch: Watch | None, pause: float) -> pd.DataFrame:
+def _follow(
+    sweep: Sweep,
+    futures: dict[int, Future],
+    ended: dict[int, tuple[str, str]],
+    watch: Watch | None,
+    pause: float,
+    refusal: Callable[[], str],
+) -> pd.DataFrame:
     """Show the table of states until all futures are done; keep it in runs.csv."""
     while True:
         for number, future in futures.items():
@@ -208,10 +220,14 @@ def _follow(sweep: Sweep, futures: dict, ended: dict, watch: Watch | None, pause
         if len(ended) == len(sweep.configs):
             write_atomically(sweep.folder / "runs.csv", table.to_csv(index=False))
             return table
+        if words := refusal():
+            raise RuntimeError(
+                f"SLURM took none of the jobs: {words}. Correct `slurm` in the table of runs, and run the same again"
+            )
         time.sleep(pause)
 
 
-def _outcome(future: Any) -> tuple[str, str]:
+def _outcome(future: Future) -> tuple[str, str]:
     if future.status == "finished":
         return future.result()
     if future.status == "error":
@@ -237,9 +253,19 @@ def states(sweep: Sweep, ended: dict[int, tuple[str, str]] | None = None) -> pd.
         folder = config.run_directory
         state, message = (ended or {}).get(number) or ("running" if is_running(folder) else "waiting", "")
         epoch, top1 = _progress(config)
-        row = {name: getattr(config, name) for name in NAMES}
-        rows.append(row | {"state": state, "epoch": epoch, "epochs": config.epochs, "test_top1": top1,
-                           "starts": count_starts(folder), "message": message, "folder": str(folder)})  # fmt: skip
+        row = {name: getattr(config, name) for name in COLUMNS}
+        rows.append(
+            row
+            | {
+                "state": state,
+                "epoch": epoch,
+                "epochs": config.epochs,
+                "test_top1": top1,
+                "starts": count_starts(folder),
+                "message": message,
+                "folder": str(folder),
+            }
+        )
     return pd.DataFrame(rows)
 
 

@@ -31,6 +31,7 @@ from bpilib.system.device import (
     usage,
 )
 from bpilib.system.distributed import rank_zero_only
+from bpilib.system.environment import collect_environment, count_flops
 from bpilib.system.files import write_atomically
 from bpilib.training import data_parallel
 from bpilib.training.optimizer import build_sgd
@@ -332,6 +333,17 @@ class Trainer:
         except ValueError as error:
             raise ValueError(f"{error}. Epoch {epoch}, the selected one, is lost: train with another tag") from error
 
+    def _describe_environment(self) -> dict[str, Any]:
+        """What summary.json says for a reader who wants to repeat the run."""
+        network = self.run.model
+        one_clip = self.run.feeder("test").batch(np.zeros(1, int))[0]  # (1, 3, T, V, M)
+        return collect_environment(self.run.device) | {
+            "parameters": sum(p.numel() for p in network.parameters()),
+            "flops_per_clip": count_flops(network, one_clip),
+            "seed": self.config.seed,
+            "text_digest": self.run.text_digest,
+        }
+
     @rank_zero_only
     def _write_results(self, scores: Scores) -> None:
         config, rows = self.config, self.progress.rows
@@ -358,6 +370,7 @@ class Trainer:
             "precision": self.precision,
             "torch": torch.__version__,
             "data": self.run.store.manifest["sha256"],
+            "environment": self._describe_environment(),
         }
         if scores.heldout is not None:
             summary["heldout_top1"] = scores.heldout.top(1)

@@ -5,7 +5,6 @@ from scipy import stats
 
 from bpilib.analysis.comparison import choose, compare_classes, compare_pairs, paired
 from bpilib.analysis.results import find_results, without_copies
-from bpilib.metrics import holm, mcnemar
 
 
 def results_of(outputs, **rights):
@@ -43,30 +42,6 @@ def test_honest_and_test_selected_are_never_compared(tmp_path):
     for pair in ((honest, selected), (selected, honest)):
         with pytest.raises(ValueError, match=r"seed1 was selected on the test clips and \S+seed0 was not"):
             compare_pairs(pair)
-
-
-def test_mcnemar_is_the_exact_permutation_test_of_pairs():
-    rng = np.random.default_rng(1)
-    a, b = rng.random((2, 9)) < [[0.8], [0.4]]
-    exact = stats.permutation_test(
-        (a.astype(float), b.astype(float)), lambda x, y: np.mean(x) - np.mean(y), permutation_type="samples",
-        vectorized=False, n_resamples=np.inf,
-    )  # fmt: skip
-    assert mcnemar(a, b) == pytest.approx(exact.pvalue)
-    assert mcnemar(a, b) == mcnemar(b, a)
-
-
-def test_mcnemar_by_hand():
-    only_a = np.array([True] * 5 + [False, True])
-    only_b = np.array([False] * 5 + [False, True])
-    assert mcnemar(only_a, only_b) == pytest.approx(2 / 2**5)
-    assert mcnemar(only_a, only_a) == 1
-
-
-def test_holm_by_hand():
-    assert holm([0.01, 0.04, 0.03]).tolist() == pytest.approx([0.03, 0.06, 0.06])
-    assert holm([0.9, 0.8]).tolist() == [1, 1]
-    assert holm([0.2]).tolist() == [0.2] and len(holm([])) == 0
 
 
 def test_pairs_count_what_they_say(tmp_path):

@@ -6,6 +6,7 @@ import pytest
 import yaml
 from making import save_result
 
+from bpilib import evaluate
 from bpilib.analysis.results import (
     describe_copies,
     find_results,
@@ -13,12 +14,13 @@ from bpilib.analysis.results import (
     label,
     labels,
     load_published,
+    results_for_paper,
     summarise,
     without_copies,
 )
 from bpilib.evaluate import Scores
-from bpilib.metrics import bootstrap
 from bpilib.recipes import BENCHMARKS
+from bpilib.system.files import write_atomically
 
 
 @pytest.fixture
@@ -37,8 +39,12 @@ def test_a_run_is_read_with_what_it_is_called_by_and_how_it_was_chosen(outputs):
     (honest, chosen), left_out = find_results(outputs)
     assert honest.name == "synthetic_xview/bpi_bone_seed3_b" and left_out.empty
     assert (honest.benchmark, honest.model, honest.modality, honest.seed, honest.tag) == (
-        "synthetic_xview", "bpi", "bone", 3, "b",
-    )  # fmt: skip
+        "synthetic_xview",
+        "bpi",
+        "bone",
+        3,
+        "b",
+    )
     assert honest.honest and not chosen.honest
     assert honest.best_test == 90 and honest.scores.top(1) == 75
     assert not {"seed", "tag", "model", "data"} & {*honest.settings} and honest.settings["epochs"] == 10
@@ -68,6 +74,9 @@ def damage(folder, name, content):
         ("config.yaml", b"a: [", "expected"),
         ("config.yaml", b"", "NoneType"),
         ("config.yaml", b"\xff\xfe\xff", "unacceptable character"),
+        ("summary.json", b'{"best_test_epoch_as_published": {"test_top1": [1]}}', "damaged (TypeError("),
+        ("summary.json", b'{"best_test_epoch_as_published": {"test_top1": 1}, "environment": 3}', "expected a mapping"),
+        ("summary.json", b"[" * 100_000, "damaged (RecursionError("),
     ],
 )
 def test_what_is_damaged_or_unfinished_is_listed_with_the_reason(outputs, name, content, reason):
@@ -81,7 +90,21 @@ def test_what_is_damaged_or_unfinished_is_listed_with_the_reason(outputs, name, 
     assert reason in left_out["reason"][0] and "\n" not in left_out["reason"][0]
 
 
-@pytest.mark.parametrize("wrong", ["twice", "labels", "infinite", "shape"])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("tag", "<img src=x onerror=alert(1)>"), ("tag", "a/b"), ("dataset", "../up"), ("seed", "1"), ("model", ["bpi"])],
+)
+def test_settings_that_no_parameter_can_have_are_refused(outputs, name, value):
+    folder = save_result(outputs, [True, False])
+    save_result(outputs, [True, False], seed=1)
+    content = yaml.safe_load((folder / "config.yaml").read_text())
+    (folder / "config.yaml").write_text(yaml.safe_dump(content | {name: value}))
+    results, left_out = find_results(outputs)
+    assert [result.seed for result in results] == [1]
+    assert f"parameter {name}: expected" in left_out["reason"][0]
+
+
+@pytest.mark.parametrize("wrong", ["twice", "labels", "infinite", "shape", "classes", "flat"])
 def test_scores_that_do_not_fit_themselves_are_left_out(outputs, wrong):
     folder = save_result(outputs, [True, False, True])
     with np.load(folder / "scores.npz") as archive:
@@ -90,6 +113,10 @@ def test_scores_that_do_not_fit_themselves_are_left_out(outputs, wrong):
         arrays["names"] = np.array(["a", "a", "b"])
     elif wrong == "labels":
         arrays["labels"] = np.array([0, 1, 9])
+    elif wrong == "classes":
+        arrays["classes"] = np.array([["bow", "kick", "wave"]])
+    elif wrong == "flat":
+        arrays["labels"] = arrays["labels"][:, None]
     elif wrong == "infinite":
         arrays["logits"][0, 0] = np.inf
     else:
@@ -106,9 +133,8 @@ def save_ensemble(outputs, subset, name="bpi_ensemble_seed0"):
     scores.save(folder / "scores.npz")
     for file in ("config.yaml", "summary.json"):
         (folder / file).unlink()
-    pd.DataFrame({"subset": ["joint", subset], "weights": ["1", "1, 0.79"], "origin": "published"}).to_csv(
-        folder / "subsets.csv", index=False
-    )
+    table = {"subset": ["joint", subset], "weights": ["1", "1, 0.79"], "origin": "published"}
+    pd.DataFrame(table | {"top1": [50.0, scores.top(1)]}).to_csv(folder / "subsets.csv", index=False)
 
 
 @pytest.mark.parametrize("select", ["last", "test"])
@@ -204,16 +230,6 @@ def test_labels_fall_back_to_folders_where_they_would_be_the_same(outputs):
     assert sorted(names.values()) == ["bpi bone", "bpi_joint_seed0", "bpi_joint_seed1"]
 
 
-def test_the_bootstrap_covers_the_mean_and_repeats_itself():
-    values = np.random.default_rng(0).random(200) < 0.8
-    low, high = bootstrap(values.astype(float))
-    half = 196 * np.sqrt(values.mean() * (1 - values.mean()) / 200)  # the normal approximation
-    assert low == pytest.approx(100 * values.mean() - half, abs=0.8)
-    assert high == pytest.approx(100 * values.mean() + half, abs=0.8)
-    assert (low, high) == bootstrap(values.astype(float))
-    assert np.isnan(bootstrap(np.ones(1))).all()
-
-
 def test_nothing_there_is_nothing_found(outputs):
     results, left_out = find_results(outputs)
     assert results == [] and left_out.empty
@@ -260,3 +276,51 @@ def test_copies_are_said_and_left_out_by_name_whatever_the_order(outputs):
     assert describe_copies(results) == "1 of the 3 test clips are copies of training clips"
     save_result(outputs, [True, True], seed=2, copies=["clip0", "clip1"])  # nothing is left of it
     assert len(without_copies(find_results(outputs)[0])) == 2
+
+
+def test_an_ensemble_that_is_killed_between_its_two_files_is_made_again(outputs, monkeypatch):
+    joint = save_result(outputs, [True, True, False, True])
+    bone = save_result(outputs, [True, False, True, True], modality="bone")
+    streams = {name: Scores.load(folder / "scores.npz") for name, folder in (("joint", joint), ("bone", bone))}
+    folder = joint.with_name("bpi_ensemble_seed0")
+    evaluate.save_ensemble(folder, evaluate.subsets(streams, "bpi"), evaluate.ensemble(streams))
+
+    def killed(path, content):
+        if path.name == "subsets.csv":
+            raise SystemExit
+        write_atomically(path, content)
+
+    equal = evaluate.ensemble(streams, weights="equal")
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(evaluate, "write_atomically", killed)
+        evaluate.save_ensemble(folder, evaluate.subsets(streams, "bpi", "equal"), equal)
+    assert Scores.load(folder / "scores.npz").top(1) == equal.scores.top(1)
+    assert len(find_results(outputs)[0]) == 2  # no table of one ensemble beside the scores of another
+    evaluate.save_ensemble(folder, evaluate.subsets(streams, "bpi", "equal"), equal)
+    results, left_out = find_results(outputs)
+    assert len(results) == 3 and left_out.empty
+
+
+def test_a_table_and_scores_of_two_ensembles_are_left_out(outputs):
+    save_result(outputs, [True] * 4)
+    save_result(outputs, [True] * 4, modality="bone")
+    save_ensemble(outputs, "joint + bone")
+    folder = outputs / "synthetic_xview" / "bpi_ensemble_seed0"
+    table = pd.read_csv(folder / "subsets.csv")
+    table.assign(top1=table["top1"] + 1).to_csv(folder / "subsets.csv", index=False)
+    assert "run 05_ensemble.ipynb again" in find_results(outputs)[1]["reason"][0]
+    table[:0].to_csv(folder / "subsets.csv", index=False)
+    assert "without its scores or its table" in find_results(outputs)[1]["reason"][0]
+    table.to_csv(folder / "subsets.csv", index=False)
+    (folder / "scores.npz").unlink()
+    assert "without its scores or its table" in find_results(outputs)[1]["reason"][0]
+
+
+def test_the_table_of_a_paper(outputs):
+    for seed, right in enumerate(([1, 1, 1, 0], [1, 1, 0, 0])):
+        save_result(outputs, [bool(r) for r in right], seed=seed, best_test=80.0)
+    save_result(outputs, [True] * 4, model="gap", select="test")
+    table = results_for_paper(summarise(find_results(outputs)[0], published()))
+    assert table["Top-1 (%)"].tolist() == ["62.50 ± 17.68", "–"]
+    assert table["Seeds"].tolist() == [2, 1] and table["Best test epoch (%)"][0] == "80.00"
+    assert table["95 % interval"][1] == "–"

@@ -19,7 +19,6 @@ from bpilib.analysis.text import (
     tsne_layout,
     zero_shot,
 )
-from bpilib.metrics import harmonic_mean
 from bpilib.runs import build
 from bpilib.text.prompts import load_prompts
 
@@ -140,11 +139,6 @@ def test_without_unseen_classes_there_is_one_row():
 def test_unseen_classes_without_test_clips_have_no_accuracy():
     table = zero_shot(logits_of([(0, 1), (1, 0)], 3), np.array([0, 1]), np.array([False, False, True]))
     assert table.loc["seen", "top1"] == 100 and table.loc[["unseen", "harmonic mean"], "top1"].isna().all()
-
-
-def test_harmonic_mean():
-    a, b = np.array([50.0, 0, 0, 80]), np.array([50.0, 0, 90, 20])
-    np.testing.assert_allclose(harmonic_mean(a, b), [50, 0, 0, 32])
 
 
 # --- descriptions

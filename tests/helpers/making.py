@@ -118,7 +118,7 @@ def events(folder: Path) -> EventAccumulator:
 
 def save_result(outputs: Path, right: list[bool], best_test: float = 50.0, names: list[str] | None = None,
                 labels: list[int] | None = None, copies: list[str] | None = None,
-                **changes: object) -> Path:  # fmt: skip
+                environment: dict[str, object] | None = None, **changes: object) -> Path:  # fmt: skip
     """The files of a finished run that recognised these clips of three classes, without a training.
 
     Of the clips, those named in `copies` are copies of training clips; None: that is not known.
@@ -133,5 +133,6 @@ def save_result(outputs: Path, right: list[bool], best_test: float = 50.0, names
     Scores(logits, labels, np.array(names), ["bow", "kick", "wave"], copies=copies).save(folder / "scores.npz")
     (folder / "config.yaml").write_text(yaml.safe_dump(config.settings()))
     best = {"best_test_epoch_as_published": {"epoch": 1, "test_top1": best_test}}
-    (folder / "summary.json").write_text(json.dumps(best))
+    recorded = {} if environment is None else {"environment": environment}
+    (folder / "summary.json").write_text(json.dumps(best | recorded))
     return folder

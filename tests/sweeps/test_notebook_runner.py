@@ -93,8 +93,8 @@ except KeyboardInterrupt:
         time.sleep(0.05)
     (here / "summary.json").write_text("saved by the first")"""
     path = notebook([source])
-    starting = f"execute_notebook(pathlib.Path({str(path)!r}), pathlib.Path({str(folder)!r}), {{}})"
-    code = f"import pathlib; from bpilib.sweeps.notebook_runner import execute_notebook; {starting}"
+    code = "import pathlib; from bpilib.sweeps.notebook_runner import execute_notebook; "
+    code += f"execute_notebook(pathlib.Path({str(path)!r}), pathlib.Path({str(folder)!r}), {{}})"
     starter = subprocess.Popen([sys.executable, "-c", code], cwd=files.PROJECT)
     while not (folder / "began").exists():
         assert starter.poll() is None
@@ -116,6 +116,41 @@ def test_who_waits_for_a_held_directory_can_be_stopped(notebook, tmp_path):
         assert try_lock(log, notebook_runner.fcntl.LOCK_EX)
         asked = iter([False, False, True])
         assert execute_notebook(notebook([]), folder, {}, lambda: next(asked)) == (
-            "interrupted", "while another process held the run directory",
-        )  # fmt: skip
+            "interrupted",
+            "while another process held the run directory",
+        )
     assert record(folder) == [] and not is_running(folder)
+
+
+@pytest.mark.parametrize("name", ["x = 1; y", "__import__('os').system('touch x'); z", "a-b", "class", "", "1a"])
+def test_a_name_that_would_be_code_is_refused(notebook, tmp_path, name):
+    with pytest.raises(ValueError, match="expected names of parameters"):
+        execute_notebook(notebook(["1"]), tmp_path / "run", {name: 1})
+    assert not (tmp_path / "run").exists()
+
+
+def test_secrets_are_seen_neither_by_other_users_nor_in_what_is_kept(notebook, tmp_path):
+    folder = tmp_path / "run"
+    source = f"""import pathlib, psutil
+lines = [" ".join(p.cmdline()) for p in (psutil.Process(), *psutil.Process().parents())]
+pathlib.Path({str(tmp_path / "lines")!r}).write_text("\\n".join(lines))
+half = pathlib.Path({str(folder / ".02_train.ipynb")!r})
+pathlib.Path({str(tmp_path / "mode")!r}).write_text(oct(half.stat().st_mode & 0o777))
+raise ValueError(raw)"""
+    secret = "PW4711"
+    state, message = execute_notebook(notebook([source]), folder, {"raw": f"https://me:{secret}@host/x"})
+    assert state == "failed" and message == "ValueError: https://me:***@host/x"
+    lines = (tmp_path / "lines").read_text()
+    assert "bpilib.sweeps.notebook_runner" in lines and secret not in lines
+    assert (tmp_path / "mode").read_text() == "0o600"
+    assert secret not in (folder / notebook_runner.LOG).read_text()
+    assert record(folder)[0] == "start"
+    parameters = nbformat.read(folder / "02_train.ipynb", 4).metadata.papermill.parameters
+    assert parameters["raw"] == "https://me:***@host/x"
+    assert not (folder / ".02_train.ipynb").exists()
+
+
+def test_a_long_value_arrives_whole(notebook, tmp_path):
+    text = "ä" * 300_000  # more than a pipe holds
+    source = "assert seconds == 'ä' * 300_000"
+    assert execute_notebook(notebook([source]), tmp_path / "run", {"seconds": text}) == ("finished", "")

@@ -33,9 +33,10 @@ def finish(config, right, best=90.0):
     config.run_directory.mkdir(parents=True)
     Scores(logits, np.zeros(10, int), names, CLASSES).save(config.run_directory / "scores.npz")
     summary = {
-        "test_top1": 10.0 * right, "test_top5": 100.0,
+        "test_top1": 10.0 * right,
+        "test_top5": 100.0,
         "best_test_epoch_as_published": {"epoch": 1, "test_top1": best},
-    }  # fmt: skip
+    }
     (config.run_directory / "summary.json").write_text(json.dumps(summary))
 
 
@@ -53,8 +54,11 @@ def test_means_and_deviations_over_seeds_and_ensembles(table):
     assert sums["low"][0] < 60 < sums["high"][0]
     summary = summarise(runs, sums).set_index(["model", "modality"])
     assert list(summary["n"].items()) == [
-        (("bpi", "bone"), 1), (("bpi", "joint"), 2), (("bpi", "joint + bone"), 1), (("ctrgcn", "joint"), 1),
-    ]  # fmt: skip
+        (("bpi", "bone"), 1),
+        (("bpi", "joint"), 2),
+        (("bpi", "joint + bone"), 1),
+        (("ctrgcn", "joint"), 1),
+    ]
     joint = summary.loc[("bpi", "joint")]
     assert joint["mean"] == 70 and joint["std"] == pytest.approx(math.sqrt(200))  # n - 1 in the denominator
     assert joint["best_test_epoch_as_published"] == 80

@@ -39,12 +39,15 @@ def small(place, **more):
 
 
 def test_a_table_is_every_combination_and_every_single_run_over_the_defaults(tmp_path):
-    table = load(tmp_path, {
-        "name": "mine",
-        "defaults": {"dataset": "synthetic", "epochs": 2, "text": "minilm"},
-        "grid": [{"modality": ["joint", "bone"], "seed": [0, 1]}, {"model": ["gap"]}],
-        "runs": [{"model": "ctrgcn", "epochs": 5}],
-    })  # fmt: skip
+    table = load(
+        tmp_path,
+        {
+            "name": "mine",
+            "defaults": {"dataset": "synthetic", "epochs": 2, "text": "minilm"},
+            "grid": [{"modality": ["joint", "bone"], "seed": [0, 1]}, {"model": ["gap"]}],
+            "runs": [{"model": "ctrgcn", "epochs": 5}],
+        },
+    )
     found = [(c.model, c.modality, c.seed, c.epochs) for c in table.configs]
     bpi = [("bpi", modality, seed, 2) for modality in ("joint", "bone") for seed in (0, 1)]
     assert found == [*bpi, ("gap", "joint", 0, 2), ("ctrgcn", "joint", 0, 5)]
@@ -103,8 +106,11 @@ def test_the_shipped_tables(tmp_path):
     ntu = sweep.load(PARAMS / "sweep_ntu.yaml", tmp_path, here=False)
     assert len({config.run_directory for config in ntu.configs}) == 144
     assert {(c.dataset, c.benchmark) for c in ntu.configs} == {
-        ("ntu60", "xsub"), ("ntu60", "xview"), ("ntu120", "xsub"), ("ntu120", "xset"),
-    }  # fmt: skip
+        ("ntu60", "xsub"),
+        ("ntu60", "xview"),
+        ("ntu120", "xsub"),
+        ("ntu120", "xset"),
+    }
 
 
 def test_what_would_fail_later_is_said_before_anything_starts(tmp_path, place):
@@ -166,9 +172,10 @@ class Killer:
         if self.killed is None and len(running):
             self.killed = running.index[0]
             address = next(
-                address for address, keys in self.client.processing().items()
+                address
+                for address, keys in self.client.processing().items()
                 if any(key.startswith(os.path.basename(running["folder"].iloc[0])) for key in keys)
-            )  # fmt: skip
+            )
             os.kill(self.client.run(os.getpid, workers=[address])[address], signal.SIGKILL)
 
 
