@@ -46,7 +46,8 @@ ROWS = [(row[0], *row[1].split(), m, k, *row[4:]) for row in PUBLISHED for m, k 
 
 MAY_BE_NONE = {
     "unseen", "query",
-    "k", "modalities", "export", "export_clips", "tracker", "start_from", "weights_file", "clip_file", "runs",
+    "k", "threads", "modalities", "export", "export_clips", "tracker", "start_from", "weights_file", "clip_file",
+    "runs",
     "workers", "rendezvous",
 }  # fmt: skip
 NO_PARAMETERS = {PARAMS / "recipes.yaml", PARAMS / "published.yaml", *PARAMS.glob("sweep*.yaml")}

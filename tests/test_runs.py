@@ -13,10 +13,11 @@ from making import tiny_config, write_prompts
 from bpilib.data import synthetic
 from bpilib.errors import MissingInputError
 from bpilib.evaluate import evaluate
-from bpilib.runs import build, open_run, saved_config, start_from, write_or_check_config
+from bpilib.runs import build, open_run, saved_config, write_or_check_config
 from bpilib.skeleton import MODALITIES, NTU
 from bpilib.system import checkpoint
 from bpilib.train import fit
+from bpilib.training.start import start_from
 
 SUBJECTS = 5  # of `place`
 

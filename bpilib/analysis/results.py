@@ -14,14 +14,13 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from bpilib.config import Config
+from bpilib.config import RUN_KEYS, Config
 from bpilib.evaluate import Scores
 from bpilib.metrics import bootstrap
 from bpilib.system.files import PARAMS, parse_yaml
 
 ENSEMBLE = re.compile(r"(?P<model>[a-z]+)_ensemble_seed(?P<seed>\d+)(?:_(?P<tag>.+))?")  # as 05 names its folders
 ACCURACY = ("top1", "sd", "low", "high")
-NAMING = ("dataset", "benchmark", "model", "modality", "seed", "tag")  # what a run directory is called by
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ def _read_run(folder: Path, name: str, _: dict[str, Result]) -> Result:
     best, scores = summary["best_test_epoch_as_published"]["test_top1"], _scores(folder)
     if (epoch := summary.get("selected_epoch", scores.epoch)) != scores.epoch:
         raise ValueError(f"scores.npz is of epoch {scores.epoch}, summary.json of {epoch}: run 03_evaluate.ipynb again")
-    settings = {key: value for key, value in known.result_settings().items() if key not in NAMING}
+    settings = {key: value for key, value in known.result_settings().items() if key not in RUN_KEYS}
     naming = (f"{known.dataset}_{known.benchmark}", known.model, known.modality, known.seed, known.tag)
     return Result(name, *naming, settings, known.select != "test", scores, float(best))
 

@@ -4,12 +4,12 @@ import json
 
 import pandas as pd
 
-from bpilib.config import Config
+from bpilib.config import RUN_KEYS, Config
 from bpilib.evaluate import Scores, ensemble
 from bpilib.skeleton import MODALITIES
-from bpilib.sweeps.sweep import NAMES, Sweep, finished
+from bpilib.sweeps.sweep import Sweep, finished
 
-GROUP = list(NAMES[:-1])  # all but the seed
+GROUP = list(RUN_KEYS[:-1])  # all but the seed
 
 
 def results(sweep: Sweep) -> pd.DataFrame:
@@ -18,9 +18,9 @@ def results(sweep: Sweep) -> pd.DataFrame:
     for config in filter(finished, sweep.configs):
         summary = json.loads((config.run_directory / "summary.json").read_text())
         best = summary["best_test_epoch_as_published"]["test_top1"]
-        rows.append([getattr(config, name) for name in NAMES]
+        rows.append([getattr(config, name) for name in RUN_KEYS]
                     + [summary["test_top1"], summary["test_top5"], best])  # fmt: skip
-    return pd.DataFrame(rows, columns=[*NAMES, "top1", "top5", "best_test_epoch_as_published"])
+    return pd.DataFrame(rows, columns=[*RUN_KEYS, "top1", "top5", "best_test_epoch_as_published"])
 
 
 def ensembles(sweep: Sweep, weights: str = "published") -> pd.DataFrame:
@@ -47,7 +47,7 @@ def ensembles(sweep: Sweep, weights: str = "published") -> pd.DataFrame:
         used = ", ".join(f"{weight:g}" for weight in whole.weights.values())
         rows.append([dataset, benchmark, model, " + ".join(streams), tag, seed, whole.scores.top(1),
                      whole.scores.top(5), used, whole.origin, *whole.scores.interval()])  # fmt: skip
-    return pd.DataFrame(rows, columns=[*NAMES, "top1", "top5", "weights", "origin", "low", "high"])
+    return pd.DataFrame(rows, columns=[*RUN_KEYS, "top1", "top5", "weights", "origin", "low", "high"])
 
 
 def summarise(runs: pd.DataFrame, sums: pd.DataFrame) -> pd.DataFrame:

@@ -16,7 +16,7 @@ import pandas as pd
 import yaml
 from distributed import Client, Event
 
-from bpilib.config import NOTEBOOK, Config, resolve
+from bpilib.config import NOTEBOOK, RUN_KEYS, Config, resolve
 from bpilib.data.store import SkeletonStore
 from bpilib.errors import MissingInputError, did_you_mean
 from bpilib.runs import history, write_or_check_config
@@ -27,7 +27,6 @@ from bpilib.system.files import PROJECT, in_project, parse_yaml, write_atomicall
 Watch = Callable[[pd.DataFrame], None]
 TRAIN = PROJECT / "notebooks" / "02_train.ipynb"
 MAX_RUNS = 10_000  # runs of a grid
-NAMES = ("dataset", "benchmark", "model", "modality", "tag", "seed")
 _FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 
 
@@ -112,7 +111,7 @@ def _words(shape: Any) -> str:
 
 
 def _short(run: dict[str, Any]) -> str:
-    return ", ".join(f"{key}: {value}" for key, value in run.items() if key in NAMES)
+    return ", ".join(f"{key}: {value}" for key, value in run.items() if key in RUN_KEYS)
 
 
 def _expanded(content: dict[str, Any], path: Path) -> list[dict[str, Any]]:
@@ -237,7 +236,7 @@ def states(sweep: Sweep, ended: dict[int, tuple[str, str]] | None = None) -> pd.
         folder = config.run_directory
         state, message = (ended or {}).get(number) or ("running" if is_running(folder) else "waiting", "")
         epoch, top1 = _progress(config)
-        row = {name: getattr(config, name) for name in NAMES}
+        row = {name: getattr(config, name) for name in RUN_KEYS}
         rows.append(row | {"state": state, "epoch": epoch, "epochs": config.epochs, "test_top1": top1,
                            "starts": count_starts(folder), "message": message, "folder": str(folder)})  # fmt: skip
     return pd.DataFrame(rows)

@@ -145,21 +145,22 @@ def load(path: str | Path, check: Check = lambda content, path: None, *others: P
         MissingInputError: none is there.
         ValueError: damaged, or not a checkpoint of ours.
     """
-    path, first = Path(path), None
+    path = Path(path)
+    problems: list[ValueError] = []
     for place in (path, _previous(path), *others):
         try:
             content = _read(place)
             check(content, place)
         except FileNotFoundError:
-            first = first or MissingInputError(f"no checkpoint at {path}: run notebooks/02_train.ipynb first")
+            problems.append(MissingInputError(f"no checkpoint at {path}: run notebooks/02_train.ipynb first"))
         except ValueError as error:
-            first = first or error
+            problems.append(error)
         else:
-            if first:
+            if problems:
                 which = ", the checkpoint before" if place == _previous(path) else ""
-                warnings.warn(f"{first}; going on from {place.name}{which}", stacklevel=2)
+                warnings.warn(f"{problems[0]}; going on from {place.name}{which}", stacklevel=2)
             return content
-    raise first
+    raise problems[0]
 
 
 def take_fitting(module: torch.nn.Module, state: dict[str, Tensor], skip: str = "") -> tuple[int, list[str]]:

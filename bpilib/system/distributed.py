@@ -1,8 +1,8 @@
 """One run on many devices: what its processes do together.
 
 Each process holds one device and its share of every batch; all of them see the loss of the whole batch.
-`bpilib.training.launch` starts them. Anywhere else there is one process, `size` is 1, and what the processes do
-together is nothing.
+`bpilib.training.launch` starts them. Anywhere else there is one process, `world_size` is 1, and these functions return
+what they are given.
 """
 
 import functools

@@ -253,7 +253,7 @@ def test_what_claims_more_than_the_file_holds_takes_no_memory(path):
     stored_once(path)
     code = f"""
 import os, resource
-from bpilib import checkpoint
+from bpilib.system import checkpoint
 pages = int(open("/proc/self/statm").read().split()[0])
 resource.setrlimit(resource.RLIMIT_AS, (pages * os.sysconf("SC_PAGE_SIZE") + (2 << 30),) * 2)
 try:

@@ -94,7 +94,7 @@ def test_relative_paths_lie_in_the_project_from_any_working_directory(tmp_path, 
     assert in_project(Path("x")) == PROJECT / "x"
     assert in_project(tmp_path / "x") == tmp_path / "x"
     assert in_project("~/x") == Path.home() / "x"
-    assert (PROJECT / "bpilib" / "files.py").is_file()
+    assert (PROJECT / "bpilib" / "system" / "files.py").is_file()
 
 
 def test_a_missing_input_can_be_caught_as_either_kind():
