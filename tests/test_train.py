@@ -438,7 +438,6 @@ def test_the_last_finished_step_is_saved_whatever_is_under_way(place, whole, tmp
     """From another thread, in the middle of step 7 (or of what follows it), and no further."""
     config = config_of(place, tmp_path, model="bpi")
     made = Trainer(config)
-    made.folder.mkdir(parents=True)
 
     def save_and_crash(*_):
         in_another_thread(made.save_finished_step)
@@ -467,7 +466,6 @@ def test_the_last_finished_step_is_saved_whatever_is_under_way(place, whole, tmp
 
 def test_nothing_is_saved_twice_or_before_the_first_step(place, tmp_path):
     made = Trainer(config_of(place, tmp_path, model="ctrgcn"))
-    made.folder.mkdir(parents=True)
     made.save_finished_step()
     assert not (made.folder / "last.pt").exists()
     made.run.model.train()
@@ -1040,7 +1038,6 @@ def test_a_loss_that_diverges_is_a_clear_error(place, tmp_path, model):
 def test_a_loss_that_diverges_later_names_what_is_left_and_what_can_be_changed(place, tmp_path):
     config = config_of(place, tmp_path, model="ctrgcn", precision="bf16", checkpoint_minutes=0.0)
     made = Trainer(config)
-    made.folder.mkdir(parents=True)
     made.run.model.train()
     made._step(np.arange(4))
     made._save()
