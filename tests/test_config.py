@@ -154,6 +154,16 @@ def test_a_number_that_yaml_read_as_text_comes_with_a_hint():
     assert "1e-4" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [({"steps": "[1, 2]"}, r"expected list or None, got str '\[1, 2\]': papermill's -p .* with -y, such as -y 'steps"),
+     ({"tag": 2}, "expected str, got int 2: papermill's -p .* pass text with -r, such as -r tag 2")],
+)  # fmt: skip
+def test_what_papermill_passes_as_something_else_comes_with_a_hint(given, said):
+    with pytest.raises(ValueError, match=said):
+        resolve(**given)
+
+
 def test_whole_numbers_fit_where_numbers_are_wanted():
     c = resolve(lr=1, alpha=0, outputs=Path("somewhere"))
     assert (c.lr, c.alpha) == (1.0, 0.0) and type(c.lr) is float

@@ -13,6 +13,7 @@ from making import tiny_config, write_prompts
 from bpilib.data import synthetic
 from bpilib.errors import MissingInputError
 from bpilib.evaluate import evaluate
+from bpilib.reference import reference_state_dict
 from bpilib.runs import build, open_run, saved_config, write_or_check_config
 from bpilib.skeleton import MODALITIES, NTU
 from bpilib.system import checkpoint
@@ -483,3 +484,60 @@ def test_training_starts_from_there_once_and_resumes_by_itself(place, outputs, t
     assert losses[1] < losses[0]
     with pytest.raises(ValueError, match="start_from: "):  # its numbers depend on it
         write_or_check_config(tiny_config(place, tmp_path / "b", **(changes | {"start_from": None})))
+
+
+def test_a_run_that_was_renamed_is_recognised(place, outputs, tmp_path):
+    mine = tiny_config(place, tmp_path, width=16, tag="old")
+    shutil.copytree(tiny_config(place, outputs).run_directory, mine.run_directory)
+    said = r"_old has been moved or renamed: .* of the run synthetic_xview/bpi_joint_seed0\. Move it"
+    for use in (open_run, write_or_check_config):
+        with pytest.raises(ValueError, match=said):
+            use(mine)
+    shutil.copytree(outputs, tmp_path / "moved")  # the whole folder may be anywhere
+    assert open_run(tiny_config(place, tmp_path / "moved")).epoch == 1
+
+
+# --- started from weights of the published code
+
+
+@pytest.fixture
+def published(place, outputs, tmp_path):
+    """published(model, wrap): a file of the weights of a trained run, as the published code saves them."""
+
+    def write(model, wrap=lambda state: state, **changes):
+        state = reference_state_dict(open_run(tiny_config(place, outputs, model=model)).model)
+        torch.save(wrap(state | changes), tmp_path / "published.pt")
+        return tmp_path / "published.pt"
+
+    return write
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: state,
+        lambda state: {"epoch": 3, "state_dict": {f"module.{name}": value for name, value in state.items()}},
+    ],
+)
+def test_published_weights_are_started_from(place, outputs, tmp_path, published, wrap):
+    run = build(tiny_config(place, tmp_path, model="ctrgcn"))
+    said = start_from(run, published("ctrgcn", wrap))
+    expected = open_run(tiny_config(place, outputs, model="ctrgcn")).model.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in run.model.state_dict().items())
+    count = len(reference_state_dict(run.model))
+    assert said == f"started from {tmp_path / 'published.pt'} (published weights): {count} of {count} tensors taken"
+
+
+def test_published_weights_of_other_classes_are_taken_so_far_as_they_fit(place, tmp_path, published):
+    run = build(tiny_config(place, tmp_path, model="ctrgcn"))
+    before = run.model.classifier.weight.clone()
+    features = before.shape[1]
+    path = published("ctrgcn", **{"fc.weight": torch.zeros(60, features), "fc.bias": torch.zeros(60)})
+    said = start_from(run, path).splitlines()
+    assert said[1:] == [f"  not taken: fc.weight (10, {features}) here, (60, {features}) there",
+                        "  not taken: fc.bias (10,) here, (60,) there"]  # fmt: skip
+    assert torch.equal(run.model.classifier.weight, before)
+    with pytest.raises(ValueError, match="does not say which classes it was trained on"):
+        start_from(build(tiny_config(place, tmp_path, model="ctrgcn", unseen=UNSEEN)), path)
+    with pytest.raises(ValueError, match=r"published weights\): only \d+ of \d+ tensors fit a ctrgcn of width 16"):
+        start_from(build(tiny_config(place, tmp_path, model="ctrgcn", width=16)), path)

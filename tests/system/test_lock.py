@@ -99,6 +99,55 @@ def test_a_file_system_without_locks_is_said_once(tmp_path, monkeypatch):
     assert len(caught) == 1
 
 
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE, errno.EPERM])
+def test_a_file_system_that_fails_to_lock_says_what_to_do(tmp_path, monkeypatch, number):
+    def fail(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(lock.fcntl, "flock", fail)
+    said = rf"can't lock .*run\.lock \({os.strerror(number)}\).*set the parameter outputs"
+    with pytest.raises(OSError, match=said) as error, lock_run(tmp_path / "run"):
+        pass
+    assert error.value.errno == number
+
+
+OTHER_USER = """
+import os, sys
+from pathlib import Path
+from bpilib.system import lock
+lock.PATIENCE = 0.2
+os.setgid(1002)
+os.setuid(1002)
+with lock.lock_run(sys.argv[1]):
+    print(os.stat(Path(sys.argv[1]) / lock.LOCK).st_uid)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be other users")
+def test_the_lock_that_another_user_s_killed_process_left_keeps_nobody_out(tmp_path, another):
+    def as_other():
+        command = [sys.executable, "-c", OTHER_USER, str(folder)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=600, cwd="/")
+
+    folder = tmp_path / "run"
+    for place in (tmp_path, *tmp_path.parents[:2]):
+        place.chmod(0o755)
+    folder.mkdir()
+    folder.chmod(0o777)
+    process = another(folder)
+    refused = as_other()
+    assert refused.returncode and f"in use by process {process.pid} on" in refused.stderr, refused.stderr
+    process.kill()
+    process.wait()
+    (folder / LOCK).chmod(0o644)
+    taken = as_other()
+    assert taken.stdout == "1002\n", taken.stderr
+    (folder / LOCK).touch(0o644)
+    folder.chmod(0o1777)  # sticky: only its owner may remove a file
+    refused = as_other()
+    assert "belongs to the user root" in refused.stderr and "ask them to remove it" in refused.stderr, refused.stderr
+
+
 def test_a_place_that_can_not_be_written_names_the_parameter(tmp_path):
     (tmp_path / "file").touch()
     said = r"can't write in .* set the parameter outputs"
