@@ -1,6 +1,7 @@
 """What a run is made of: its clips, its feeder, its directory, and what is refused."""
 
 import json
+import logging
 import shutil
 from pathlib import Path
 
@@ -474,12 +475,13 @@ def test_from_another_skeleton_all_but_what_belongs_to_joints_is_taken(outputs, 
     ]  # fmt: skip
 
 
-def test_training_starts_from_there_once_and_resumes_by_itself(place, outputs, tmp_path, capsys):
+def test_training_starts_from_there_once_and_resumes_by_itself(place, outputs, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "bpilib")
     source = outputs / "synthetic_xview" / "ctrgcn_joint_seed0"
     changes = {"model": "ctrgcn", "epochs": 1, "batch_size": 50, "start_from": str(source)}
     scratch, tuned = (fit(tiny_config(place, tmp_path / name, **kind)) for name, kind in
                       (("a", changes | {"start_from": None}), ("b", changes)))  # fmt: skip
-    assert capsys.readouterr().out.count("started from") == 1
+    assert caplog.text.count("started from") == 1
     losses = [float((folder / "metrics.csv").read_text().splitlines()[1].split(",")[2]) for folder in (scratch, tuned)]
     assert losses[1] < losses[0]
     with pytest.raises(ValueError, match="start_from: "):  # its numbers depend on it
