@@ -42,9 +42,8 @@ def recipe(chosen: dict[str, Any]) -> dict[str, Any]:
     """Published hyperparameters of a dataset, benchmark, model and modality."""
     take: dict[str, Any] = {}
     for rule in _published()["recipes"]:
-        fits = (chosen[key] in want if isinstance(want, list) else chosen[key] == want
-                for key, want in rule["when"].items())
-        if all(fits):
+        conditions = rule["when"].items()
+        if all(chosen[key] in (want if isinstance(want, list) else [want]) for key, want in conditions):
             take |= rule["take"]
     return take
 

@@ -71,7 +71,7 @@ def _check_place(config: Config, saved: dict[str, Any]) -> None:
 
 
 def _settings(path: Path) -> dict[str, Any]:
-    """What a config.yaml holds."""
+    """The parameters in a config.yaml, as plain values."""
     try:
         saved = parse_yaml(path.read_bytes())
         if not {"dataset", "model", "seed"} <= saved.keys():
@@ -202,7 +202,7 @@ class Run:
         return self._feeders[subset, train]
 
     def content(self) -> dict[str, Any]:
-        """What every checkpoint holds of the run; `load` takes it."""
+        """The part of every checkpoint that `load` reads: configuration, epoch, hashes of the inputs, weights."""
         return {
             "config": self.config.settings(),
             "epoch": self.epoch,
@@ -225,7 +225,7 @@ class Run:
             raise ValueError(f"{path} is a checkpoint of another {what} ({differ}): choose that run instead")
 
     def load(self, path: Path, *others: Path, epoch: int | None = None, need: str = "model") -> dict[str, Any]:
-        """Take network and trained text encoder from a checkpoint of this run, or one that may stand in for it.
+        """Load network and trained text encoder from a checkpoint of this run, or one that may replace it.
 
         Args:
             path, others: see `checkpoint.load`.
@@ -346,7 +346,7 @@ def open_run(config: Config, which: str = "best") -> Run:
         text = f"the weights of epoch {selected}, which summary.json is of, are lost: these are of epoch {run.epoch}"
         warnings.warn(text, stacklevel=2)
     if content["text_digest"] != run.text_digest:
-        warnings.warn(f"{config.prompts} has changed since {path} was trained: texts are not those", stacklevel=2)
+        warnings.warn(f"{config.prompts} has changed since {path} was trained: the texts are others", stacklevel=2)
     if not same_clips(run.store, content["data"]):
-        warnings.warn(f"{config.data} has changed since {path} was trained: clips are not those", stacklevel=2)
+        warnings.warn(f"{config.data} has changed since {path} was trained: the clips are others", stacklevel=2)
     return run

@@ -118,7 +118,7 @@ def parse_yaml(text: str | bytes) -> Any:
     long document does. All YAML is read here.
 
     Raises:
-        yaml.YAMLError: it is no YAML; too long, too deep, or more than `MOST_ENTRIES` once its aliases are followed;
+        yaml.YAMLError: it is no YAML; too long, too deep, or more than `MAX_YAML_ENTRIES` once its aliases are followed;
             a key comes twice, too many keys are numbers, or a number is too long.
     """
     if len(text) > MOST_YAML:

@@ -149,7 +149,7 @@ def saving_when_stopped(save: Callable[[], None]) -> Iterator[None]:
 
 
 def _wait_for(path: Path) -> None:
-    """Make sure that what the first process writes is seen here; a shared folder may show it late."""
+    """Wait until a file of the first process is visible here; a shared folder may show it late."""
     end = time.monotonic() + 30
     while not path.exists():
         if time.monotonic() > end:
@@ -161,7 +161,7 @@ def _wait_for(path: Path) -> None:
 
 
 def _loopback() -> str:
-    """Name of the network interface that nobody outside reaches."""
+    """Name of the network interface that can't be reached from outside."""
     interfaces = psutil.net_if_addrs().items()
     return next(name for name, addresses in interfaces if any(a.address == "127.0.0.1" for a in addresses))
 
@@ -269,7 +269,7 @@ def _environment(settings: dict[str, str]) -> Iterator[None]:
 
 
 def _check(config: Config) -> None:
-    """Refuse what this machine can't do; the messages name the parameter."""
+    """ValueError for parameters that this machine can't satisfy."""
     device = pick_device(config.device)
     if device.type == "cuda" and device.index is not None and config.devices > 1:
         raise ValueError(f"parameter device: {config.device} is one GPU, but devices is {config.devices}: use cuda")

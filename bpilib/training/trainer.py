@@ -164,7 +164,7 @@ class Trainer:
             self.tensorboard = TensorBoardLogger(self.folder, self.progress.epoch, draw_confusion)
 
     def close(self) -> None:
-        """End the feeder's thread, close what is written for TensorBoard."""
+        """End the feeder's thread, close TensorBoard's files."""
         self.feeder.close()
         if distributed.rank() == 0:
             self.tensorboard.close()
@@ -203,7 +203,7 @@ class Trainer:
         measured = -math.inf
         while progress.batch < self.batches:
             coming = order[(progress.batch + 1) * size : self.batches * size][:size]
-            if len(coming) and self.run.device.type != "cpu":  # a CPU that trains has no time to make it beside
+            if len(coming) and self.run.device.type != "cpu":  # a CPU that trains has no core to spare for it
                 self.feeder.expect(data_parallel.shard(coming))
             self._step(order[progress.batch * size : (progress.batch + 1) * size])
             now = time.monotonic()
@@ -332,7 +332,7 @@ class Trainer:
         self.tensorboard.epoch(row["epoch"], values, scores)
 
     def _inputs(self) -> dict[str, Any]:
-        """Hashes of what it learns from."""
+        """Hashes of prompts and clips."""
         return {"text_digest": self.run.text_digest, "data": self.run.store.manifest["sha256"]}
 
     def _content(self, progress: Progress, statistics: dict[str, Tensor] | None = None) -> dict[str, Any]:
@@ -428,7 +428,7 @@ class Trainer:
 
     @rank_zero_only
     def _load_best(self) -> None:
-        """`score` gives these weights to the other processes."""
+        """Load the selected weights; `score` sends them to the other processes."""
         epoch = self._selected()
         try:
             self.run.load(*(self.folder / name for name in ("best.pt", "last.pt", "last.previous.pt")), epoch=epoch)
