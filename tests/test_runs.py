@@ -418,7 +418,7 @@ def test_clips_that_have_changed_are_named(place, outputs, tmp_path):
     manifest = json.loads((data / "manifest.json").read_text())
     manifest["sha256"]["poses.npy"] = "0" * 64
     (data / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.warns(UserWarning, match=f"{data} has changed since .*: clips are not those"):
+    with pytest.warns(UserWarning, match=f"{data} has changed since .*: the clips are others"):
         open_run(config.changed(data=str(data)))
     with pytest.raises(ValueError, match=f"was trained with other clips than {data} holds now: put them back, or set"):
         fit(config.changed(data=str(data)))

@@ -118,8 +118,8 @@ def parse_yaml(text: str | bytes) -> Any:
     long document does. All YAML is read here.
 
     Raises:
-        yaml.YAMLError: it is no YAML; too long, too deep, or more than `MAX_YAML_ENTRIES` once its aliases are followed;
-            a key comes twice, too many keys are numbers, or a number is too long.
+        yaml.YAMLError: it is no YAML; too long, too deep, or more than `MAX_YAML_ENTRIES` once its aliases are
+            followed; a key comes twice, too many keys are numbers, or a number is too long.
     """
     if len(text) > MOST_YAML:
         raise yaml.YAMLError(f"{len(text):,} characters, more than the {MOST_YAML:,} it may have")
