@@ -48,7 +48,10 @@ def fit(config: Config, watch: Watch | None = None, draw_confusion: DrawConfusio
         return config.run_directory
     group = f"{config.nodes} machines at {config.rendezvous}" if config.nodes > 1 else ""
     with Interruption() as interruption, lock_run(config.run_directory, group):
-        _train(config, watch, draw_confusion, interruption)
+        try:
+            _train(config, watch, draw_confusion, interruption)
+        finally:
+            interruption.wait_until_saved()
     return config.run_directory
 
 

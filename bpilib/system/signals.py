@@ -5,6 +5,7 @@ import logging
 import os
 import select
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -75,7 +76,8 @@ class Interruption:
     def __init__(self) -> None:
         self.save: Callable[[], None] = lambda: None  # called in the thread, at the first signal
         self.received: int | None = None
-        self._saved = False
+        self._saving = False  # or saved already
+        self._saved = threading.Event()
         self._deferring = 0
         self._before: dict[int, Any] = {}
         self._context = contextlib.ExitStack()
@@ -83,6 +85,11 @@ class Interruption:
     def is_set(self) -> bool:
         """Whether a signal has come."""
         return self.received is not None
+
+    def wait_until_saved(self) -> None:
+        """Wait for the thread, if a signal has come: nobody else may write where it writes."""
+        if self.is_set():
+            self._saved.wait()
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
@@ -109,7 +116,9 @@ class Interruption:
         for number, before in self._before.items():
             signal.signal(number, signal.SIG_DFL if before is None else before)
         self._context.close()  # which waits until what it has begun to save is saved
-        if self.received not in (None, signal.SIGINT):
+        if self.received is not None and self.received != signal.SIGINT:
+            for stream in filter(None, (sys.stdout, sys.stderr)):
+                stream.flush()
             signal.raise_signal(self.received)
 
     def _handle(self, number: int, _: FrameType | None) -> None:
@@ -124,11 +133,13 @@ class Interruption:
 
     def _save_once(self, number: int) -> None:
         """In the thread."""
-        if number in self._before and not self._saved:
-            self._saved = True
+        if number in self._before and not self._saving:
+            self._saving = True
             how = "saving now, then stopping after this step (again to stop at once)"
             _log.warning("%s: %s", signal.Signals(number).name, how)
             try:
                 self.save()
             except Exception:  # the main thread saves once more, after its step
                 _log.exception("what was done could not be saved at once")
+            finally:
+                self._saved.set()
