@@ -1,10 +1,11 @@
 """Faults on purpose, on small made-up data, and whether what comes out in the end is what it would have been.
 
-    python benchmarks/chaos.py            50 kills and the other faults: a table, and outputs/chaos.json
-    python benchmarks/chaos.py --kills 4 --sweep 0
+    python benchmarks/chaos.py       160 kills, 20 of each signal and the other faults: a table, and outputs/chaos.json
+    python benchmarks/chaos.py --kills 4 --sweep 0 --signals 1
 
 Every process is a fork of this one, so that a kill hits the work and not the imports. After a fault the same is started
-again as its user would; a loss is a result that differs from the undisturbed one in a bit (times aside), or a leftover.
+again as its user would; a loss is a result that differs from the undisturbed one in a bit (times aside), a file that is
+left over, or, of a signal, a step that had ended when it came and is not in the checkpoint when the kill follows.
 """
 
 import argparse
@@ -36,11 +37,14 @@ from bpilib.data import prepare  # noqa: E402
 from bpilib.evaluate import Scores, evaluate  # noqa: E402
 from bpilib.system import checkpoint  # noqa: E402
 from bpilib.system.files import write_atomically  # noqa: E402
+from bpilib.system.logs import show_log  # noqa: E402
 from bpilib.train import fit  # noqa: E402
 from bpilib.training.trainer import Trainer  # noqa: E402
 
 Job = Callable[[], object]
 NOT_RESULTS = ("training_seconds", "resumed", "environment")
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+SAVE_SECONDS = 2.0  # after a signal, until the kill
 SWEEP = """
 import sys
 from bpilib.sweeps import clusters, sweep
@@ -171,14 +175,15 @@ class Chaos:
         few = count * 3 // 10
         left = [self.place / name for name in ("store.partial", "store.replaced")]
         self.kill("preparation", few, self.prepare, lambda: None,
-                  lambda: self.store() != self.expected["store"] or any(path.exists() for path in left))  # fmt: skip
+                  lambda: self.store() != self.expected["store"] or any(path.exists() for path in left)
+                  or bool(leftovers(self.place / "store") + leftovers(self.place / "raw")))  # fmt: skip
         self.kill("training", count - 2 * few, lambda: fit(self.config(outputs)),
                   lambda: shutil.rmtree(outputs, ignore_errors=True),
-                  lambda: self.result(folder) != self.expected["run"])  # fmt: skip
+                  lambda: self.result(folder) != self.expected["run"] or bool(leftovers(folder)))  # fmt: skip
         self.finish(lambda: fit(self.config(outputs)))
         self.kill("evaluation", few, lambda: evaluate(self.config(outputs)),
                   lambda: (folder / "scores.npz").unlink(missing_ok=True),
-                  lambda: self.result(folder) != self.expected["run"])  # fmt: skip
+                  lambda: self.result(folder) != self.expected["run"] or bool(leftovers(folder)))  # fmt: skip
 
     def sweep(self, count: int) -> None:
         """Kill any one process of a sweep of two runs, start the sweep again."""
@@ -209,6 +214,60 @@ class Chaos:
             losses += self.result(self.config(outputs, seed).run_directory) != self.expected[name]
         self.row("kill -9 of a process of a sweep, and of the sweep", kills, losses, "")
 
+    # --- signals
+
+    def signals(self, tries: int) -> None:
+        """A signal at a random moment of a training whose steps do not end, a kill two seconds later; then resume."""
+        outputs = self.place / "signalled"
+        config = self.config(outputs).changed(checkpoint_minutes=1e6)
+        folder = config.run_directory
+        steps = self.place / "steps.txt"
+
+        def stuck() -> None:
+            step = Trainer._step
+
+            def counted(trainer: Trainer, positions) -> None:
+                if time.monotonic() > begun + limit:  # within a step, wherever it is by then
+                    steps.write_text(f"{trainer.progress.epoch} {trainer.progress.batch}")
+                    while True:
+                        time.sleep(1)
+                step(trainer, positions)
+
+            begun = time.monotonic()
+            Trainer._step = counted
+            fit(config)
+
+        started = time.monotonic()
+        self.finish(lambda: fit(config))
+        seconds = time.monotonic() - started
+        for number in SIGNALS:
+            losses = done = 0
+            while done < tries:
+                shutil.rmtree(outputs, ignore_errors=True)
+                steps.unlink(missing_ok=True)
+                limit = self.random.uniform(0, seconds / 2)
+                child = self.start(stuck)
+                while not steps.exists() and self.wait(child, 0.05) is None:
+                    pass
+                if not steps.exists():  # it ended before
+                    continue
+                done += 1
+                os.kill(child, number)
+                if self.wait(child, SAVE_SECONDS) is None:
+                    os.kill(child, signal.SIGKILL)
+                    os.waitpid(child, 0)
+                losses += self.saved_position(folder) < tuple(map(int, steps.read_text().split()))
+                self.finish(lambda: fit(config))
+                losses += self.result(folder) != self.expected["run"] or bool(leftovers(folder))
+            self.row(f"{number.name} in a step that does not end, kill -9 after {SAVE_SECONDS:g} s", tries, losses, "")
+
+    def saved_position(self, folder: Path) -> tuple[int, int]:
+        """Epochs, and steps of the running one, that last.pt has finished."""
+        if not checkpoint.exists(folder / "last.pt"):
+            return 0, 0
+        progress = checkpoint.load(folder / "last.pt")["progress"]
+        return progress["epoch"], progress["batch"]
+
     # --- other faults
 
     def disturbed(self, fault: str, job: Job, message: str) -> None:
@@ -218,7 +277,7 @@ class Chaos:
         shutil.rmtree(outputs, ignore_errors=True)
         failed = self.wait(self.start(job))
         said = self.said() if failed else "nothing, it went on"
-        lost = message not in self.log.read_text() or any(folder.rglob("*.part"))
+        lost = message not in self.log.read_text() or bool(leftovers(folder))
         self.finish(lambda: fit(self.config(outputs)))
         lost = lost or self.result(folder) != self.expected["run"] or (folder / "run.lock").exists()
         self.row(fault, 1, int(lost), said)
@@ -341,6 +400,11 @@ def _feed(digest, value) -> None:
         digest.update(str(value).encode())
 
 
+def leftovers(folder: Path) -> list[Path]:
+    """What an interrupted write leaves: hidden files, and locks."""
+    return [path for path in folder.rglob("*") if path.name.startswith(".") or path.suffix == ".lock"]
+
+
 def _name(damage: Callable) -> str:
     return {"truncate": "cut", "flip": "a bit flipped"}.get(damage.__name__, "another run's")
 
@@ -358,16 +422,21 @@ def flip(path: Path) -> None:
 def main() -> int:
     """Do it all; the number of losses."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--kills", type=int, default=50, help="in all, those of sweeps among them")
+    parser.add_argument("--kills", type=int, default=160, help="in all, those of sweeps among them")
     parser.add_argument("--sweep", type=int, default=5, help="kills of sweeps")
+    parser.add_argument("--signals", type=int, default=20, help="tries of each signal")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=ROOT / "outputs" / "chaos.json")
     given = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)  # a fork must not find threads that are not there
+    show_log()
     with tempfile.TemporaryDirectory(prefix="bpi_chaos_") as folder:
         chaos = Chaos(Path(folder), given.seed)
         print("| fault | tries | losses | what was said |\n| --- | --- | --- | --- |")
         chaos.kills(given.kills - given.sweep)
+        if given.signals:
+            chaos.signals(given.signals)
         chaos.faults()
         if given.sweep:
             chaos.sweep(given.sweep)

@@ -5,6 +5,7 @@
 
 import ast
 import dataclasses
+import math
 import re
 import types
 import typing
@@ -16,36 +17,69 @@ import pandas as pd
 
 from bpilib.errors import did_you_mean
 from bpilib.model import MODELS
-from bpilib.recipes import BENCHMARKS, RAW, benchmarks_of, own_benchmark, recipe
+from bpilib.recipes import BENCHMARKS, PLAIN_NAME, RAW, benchmarks_of, own_benchmark, recipe
 from bpilib.skeleton import MODALITIES
 from bpilib.system.device import pick_device
-from bpilib.system.files import PARAMS, in_project, mask_secrets
+from bpilib.system.files import PARAMS, in_project, mask_secrets, mask_url_secrets
 from bpilib.system.tables import text_table
 
 RUN_KEYS = ("dataset", "benchmark", "model", "modality", "seed", "tag")  # what a run directory is called by
 # What a parameter changes: the numbers of a run, or only where, how fast and on what it runs.
 RESULT, PLACE, MACHINE, NOTEBOOK = "result", "place", "machine", "notebook"
+_SUFFIX = re.compile(r"[A-Za-z0-9._-]{0,64}")  # of a run directory's name
+WITH_TEXT = ("gap", "bpi")  # the models that are trained with a text encoder
 
 
-def _param(default: Any, meaning: str, changes: str = RESULT, unit: str = "", choices: tuple = ()) -> Any:
-    """A field of `Config` with what the tables say of it."""
-    extra = {"meaning": meaning, "changes": changes, "unit": unit, "choices": choices}
-    return dataclasses.field(default=default, metadata=extra)
+def _param(
+    default: Any,
+    meaning: str,
+    changes: str = RESULT,
+    unit: str = "",
+    choices: tuple[str, ...] = (),
+    *,
+    optional: bool = False,
+    at_least: float = -math.inf,
+    above: float = -math.inf,
+    below: float = math.inf,
+    path: bool = False,
+    fits: re.Pattern | None = None,
+    models: tuple[str, ...] = MODELS,
+) -> Any:
+    """A field of `Config` with what is known of the parameter.
+
+    Args:
+        default: value where none is given.
+        meaning: one line for the tables.
+        changes: RESULT, PLACE, MACHINE or NOTEBOOK.
+        unit: of the value, for the tables.
+        choices: the values it may have; empty: any.
+        optional: None may be given, but a resolved configuration has a value of the field's type.
+        at_least, above, below: limits of a number.
+        path: a file or folder, or a list of them; what is relative lies in the project folder.
+        fits: pattern of plain characters, where it is part of the name of a folder.
+        models: the networks whose results depend on it.
+    """
+    limits = {"at_least": at_least, "above": above, "below": below}
+    extra = {"meaning": meaning, "changes": changes, "unit": unit, "choices": choices, "optional": optional}
+    return dataclasses.field(default=default, metadata=extra | limits | {"path": path, "fits": fits, "models": models})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Config:
     """A resolved run; make it with `resolve`. The fields' metadata are the table of docs/parameters.md."""
 
-    dataset: str = _param("ucla", f"data set: {', '.join(BENCHMARKS)}, or the name of one of your own")
-    benchmark: str | None = _param(None, "evaluation protocol; None: the first of the store, or of the data set")
+    dataset: str = _param("ucla", f"data set: {', '.join(BENCHMARKS)}, or the name of one of your own", fits=PLAIN_NAME)
+    benchmark: str = _param(
+        None, "evaluation protocol; None: the first of the store, or of the data set", optional=True, fits=PLAIN_NAME
+    )
     model: str = _param("bpi", "network", choices=MODELS)
     modality: str = _param("joint", "input stream", choices=MODALITIES)
-    seed: int = _param(0, "seed of initial weights and of every draw")
-    tag: str = _param("", "suffix of the run directory, to keep runs of other settings apart")
+    seed: int = _param(0, "seed of initial weights and of every draw", at_least=0, below=1 << 32)
+    tag: str = _param("", "suffix of the run directory, to keep runs of other settings apart", fits=_SUFFIX)
 
-    raw: str | list[str] | None = _param(
-        None, "raw files: folder or zip; or prepared clips: .npz, .pkl, a folder with clips.csv (01)", PLACE
+    raw: str | list[str] = _param(
+        None, "raw files: folder or zip; or prepared clips: .npz, .pkl, a folder with clips.csv (01)", PLACE,
+        optional=True, path=True,
     )
     download: bool = _param(False, "fetch what is missing from its publisher: NW-UCLA (01), the pose model (10)", PLACE)
     on_error: str = _param("skip", "a bad raw file is left out, or raises (01)", PLACE, "", ("skip", "raise"))
@@ -56,45 +90,64 @@ class Config:
         choices=("mediapipe", "kinect_v1", "kinect_v2", "coco", "openpose_25", "openpose_18", "human36m", "smpl",
                  "azure_kinect"),
     )
-    data: str | None = _param(None, "prepared store; None: data/prepared/<dataset>", PLACE)
-    outputs: str = _param("outputs", "where run directories go", PLACE)
-    prompts: str | None = _param(
+    data: str = _param(None, "prepared store; None: data/prepared/<dataset>", PLACE, optional=True, path=True)
+    outputs: str = _param("outputs", "where run directories go", PLACE, path=True)
+    prompts: str = _param(
         None,
         "class texts; None: <data>.prompts.yaml if 08 wrote it, else params/prompts/<dataset>.yaml; a .txt: published "
         "part descriptions, with <name>.synonyms.txt beside them",
         PLACE,
+        optional=True,
+        path=True,
     )
 
-    epochs: int | None = _param(None, "length of training", unit="epochs")
-    batch_size: int | None = _param(None, "clips of a step", unit="clips")
-    test_batch_size: int | None = _param(None, "clips of an evaluation step; None: batch_size", MACHINE, "clips")
-    repeats: int | None = _param(None, "passes over the training clips in an epoch", unit="passes")
-    lr: float | None = _param(None, "learning rate after warm-up")
-    schedule: str | None = _param(None, "decay of the learning rate", choices=("step", "cosine"))
+    epochs: int = _param(None, "length of training", unit="epochs", optional=True, at_least=1)
+    batch_size: int = _param(None, "clips of a step", unit="clips", optional=True, at_least=1)
+    test_batch_size: int = _param(
+        None, "clips of an evaluation step; None: batch_size", MACHINE, "clips", optional=True, at_least=1
+    )
+    repeats: int = _param(
+        None, "passes over the training clips in an epoch", unit="passes", optional=True, at_least=1
+    )
+    lr: float = _param(None, "learning rate after warm-up", optional=True, at_least=0)
+    schedule: str = _param(None, "decay of the learning rate", choices=("step", "cosine"), optional=True)
     steps: list[int] | None = _param(None, "epochs after which the rate falls to a tenth (step)", unit="epochs")
-    warmup: int | None = _param(None, "linear warm-up", unit="epochs")
-    momentum: float | None = _param(None, "Nesterov momentum of SGD")
-    weight_decay: float | None = _param(None, "L2 penalty")
-    alpha: float | None = _param(None, "weight of the contrastive loss")
-    k: int | None = _param(None, "exponent of the bone operator; None: 1 for bones, 8 (NTU) or 6 (NW-UCLA) for joints")
-    width: int | None = _param(None, "channels of the first blocks", unit="channels")
+    warmup: int = _param(None, "linear warm-up", unit="epochs", optional=True, at_least=0)
+    momentum: float = _param(None, "Nesterov momentum of SGD", optional=True, at_least=0)
+    weight_decay: float = _param(None, "L2 penalty", optional=True, at_least=0)
+    alpha: float = _param(None, "weight of the contrastive loss", optional=True, at_least=0, models=WITH_TEXT)
+    k: int | None = _param(
+        None, "exponent of the bone operator; None: 1 for bones, 8 (NTU) or 6 (NW-UCLA) for joints"
+    )
+    width: int = _param(None, "channels of the first blocks", unit="channels", optional=True)
 
     unseen: list[str] | None = _param(None, "names of classes kept out of training, to be recognised by text (09)")
-    text: str | None = _param(
-        None, "text encoder; None: clip on a GPU, else minilm; none: no text", choices=("clip", "minilm", "none")
+    text: str = _param(
+        None, "text encoder; None: clip on a GPU, else minilm; none: no text", choices=("clip", "minilm", "none"),
+        optional=True, models=WITH_TEXT,
     )
-    clip_model: str = _param("ViT-B-32", "open_clip model name")
-    clip_pretrained: str = _param("openai", "open_clip pretrained tag, or a local weight file")
-    clip_trained: bool = _param(True, "train the CLIP text tower along, as published")
+    clip_model: str = _param("ViT-B-32", "open_clip model name", models=WITH_TEXT)
+    clip_pretrained: str = _param("openai", "open_clip pretrained tag, or a local weight file", models=WITH_TEXT)
+    clip_trained: bool = _param(True, "train the CLIP text tower along, as published", models=WITH_TEXT)
 
-    start_from: str | None = _param(None, "run directory or checkpoint to take the first weights from, where they fit")
+    start_from: str | None = _param(
+        None, "run directory, checkpoint or published weight file to take the first weights from, where they fit"
+    )
     select: str = _param(
         "last", "epoch that best.pt keeps: the last, the best on held-out subjects, or (as published) the best on test",
         choices=("last", "heldout", "test"),
     )
-    heldout: float = _param(0.2, "share of the training subjects kept from training (select heldout)")
-    eval_every: int | None = _param(None, "evaluate after every n epochs, and after the last", unit="epochs")
+    heldout: float = _param(
+        0.2, "share of the training subjects kept from training (select heldout)", above=0, below=1
+    )
+    eval_every: int = _param(
+        None, "evaluate after every n epochs, and after the last", unit="epochs", optional=True, at_least=1
+    )
     device: str = _param("auto", "auto, cpu, cuda, cuda:1, ...", MACHINE)
+    threads: int | None = _param(
+        None, "CPU threads of a process; None: OMP_NUM_THREADS, or as many as cores are free", MACHINE, "threads",
+        at_least=1,
+    )
     precision: str = _param(
         "auto", "of training; auto: bf16 where the device has it", MACHINE, "", ("auto", "fp32", "tf32", "bf16", "fp16")
     )
@@ -104,29 +157,45 @@ class Config:
     )
     deterministic: bool = _param(False, "the same bits from every run on a GPU, at some cost in speed", MACHINE)
 
-    devices: int = _param(1, "processes on each machine that share every batch, one per GPU (02)", MACHINE)
-    nodes: int = _param(1, "machines that share every batch, each with `devices` processes (02)", MACHINE)
+    devices: int = _param(
+        1, "processes on each machine that share every batch, one per GPU (02)", MACHINE, at_least=1
+    )
+    nodes: int = _param(
+        1, "machines that share every batch, each with `devices` processes (02)", MACHINE, at_least=1
+    )
     rendezvous: str | None = _param(None, "host:port of the first machine, the same on all (nodes)", MACHINE)
     sync_batchnorm: bool = _param(False, "BatchNorm over the whole batch, not each process's share (GPUs)", MACHINE)
-    max_restarts: int = _param(3, "times that a dead process starts all anew from the last checkpoint (02)", MACHINE)
-    checkpoint_minutes: float = _param(10.0, "save within an epoch this often", MACHINE, "minutes")
+    max_restarts: int = _param(
+        3, "times that a dead process starts all anew from the last checkpoint (02)", MACHINE, at_least=0
+    )
+    checkpoint_minutes: float = _param(10.0, "save within an epoch this often", MACHINE, "minutes", at_least=0)
 
     tensorboard: bool = _param(False, "show TensorBoard in the notebook (02)", NOTEBOOK)
-    weights_file: str | None = _param(None, "published weight file to evaluate instead of a trained run (03)", NOTEBOOK)
-    clip_file: str | None = _param(None, "raw clip to classify; None: the first test clip (03, 08)", NOTEBOOK)
-    film: str | None = _param(None, "film or recorded landmarks to classify and play; None: test clips (10)", NOTEBOOK)
-    window_seconds: float = _param(3.0, "windows that a long recording is cut into (10)", NOTEBOOK, "seconds")
-    people: int = _param(1, "persons taken from a film, 1 or 2 (10)", PLACE, "persons")
+    weights_file: str | None = _param(
+        None, "published weight file to evaluate instead of a trained run (03)", NOTEBOOK, path=True
+    )
+    clip_file: str | None = _param(
+        None, "raw clip to classify; None: the first test clip (03, 08)", NOTEBOOK, path=True
+    )
+    film: str | None = _param(
+        None, "film or recorded landmarks to classify and play; None: test clips (10)", NOTEBOOK, path=True
+    )
+    window_seconds: float = _param(
+        3.0, "windows that a long recording is cut into (10)", NOTEBOOK, "seconds", at_least=1
+    )
+    people: int = _param(1, "persons taken from a film, 1 or 2 (10)", PLACE, "persons", at_least=1)
     mirrored: bool = _param(False, "films show the world as a mirror does, as many selfies do (10)", PLACE)
-    pose_model: str | None = _param(None, "model of MediaPipe; None: data/models/pose_landmarker_full.task (10)", PLACE)
+    pose_model: str | None = _param(
+        None, "model of MediaPipe; None: data/models/pose_landmarker_full.task (10)", PLACE, path=True
+    )
     export: str | None = _param(
         None, "classifier files to write (03)", NOTEBOOK, choices=("onnx", "pt2", "published", "all")
     )
     figure_style: str = _param(
-        "screen", "of figures; paper: column width, no questions as titles, fit for grey print (01, 04, 09)", NOTEBOOK,
+        "screen", "of figures; paper: column width, no questions as titles, fit for grey print (04)", NOTEBOOK,
         choices=("screen", "paper"),
     )
-    clips: int = _param(12, "clips shown one by one (04, 09)", NOTEBOOK, "clips")
+    clips: int = _param(12, "clips shown one by one (04, 09)", NOTEBOOK, "clips", at_least=1)
     query: str | None = _param(None, "description to find clips by; None: a synonym of a class (09)", NOTEBOOK)
     modalities: list[str] | None = _param(None, "streams to ensemble; None: all that have been run (05)", NOTEBOOK)
     weights: str = _param(
@@ -138,8 +207,12 @@ class Config:
     )
     sweep: str = _param("params/sweep.yaml", "table of runs (06)", NOTEBOOK)
     cluster: str = _param("local", "local, slurm, or a running Dask scheduler's address (06)", NOTEBOOK)
-    workers: int | None = _param(None, "runs at once; None: one per GPU, or as the cores give (06)", NOTEBOOK)
-    cores: int = _param(4, "cores of a run where there is no GPU, or of a SLURM job (06)", NOTEBOOK)
+    workers: int | None = _param(
+        None, "runs at once; None: one per GPU, or as the cores give (06)", NOTEBOOK, at_least=1
+    )
+    cores: int = _param(
+        4, "cores of a run where there is no GPU, or of a SLURM job (06)", NOTEBOOK, at_least=1
+    )
 
     @property
     def run_directory(self) -> Path:
@@ -148,11 +221,13 @@ class Config:
         return Path(self.outputs) / f"{self.dataset}_{self.benchmark}" / name
 
     def result_settings(self) -> dict[str, Any]:
-        """What the numbers of a run depend on, as plain values for YAML."""
-        unused = ("text", "clip_model", "clip_pretrained", "clip_trained", "alpha") if self.model == "ctrgcn" else ()
-        names = [f.name for f in _FIELDS.values() if f.metadata["changes"] == RESULT]
-        shares = {"devices x nodes": 1 if self.sync_batchnorm else self.devices * self.nodes}  # of BatchNorm
-        return {name: getattr(self, name) for name in names if name not in unused} | shares
+        """What the numbers of a run depend on, as plain values; two runs whose values are equal are the same run.
+
+        Passwords within URLs are masked, here and in `settings`, so that what is saved compares with what is given.
+        """
+        used = [f for f in _FIELDS.values() if f.metadata["changes"] == RESULT and self.model in f.metadata["models"]]
+        batch_norm = {"devices x nodes": 1 if self.sync_batchnorm else self.devices * self.nodes}
+        return {f.name: mask_url_secrets(getattr(self, f.name)) for f in used} | batch_norm
 
     @classmethod
     def saved(cls, values: dict[str, Any]) -> "Config":
@@ -166,14 +241,24 @@ class Config:
         return config
 
     def settings(self) -> dict[str, Any]:
-        """All parameters, as plain values for YAML; what looks like a secret is masked."""
-        return {name: mask_secrets(getattr(self, name)) for name in _FIELDS}
+        """All parameters, as plain values for YAML.
+
+        What looks like a secret is masked. Of parameters that are compared when the run is found again, only what is
+        secret in a URL: the path of a weight file stays as it is, since it is read again.
+        """
+        masks = {name: mask_url_secrets if f.metadata["changes"] == RESULT else mask_secrets
+                 for name, f in _FIELDS.items()}
+        return {name: masks[name](getattr(self, name)) for name in _FIELDS}
 
     def changed(self, **changes: Any) -> "Config":
         """A copy with other settings, checked like those of `resolve`; what they imply is not looked up anew."""
         config = dataclasses.replace(self, **{name: _checked(name, value) for name, value in changes.items()})
         _check_names(vars(config))
         return config
+
+    def __repr__(self) -> str:
+        """As a dataclass has it, secrets masked: notebooks keep what a cell ends with."""
+        return f"Config({', '.join(f'{name}={mask_secrets(getattr(self, name))!r}' for name in _FIELDS)})"
 
     def _repr_html_(self) -> str:
         """Shown as a table where a notebook cell ends with the configuration."""
@@ -193,6 +278,11 @@ class Config:
 _FIELDS = {f.name: f for f in dataclasses.fields(Config)}
 
 
+def same_setting(saved: Any, now: Any) -> bool:
+    """Whether a value of a config.yaml or checkpoint, which may have been masked, is the one that is given now."""
+    return saved == now or saved in (mask_url_secrets(now), mask_secrets(now))
+
+
 def _checked(name: str, value: Any) -> Any:
     """`value` as parameter `name` holds it, or ValueError."""
     if name not in _FIELDS:
@@ -200,25 +290,39 @@ def _checked(name: str, value: Any) -> Any:
     field = _FIELDS[name]
     if name == "compile" and isinstance(value, bool):  # as files have it that were written when it was yes or no
         value = "default" if value else "none"
-    kinds = typing.get_args(field.type) if isinstance(field.type, types.UnionType) else (field.type,)
+    kinds = list(typing.get_args(field.type) if isinstance(field.type, types.UnionType) else (field.type,))
+    if field.metadata["optional"]:
+        kinds.append(types.NoneType)
     plain = [typing.get_origin(kind) or kind for kind in kinds]
     if isinstance(value, Path) and str in plain:
         value = str(value)
     if isinstance(value, int) and not isinstance(value, bool) and float in plain:
         value = float(value)
-    fits = type(value) in plain or (value is None and type(None) in plain)
+    fits = type(value) in plain
     if fits and isinstance(value, list):
         item = typing.get_args(next(kind for kind in kinds if typing.get_origin(kind) is list))[0]
         fits = all(type(entry) is item for entry in value)
     if not fits:
-        wanted = " or ".join(getattr(kind, "__name__", str(kind)) for kind in plain)
-        hint = ": in YAML write 1.0e-4, since 1e-4 arrives as text" if isinstance(value, str) and float in plain else ""
-        raise ValueError(f"parameter {name}: expected {wanted}, got {type(value).__name__} {value!r}{hint}")
+        wanted = " or ".join("None" if kind is types.NoneType else kind.__name__ for kind in plain)
+        raise ValueError(
+            f"parameter {name}: expected {wanted}, got {type(value).__name__} {value!r}{_papermill_hint(plain, value)}"
+        )
     choices = field.metadata["choices"]
     if choices and value is not None and value not in choices:
         known = ", ".join(choices)
         raise ValueError(f"parameter {name}: unknown {value!r}{did_you_mean(value, choices)} (expected one of {known})")
     return value
+
+
+def _papermill_hint(wanted: list[type], value: Any) -> str:
+    """How papermill's command line passes a value of the wanted types, if it may have passed this one as another."""
+    if isinstance(value, str) and float in wanted:
+        return ": in YAML write 1.0e-4, since 1e-4 arrives as text"
+    if isinstance(value, str) and list in wanted:
+        return ": papermill's -p passes a list as text; pass it with -y, such as -y 'steps: [90, 100]'"
+    if isinstance(value, int | float) and str in wanted:
+        return ": papermill's -p passes what looks like a number as a number; pass text with -r, such as -r tag 2"
+    return ""
 
 
 def resolve(**given: Any) -> Config:
@@ -231,17 +335,20 @@ def resolve(**given: Any) -> Config:
         ValueError: unknown name (the nearest known one is named), wrong type, unknown choice, impossible value.
     """
     given = {name: _checked(name, value) for name, value in given.items()}
-    values = {name: f.default for name, f in _FIELDS.items()} | given
+    values: dict[str, Any] = {name: f.default for name, f in _FIELDS.items()} | given
     dataset = values["dataset"]
-    values["data"] = str(in_project(values["data"] or f"data/prepared/{dataset}"))
-    raw = values["raw"] or RAW.get(dataset, f"data/{dataset}")
-    values["raw"] = [str(in_project(place)) for place in raw] if isinstance(raw, list) else str(in_project(raw))
+    values["data"] = values["data"] or f"data/prepared/{dataset}"
+    values["raw"] = values["raw"] or RAW.get(dataset, f"data/{dataset}")
+    for name, field in _FIELDS.items():
+        if field.metadata["path"]:
+            values[name] = _absolute(values[name]) if values[name] or field.default else None
+    if values["prompts"] is None:
+        beside = Path(f"{values['data']}.prompts.yaml")  # as notebook 08 writes it
+        values["prompts"] = str(beside if beside.exists() else PARAMS / "prompts" / f"{dataset}.yaml")
     protocols = benchmarks_of(dataset, values["data"]) or (own_benchmark(values, bool(given.get("raw"))),)
     values["benchmark"] = values["benchmark"] or protocols[0]
     if values["benchmark"] not in protocols:
-        raise ValueError(
-            f"parameter benchmark: {values['dataset']} has {', '.join(protocols)}, not {values['benchmark']!r}"
-        )
+        raise ValueError(f"parameter benchmark: {dataset} has {', '.join(protocols)}, not {values['benchmark']!r}")
     for name, value in recipe(values).items():
         if values[name] is None:
             values[name] = _checked(name, value)
@@ -250,41 +357,42 @@ def resolve(**given: Any) -> Config:
     if values["text"] is None:
         values["text"] = "clip" if pick_device(values["device"]).type == "cuda" else "minilm"
     values["unseen"] = sorted({*(values["unseen"] or [])}) or None
-    values["outputs"] = str(in_project(values["outputs"]))
-    for name in ("weights_file", "clip_file", "film", "pose_model"):
-        values[name] = str(in_project(values[name])) if values[name] else None
-    beside = Path(f"{values['data']}.prompts.yaml")  # as notebook 08 writes it
-    shipped = PARAMS / "prompts" / f"{dataset}.yaml"
-    values["prompts"] = str(in_project(values["prompts"] or (beside if beside.exists() else shipped)))
     _check_values(values)
     return Config(**values)
 
 
+def _absolute(place: str | list[str]) -> str | list[str]:
+    """A path, or each of a list, absolute: what is relative lies in the project folder."""
+    return [str(in_project(entry)) for entry in place] if isinstance(place, list) else str(in_project(place))
+
+
 def _check_values(values: dict[str, Any]) -> None:
-    """Numbers in their ranges, names fit for paths."""
-    counts = ("epochs", "batch_size", "test_batch_size", "repeats", "eval_every", "clips")
-    for name in (*counts, "devices", "nodes", "workers", "cores", "people", "window_seconds"):
-        if values[name] is not None and values[name] < 1:
-            raise ValueError(f"parameter {name}: expected at least 1, got {values[name]}")
-    for name in ("lr", "weight_decay", "alpha", "warmup", "seed", "max_restarts"):
-        if not values[name] >= 0:
-            raise ValueError(f"parameter {name}: expected 0 or more, got {values[name]}")
-    if values["seed"] >= 1 << 32:
-        raise ValueError(f"parameter seed: expected less than 2^32, got {values['seed']}")
-    if not 0 < values["heldout"] < 1:
-        raise ValueError(f"parameter heldout: expected a share between 0 and 1, got {values['heldout']}")
+    """Numbers within their limits, names fit for paths."""
+    for name, field in _FIELDS.items():
+        value, facts = values[name], field.metadata
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            _check_limits(name, value, facts["at_least"], facts["above"], facts["below"])
     _check_names(values)
     if values["model"] == "ctrgcn" and values["k"] is not None:
         raise ValueError("parameter k: ctrgcn has no bone operator; leave k at None")
 
 
 def _check_names(values: dict[str, Any]) -> None:
-    """Names that become parts of a path."""
-    for name in ("dataset", "benchmark"):
-        if values[name] is not None and not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}", values[name]):
-            raise ValueError(f"parameter {name}: expected letters, digits, '.', '_' or '-', got {values[name]!r}")
-    if not re.fullmatch(r"[A-Za-z0-9._-]{0,64}", values["tag"]):
-        raise ValueError(f"parameter tag: expected letters, digits, '.', '_' or '-', got {values['tag']!r}")
+    """ValueError where what becomes part of a path has other than plain characters."""
+    for name, field in _FIELDS.items():
+        fits, value = field.metadata["fits"], values[name]
+        if fits is not None and value is not None and not fits.fullmatch(value):
+            raise ValueError(f"parameter {name}: expected letters, digits, '.', '_' or '-', got {value!r}")
+
+
+def _check_limits(name: str, value: float, at_least: float, above: float, below: float) -> None:
+    """ValueError where a number is outside its limits, infinite, or not a number."""
+    if math.isfinite(value) and at_least <= value < below and value > above:
+        return
+    limits = [f"at least {at_least:g}"] if math.isfinite(at_least) else []
+    limits += [f"more than {above:g}"] if math.isfinite(above) else []
+    limits += [f"less than {below:g}" if below < 1 << 20 else f"less than {below:,}"] if math.isfinite(below) else []
+    raise ValueError(f"parameter {name}: expected {' and '.join(limits) or 'a finite number'}, got {value}")
 
 
 def from_notebook(namespace: dict[str, Any]) -> Config:

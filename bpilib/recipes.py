@@ -10,6 +10,7 @@ from bpilib.skeleton import MODALITIES
 from bpilib.system.files import PARAMS, parse_yaml
 
 BENCHMARKS = {"ucla": ("xview",), "synthetic": ("xview",), "ntu60": ("xsub", "xview"), "ntu120": ("xsub", "xset")}
+PLAIN_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")  # fit to be the name of a folder
 RAW = {"ucla": "data/NW-UCLA", "synthetic": "data/synthetic", "ntu60": "data/NTU", "ntu120": "data/NTU"}
 
 
@@ -41,9 +42,8 @@ def recipe(chosen: dict[str, Any]) -> dict[str, Any]:
     """Published hyperparameters of a dataset, benchmark, model and modality."""
     take: dict[str, Any] = {}
     for rule in _published()["recipes"]:
-        fits = (chosen[key] in want if isinstance(want, list) else chosen[key] == want
-                for key, want in rule["when"].items())
-        if all(fits):
+        conditions = rule["when"].items()
+        if all(chosen[key] in (want if isinstance(want, list) else [want]) for key, want in conditions):
             take |= rule["take"]
     return take
 
@@ -51,7 +51,7 @@ def recipe(chosen: dict[str, Any]) -> dict[str, Any]:
 def own_benchmark(values: dict[str, Any], raw_given: bool) -> str:
     """The benchmark of a data set of one's own before it is prepared; ValueError where there is nothing to prepare."""
     dataset = values["dataset"]
-    fit = re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}", dataset) and dataset.lower() not in BENCHMARKS
+    fit = PLAIN_NAME.fullmatch(dataset) and dataset.lower() not in BENCHMARKS
     if not fit or not (raw_given or Path(values["raw"]).exists()):
         raise ValueError(
             f"parameter dataset: unknown {dataset!r}{did_you_mean(dataset.lower(), BENCHMARKS)} (expected one of "

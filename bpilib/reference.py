@@ -16,7 +16,7 @@ from bpilib.model import BPIClassifier, CTRGCNClassifier, GAPClassifier
 from bpilib.ops.topology_refinement import SUBSETS
 from bpilib.runs import build, write_or_check_config
 from bpilib.system import checkpoint
-from bpilib.system.lock import hold
+from bpilib.system.lock import lock_run
 
 CLIP_NAME = "ViT-B/32"  # part of the published names of the global head
 BATCH_NORM = ("weight", "bias", "running_mean", "running_var")
@@ -92,7 +92,8 @@ def _without_ones(tensor: Tensor) -> list[int]:
     return [length for length in tensor.shape if length != 1]
 
 
-def _read(path: str | Path) -> dict[str, Any]:
+def read_weights(path: str | Path) -> dict[str, Any]:
+    """What a weight file holds, without running any code in it; ValueError: it is damaged, or holds other things."""
     try:
         if zipfile.is_zipfile(path):  # else of PyTorch before 1.6
             checkpoint.check_archive(Path(path))
@@ -122,7 +123,7 @@ def load_reference_weights(model: CTRGCNClassifier, source: str | Path | dict[st
     Raises:
         ValueError: names or shapes that do not match, each listed; the model is then unchanged.
     """
-    state = source if isinstance(source, dict) else _read(source)
+    state = source if isinstance(source, dict) else read_weights(source)
     others = [str(name) for name, value in state.items() if not isinstance(value, Tensor | np.ndarray)]
     if others:
         listed = ", ".join(others[:8])
@@ -174,7 +175,7 @@ def import_weights(config: Config, file: str | Path) -> Config:
     target, file = config.run_directory / "best.pt", Path(file)
     if not file.is_file():
         raise MissingInputError(f"no weight file at {file}: set weights_file to one saved by the published code")
-    with hold(config.run_directory):
+    with lock_run(config.run_directory):
         _import(config, target, file)
     return config
 

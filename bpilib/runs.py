@@ -11,21 +11,22 @@ import pandas as pd
 import torch
 import yaml
 
-from bpilib.config import Config, resolve
+from bpilib.config import RUN_KEYS, Config, resolve, same_setting
 from bpilib.data.store import SkeletonStore
 from bpilib.errors import MissingInputError, did_you_mean
 from bpilib.feeders import Feeder
 from bpilib.model import CTRGCNClassifier, build_model
 from bpilib.system import checkpoint
 from bpilib.system.device import keep_malloc_memory, use_device
-from bpilib.system.files import in_project, parse_yaml, write_atomically
+from bpilib.system.files import parse_yaml, remove_leftovers, write_atomically
+from bpilib.system.threads import choose_threads, set_threads
 from bpilib.text import build_text
 from bpilib.text.encoder import TextEncoder
 from bpilib.text.prompts import load_prompts
 
 
 def selected_epoch(config: Config) -> int | None:
-    """The epoch that a finished run's figures are of; None where that is not known."""
+    """The epoch whose weights the results of a finished run are of; None where that is not known."""
     try:
         return json.loads((config.run_directory / "summary.json").read_text())["selected_epoch"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -33,7 +34,7 @@ def selected_epoch(config: Config) -> int | None:
 
 
 def missing_run(config: Config) -> MissingInputError:
-    """That there is no run, and which there are."""
+    """The error that there is no such run; it lists those there are."""
     found = sorted(str(p.parent.relative_to(config.outputs)) for p in Path(config.outputs).glob("*/*/best.pt"))
     return MissingInputError(
         f"no trained run in {config.run_directory}: run notebooks/02_train.ipynb with the same parameters first. "
@@ -50,12 +51,27 @@ def saved_config(config: Config) -> Config:
     path = config.run_directory / "config.yaml"
     if not path.exists():
         raise missing_run(config)
-    saved, given = _settings(path), vars(config)
-    return resolve(**(given | {name: saved[name] for name in config.result_settings() if name in saved}))
+    saved = _settings(path)
+    _check_place(config, saved)
+    kept = {name: saved[name] for name, now in config.result_settings().items()
+            if name in saved and not same_setting(saved[name], now)}
+    return resolve(**(vars(config) | kept))
+
+
+def _check_place(config: Config, saved: dict[str, Any]) -> None:
+    """ValueError if a run's directory has been moved or renamed: it is no longer called what its config.yaml says."""
+    there = Config.saved({"benchmark": config.benchmark} | saved | {"outputs": config.outputs}).run_directory
+    here = config.run_directory
+    if (there.parent.name, there.name) != (here.parent.name, here.name):
+        raise ValueError(
+            f"{here} has been moved or renamed: its config.yaml is of the run {there.parent.name}/{there.name}. Move "
+            f"it back to {there} and set the parameters as there: "
+            + ", ".join(f"{name} {saved.get(name)!r}" for name in RUN_KEYS)
+        )
 
 
 def _settings(path: Path) -> dict[str, Any]:
-    """What a config.yaml holds."""
+    """The parameters in a config.yaml, as plain values."""
     try:
         saved = parse_yaml(path.read_bytes())
         if not {"dataset", "model", "seed"} <= saved.keys():
@@ -76,17 +92,31 @@ def write_or_check_config(config: Config) -> None:
     """
     path = config.run_directory / "config.yaml"
     if path.exists():
-        there, now = Config.saved(_settings(path)).result_settings(), config.result_settings()
-        differ = [f"{key}: {there.get(key)!r} there, {now[key]!r} now" for key in now if there.get(key) != now[key]]
+        saved = _settings(path)
+        there, now = Config.saved(saved).result_settings(), config.result_settings()
+        differ = [key for key in now if not same_setting(there.get(key), now[key])]
         if not differ:
             return
         made = ("last.pt", "last.previous.pt", "best.pt", "scores.npz", "summary.json")
         if any((config.run_directory / name).exists() for name in made):
+            _check_place(config, saved)
+            said = "; ".join(f"{key}: {there.get(key)!r} there, {now[key]!r} now" for key in differ)
             raise ValueError(
-                f"{config.run_directory} holds a run with other settings ({'; '.join(differ)}). Nothing was changed: "
-                "set the parameter tag (say tag='b') or outputs to start another run beside it, or use its settings"
+                f"{config.run_directory} holds a run with other settings ({said}). Nothing was changed: set the "
+                "parameter tag (say tag='b') or outputs to start another run beside it, or use its settings"
+                + _how_to_train_longer(config, there, differ)
             )
     write_atomically(path, yaml.safe_dump(config.settings(), sort_keys=False))
+
+
+def _how_to_train_longer(config: Config, there: dict[str, Any], differ: list[str]) -> str:
+    """What to do about a run that only is to have more epochs; its learning rate has fallen by a shorter schedule."""
+    if not {"epochs"} <= {*differ} <= {"epochs", "steps", "warmup"} or config.epochs <= there["epochs"]:
+        return ""
+    return (
+        f". To train its weights on, set start_from={str(config.run_directory)!r} and a tag: the schedule of that run "
+        f"was made for {there['epochs']} epochs"
+    )
 
 
 def history(config: Config) -> pd.DataFrame:
@@ -161,13 +191,18 @@ class Run:
             fed = fed.replace("bone", "joint")  # the network's operator makes the bones
         repeats = self.config.repeats if train else 1
         self._feeders[subset, train] = Feeder(
-            self.store, self.indices(subset), fed, train=train, device=self.device, seed=self.config.seed,
+            self.store,
+            self.indices(subset),
+            fed,
+            train=train,
+            device=self.device,
+            seed=self.config.seed,
             repeats=repeats,
-        )  # fmt: skip
+        )
         return self._feeders[subset, train]
 
     def content(self) -> dict[str, Any]:
-        """What every checkpoint holds of the run; `load` takes it."""
+        """The part of every checkpoint that `load` reads: configuration, epoch, hashes of the inputs, weights."""
         return {
             "config": self.config.settings(),
             "epoch": self.epoch,
@@ -181,7 +216,8 @@ class Run:
         """ValueError if a checkpoint's content is of another model or run; each difference is named."""
         mine, its = self.config.result_settings(), content["config"]
         shape = ("dataset", "benchmark", "model", "modality", "width", "k", "text")
-        wrong = [name for name in mine if its.get(name, None if name in shape else mine[name]) != mine[name]]
+        theirs = {name: its.get(name, None if name in shape else value) for name, value in mine.items()}
+        wrong = [name for name, value in mine.items() if not same_setting(theirs[name], value)]
         if wrong:
             wrong.sort(key=lambda name: name not in shape)
             differ = "; ".join(f"{name}: {its.get(name)!r}, expected {mine[name]!r}" for name in wrong)
@@ -189,7 +225,7 @@ class Run:
             raise ValueError(f"{path} is a checkpoint of another {what} ({differ}): choose that run instead")
 
     def load(self, path: Path, *others: Path, epoch: int | None = None, need: str = "model") -> dict[str, Any]:
-        """Take network and trained text encoder from a checkpoint of this run, or one that may stand in for it.
+        """Load network and trained text encoder from a checkpoint of this run, or one that may replace it.
 
         Args:
             path, others: see `checkpoint.load`.
@@ -229,11 +265,14 @@ def same_clips(store: SkeletonStore, sha256: dict[str, str]) -> bool:
     return all(sha256.get(name) == store.manifest["sha256"][name] for name in ("poses.npy", "index.npz"))
 
 
-def build(config: Config, pretrained: bool = True) -> Run:
-    """Open the data, build network and text encoder on the configured device.
+def build(config: Config, store: SkeletonStore | None = None, pretrained: bool = True) -> Run:
+    """Build network and text encoder on the configured device, and open the data.
+
+    On a CPU PyTorch is set to as many threads as `bpilib.system.threads.choose_threads` says.
 
     Args:
         config: resolved parameters.
+        store: of the run, open already; None: opened here.
         pretrained: fetch the weights of a text tower that is trained along; False where a checkpoint's follow.
 
     Raises:
@@ -243,12 +282,15 @@ def build(config: Config, pretrained: bool = True) -> Run:
     device = use_device(config.device)
     if device.type == "cpu":
         keep_malloc_memory()
-    store = SkeletonStore.open(config.data)
+        set_threads(choose_threads(config.threads))
+    store = SkeletonStore.open(config.data) if store is None else store
     if store.dataset != config.dataset:
         raise ValueError(
             f"{config.data} holds the data set {store.dataset}, but the parameter dataset is {config.dataset}"
         )
-    text, digest, embed_dim = None, "", 512
+    text: TextEncoder | None = None
+    digest = ""
+    embed_dim = 512
     if config.model != "ctrgcn" and config.text != "none":
         prompts = load_prompts(config.prompts, store.classes)
         text = build_text(
@@ -261,12 +303,19 @@ def build(config: Config, pretrained: bool = True) -> Run:
             trained=config.clip_trained,
             fetch=pretrained or not config.clip_trained,
         ).to(device)
-        digest, embed_dim = prompts.digest(), text.dim
+        digest = prompts.digest()
+        embed_dim = text.dim
     model = build_model(
-        config.model, store.skeleton, len(store.classes), config.modality, store.persons, embed_dim, config.k,
+        config.model,
+        store.skeleton,
+        len(store.classes),
+        config.modality,
+        store.persons,
+        embed_dim,
+        config.k,
         config.width,
-    ).to(device)  # fmt: skip
-    return Run(config, store, model, text, digest, device)
+    )
+    return Run(config, store, model.to(device), text, digest, device)
 
 
 def open_run(config: Config, which: str = "best") -> Run:
@@ -284,6 +333,7 @@ def open_run(config: Config, which: str = "best") -> Run:
         raise ValueError(f"which: expected 'best' or 'last', got {which!r}")
     path = config.run_directory / f"{which}.pt"
     saved = saved_config(config)
+    remove_leftovers(config.run_directory)
     if not checkpoint.exists(path):
         raise missing_run(config)
     run = build(saved, pretrained=False)
@@ -298,54 +348,7 @@ def open_run(config: Config, which: str = "best") -> Run:
         text = f"the weights of epoch {selected}, which summary.json is of, are lost: these are of epoch {run.epoch}"
         warnings.warn(text, stacklevel=2)
     if content["text_digest"] != run.text_digest:
-        warnings.warn(f"{config.prompts} has changed since {path} was trained: texts are not those", stacklevel=2)
+        warnings.warn(f"{config.prompts} has changed since {path} was trained: the texts are others", stacklevel=2)
     if not same_clips(run.store, content["data"]):
-        warnings.warn(f"{config.data} has changed since {path} was trained: clips are not those", stacklevel=2)
+        warnings.warn(f"{config.data} has changed since {path} was trained: the clips are others", stacklevel=2)
     return run
-
-
-def start_from(run: Run, place: str | Path) -> str:
-    """Give a new run the weights of a trained one, so far as their names and shapes fit, to be trained on.
-
-    The classifier is taken only from a run on a data set of the same name, whose classes are the same.
-
-    Args:
-        run: from `build`; changed in place.
-        place: run directory (its best.pt) or checkpoint; what is relative lies in the project folder.
-
-    Returns:
-        What was taken and what was not, for people to read.
-
-    Raises:
-        MissingInputError: nothing there.
-        ValueError: damaged; another kind of file; less than half fits; a run that has seen what this one must not see.
-    """
-    path = in_project(place)
-    path = path / "best.pt" if path.suffix != ".pt" else path
-    if not checkpoint.exists(path):
-        raise MissingInputError(f"parameter start_from: no checkpoint at {path}: name the directory of a trained run")
-    content = checkpoint.load(path)
-    its = content["config"]
-    same = its["dataset"] == run.config.dataset
-    if same and (known := {*(run.config.unseen or [])} - {*(its.get("unseen") or [])}):
-        raise ValueError(
-            f"{path} was trained on {', '.join(sorted(known))}, which the parameter unseen keeps from this run: start "
-            "from a run with the same unseen classes, or from none"
-        )
-    skip = "" if same else "classifier"
-    taken, left = checkpoint.take_fitting(run.model, content["model"], skip)
-    if run.text is not None and run.text.trained:
-        more, beside = checkpoint.take_fitting(run.text, content["text"])
-        taken, left = taken + more, left + beside
-    of = f"{its['model']} {its['modality']} on {its['dataset']}, width {its['width']}"
-    if 2 * taken < taken + len(left):
-        raise ValueError(
-            f"{path} ({of}): only {taken} of {taken + len(left)} tensors fit a {run.config.model} of width "
-            f"{run.config.width}: choose a run of the same model and width, or set width as there"
-        )
-    heading = f"started from {path} ({of}): {taken} of {taken + len(left)} tensors taken"
-    joints = {tensor.shape[-1] for name, tensor in content["model"].items() if name.endswith("adjacency")}
-    if (here := run.store.skeleton.num_joints) not in joints:
-        heading += f"; it has {joints.pop()} joints, this run {here}: what belongs to single joints starts anew"
-    more = [f"and {len(left) - 20} more"] if len(left) > 20 else []
-    return "\n  ".join([heading, *(f"not taken: {line}" for line in left[:20]), *more])

@@ -46,8 +46,8 @@ ROWS = [(row[0], *row[1].split(), m, k, *row[4:]) for row in PUBLISHED for m, k 
 
 MAY_BE_NONE = {
     "unseen", "query",
-    "k", "modalities", "export", "export_clips", "tracker", "start_from", "weights_file", "clip_file", "runs",
-    "workers", "rendezvous", "film", "pose_model",
+    "k", "threads", "modalities", "export", "export_clips", "tracker", "start_from", "weights_file", "clip_file",
+    "runs", "workers", "rendezvous", "film", "pose_model",
 }  # fmt: skip
 NO_PARAMETERS = {PARAMS / "recipes.yaml", PARAMS / "published.yaml", *PARAMS.glob("sweep*.yaml")}
 
@@ -151,6 +151,16 @@ def test_a_number_that_yaml_read_as_text_comes_with_a_hint():
     with pytest.raises(ValueError) as caught:
         resolve(epochs="10")
     assert "1e-4" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [({"steps": "[1, 2]"}, r"expected list or None, got str '\[1, 2\]': papermill's -p .* with -y, such as -y 'steps"),
+     ({"tag": 2}, "expected str, got int 2: papermill's -p .* pass text with -r, such as -r tag 2")],
+)  # fmt: skip
+def test_what_papermill_passes_as_something_else_comes_with_a_hint(given, said):
+    with pytest.raises(ValueError, match=said):
+        resolve(**given)
 
 
 def test_whole_numbers_fit_where_numbers_are_wanted():

@@ -1,6 +1,7 @@
 """What a run is made of: its clips, its feeder, its directory, and what is refused."""
 
 import json
+import logging
 import shutil
 from pathlib import Path
 
@@ -13,10 +14,12 @@ from making import tiny_config, write_prompts
 from bpilib.data import synthetic
 from bpilib.errors import MissingInputError
 from bpilib.evaluate import evaluate
-from bpilib.runs import build, open_run, saved_config, start_from, write_or_check_config
+from bpilib.reference import reference_state_dict
+from bpilib.runs import build, open_run, saved_config, write_or_check_config
 from bpilib.skeleton import MODALITIES, NTU
 from bpilib.system import checkpoint
 from bpilib.train import fit
+from bpilib.training.start import start_from
 
 SUBJECTS = 5  # of `place`
 
@@ -416,7 +419,7 @@ def test_clips_that_have_changed_are_named(place, outputs, tmp_path):
     del manifest["checksum"]  # as in a store made before there was one
     manifest["sha256"]["poses.npy"] = "0" * 64
     (data / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.warns(UserWarning, match=f"{data} has changed since .*: clips are not those"):
+    with pytest.warns(UserWarning, match=f"{data} has changed since .*: the clips are others"):
         open_run(config.changed(data=str(data)))
     with pytest.raises(ValueError, match=f"was trained with other clips than {data} holds now: put them back, or set"):
         fit(config.changed(data=str(data)))
@@ -473,13 +476,71 @@ def test_from_another_skeleton_all_but_what_belongs_to_joints_is_taken(outputs, 
     ]  # fmt: skip
 
 
-def test_training_starts_from_there_once_and_resumes_by_itself(place, outputs, tmp_path, capsys):
+def test_training_starts_from_there_once_and_resumes_by_itself(place, outputs, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "bpilib")
     source = outputs / "synthetic_xview" / "ctrgcn_joint_seed0"
     changes = {"model": "ctrgcn", "epochs": 1, "batch_size": 50, "start_from": str(source)}
     scratch, tuned = (fit(tiny_config(place, tmp_path / name, **kind)) for name, kind in
                       (("a", changes | {"start_from": None}), ("b", changes)))  # fmt: skip
-    assert capsys.readouterr().out.count("started from") == 1
+    assert caplog.text.count("started from") == 1
     losses = [float((folder / "metrics.csv").read_text().splitlines()[1].split(",")[2]) for folder in (scratch, tuned)]
     assert losses[1] < losses[0]
     with pytest.raises(ValueError, match="start_from: "):  # its numbers depend on it
         write_or_check_config(tiny_config(place, tmp_path / "b", **(changes | {"start_from": None})))
+
+
+def test_a_run_that_was_renamed_is_recognised(place, outputs, tmp_path):
+    mine = tiny_config(place, tmp_path, width=16, tag="old")
+    shutil.copytree(tiny_config(place, outputs).run_directory, mine.run_directory)
+    said = r"_old has been moved or renamed: .* of the run synthetic_xview/bpi_joint_seed0\. Move it"
+    for use in (open_run, write_or_check_config):
+        with pytest.raises(ValueError, match=said):
+            use(mine)
+    shutil.copytree(outputs, tmp_path / "moved")  # the whole folder may be anywhere
+    assert open_run(tiny_config(place, tmp_path / "moved")).epoch == 1
+
+
+# --- started from weights of the published code
+
+
+@pytest.fixture
+def published(place, outputs, tmp_path):
+    """published(model, wrap): a file of the weights of a trained run, as the published code saves them."""
+
+    def write(model, wrap=lambda state: state, **changes):
+        state = reference_state_dict(open_run(tiny_config(place, outputs, model=model)).model)
+        torch.save(wrap(state | changes), tmp_path / "published.pt")
+        return tmp_path / "published.pt"
+
+    return write
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: state,
+        lambda state: {"epoch": 3, "state_dict": {f"module.{name}": value for name, value in state.items()}},
+    ],
+)
+def test_published_weights_are_started_from(place, outputs, tmp_path, published, wrap):
+    run = build(tiny_config(place, tmp_path, model="ctrgcn"))
+    said = start_from(run, published("ctrgcn", wrap))
+    expected = open_run(tiny_config(place, outputs, model="ctrgcn")).model.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in run.model.state_dict().items())
+    count = len(reference_state_dict(run.model))
+    assert said == f"started from {tmp_path / 'published.pt'} (published weights): {count} of {count} tensors taken"
+
+
+def test_published_weights_of_other_classes_are_taken_so_far_as_they_fit(place, tmp_path, published):
+    run = build(tiny_config(place, tmp_path, model="ctrgcn"))
+    before = run.model.classifier.weight.clone()
+    features = before.shape[1]
+    path = published("ctrgcn", **{"fc.weight": torch.zeros(60, features), "fc.bias": torch.zeros(60)})
+    said = start_from(run, path).splitlines()
+    assert said[1:] == [f"  not taken: fc.weight (10, {features}) here, (60, {features}) there",
+                        "  not taken: fc.bias (10,) here, (60,) there"]  # fmt: skip
+    assert torch.equal(run.model.classifier.weight, before)
+    with pytest.raises(ValueError, match="does not say which classes it was trained on"):
+        start_from(build(tiny_config(place, tmp_path, model="ctrgcn", unseen=UNSEEN)), path)
+    with pytest.raises(ValueError, match=r"published weights\): only \d+ of \d+ tensors fit a ctrgcn of width 16"):
+        start_from(build(tiny_config(place, tmp_path, model="ctrgcn", width=16)), path)

@@ -3,7 +3,9 @@
 import contextlib
 import hashlib
 import json
+import logging
 import math
+import os
 import random
 import re
 import shutil
@@ -23,7 +25,7 @@ from making import HELPERS, events, synthetic_store, write_embeddings, write_pro
 from noise import assert_float32_of
 from small_runs import EPOCHS, assert_same_run, config_of
 
-from bpilib import evaluate, train
+from bpilib import train
 from bpilib.config import resolve
 from bpilib.data import synthetic
 from bpilib.errors import MissingInputError
@@ -31,9 +33,10 @@ from bpilib.evaluate import Scores
 from bpilib.losses import skeleton_text_loss
 from bpilib.runs import build, history, open_run
 from bpilib.system import checkpoint, files
-from bpilib.train import _interruptible, fit
+from bpilib.system.signals import Interruption
+from bpilib.train import fit
 from bpilib.training import trainer
-from bpilib.training.trainer import Trainer, learning_rate
+from bpilib.training.trainer import EpochSums, Trainer, learning_rate
 
 MODELS = ("bpi", "ctrgcn")
 STEPS, CLIPS = 5, 20  # of `config_of` on 1 subject
@@ -66,6 +69,12 @@ def states(folder: Path):
     return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()}
 
 
+def progress_of(config) -> tuple[int, int]:
+    """Epochs, and steps of the running one, that last.pt has finished."""
+    progress = checkpoint.load(config.run_directory / "last.pt")["progress"]
+    return progress["epoch"], progress["batch"]
+
+
 def resumed(folder: Path) -> int:
     return json.loads((folder / "summary.json").read_text())["resumed"]
 
@@ -87,8 +96,18 @@ def at_step(monkeypatch):
     return plan
 
 
+class Crash(BaseException):
+    """What nothing in the package catches."""
+
+
 def crash():
-    raise RuntimeError("crash")
+    raise Crash("crash")
+
+
+@pytest.fixture(autouse=True)
+def shown_log(caplog):
+    """What is reported, from INFO on."""
+    caplog.set_level(logging.INFO, "bpilib")
 
 
 # --- what it leaves behind
@@ -156,13 +175,13 @@ def test_the_scores_are_the_best_checkpoint_s(place, whole):
     assert scores.classes == run.store.classes and scores.heldout is None
 
 
-def test_the_second_call_returns_what_is_done_without_touching_it(place, whole, capsys, monkeypatch):
+def test_the_second_call_returns_what_is_done_without_touching_it(place, whole, caplog, monkeypatch):
     folder = whole("bpi")
     before, seen = states(folder), []
     monkeypatch.setattr(train, "Trainer", lambda *_: crash())  # nothing is built
     assert fit(config_of(place, place / "whole"), watch=seen.append) == folder
     assert states(folder) == before
-    assert "done already" in capsys.readouterr().out
+    assert "done already" in caplog.text
     assert len(seen) == 1 and seen[0]["epoch"].tolist() == [1, 2]  # the curves are shown
     shutil.copytree(place / "store", place / "other store")
     fit(config_of(place, place / "whole", data=place / "other store", precision="auto", test_batch_size=3))
@@ -302,11 +321,8 @@ def test_the_cosine_schedule_is_continuous_and_ends_at_zero():
 def test_interrupted_between_epochs(place, whole, tmp_path, model):
     config = config_of(place, tmp_path, model=model)
 
-    def stop(rows):
-        raise RuntimeError("crash")
-
-    with pytest.raises(RuntimeError, match="crash"):
-        fit(config, watch=stop)
+    with pytest.raises(Crash):
+        fit(config, watch=lambda rows: crash())
     assert checkpoint.load(config.run_directory / "last.pt")["progress"]["epoch"] == 1
     assert not (config.run_directory / "summary.json").exists()
     assert_same_run(fit(config), whole(model))
@@ -315,18 +331,18 @@ def test_interrupted_between_epochs(place, whole, tmp_path, model):
 
 # first step of an epoch, in its middle, its last; the last of all
 @pytest.mark.parametrize(("model", "step"), [("bpi", 7), ("ctrgcn", 5), ("ctrgcn", 4), ("ctrgcn", 9)])
-def test_interrupted_by_ctrl_c_within_an_epoch(place, whole, tmp_path, at_step, capsys, model, step):
+def test_interrupted_by_ctrl_c_within_an_epoch(place, whole, tmp_path, at_step, caplog, model, step):
     config = config_of(place, tmp_path, model=model)
     before = signal.getsignal(signal.SIGINT)
     at_step(step, lambda: signal.raise_signal(signal.SIGINT))
     with pytest.raises(KeyboardInterrupt, match=r"saved in .*run the same again to go on"):
         fit(config)
     assert signal.getsignal(signal.SIGINT) is before
-    assert "interrupted: saving after this step" in capsys.readouterr().err
+    assert "SIGINT: saving now, then stopping after this step" in caplog.text
     progress = checkpoint.load(config.run_directory / "last.pt")["progress"]
     assert (progress["epoch"], progress["batch"]) == (step // STEPS, step % STEPS + 1)  # the step was not cut in two
     assert_same_run(fit(config), whole(model))
-    assert f"going on with {config.run_directory} after epoch {step // STEPS}" in capsys.readouterr().out
+    assert f"resuming {config.run_directory} after epoch {step // STEPS}" in caplog.text
     assert resumed(config.run_directory) == 1
 
 
@@ -352,22 +368,21 @@ def test_a_second_ctrl_c_interrupts_at_once(place, tmp_path, at_step):
     with pytest.raises(KeyboardInterrupt):
         fit(config)
     assert signal.getsignal(signal.SIGINT) is before
-    assert not (config.run_directory / "last.pt").exists()
+    assert progress_of(config) == (0, 1)  # of the step before, saved meanwhile
 
 
-def test_ctrl_c_while_evaluating_saves_after_the_next_step(place, whole, tmp_path, monkeypatch):
-    config, score = config_of(place, tmp_path, model="ctrgcn"), evaluate.score
+def test_ctrl_c_while_evaluating_saves_at_once(place, whole, tmp_path, monkeypatch):
+    config = config_of(place, tmp_path, model="ctrgcn")
 
     def interrupted(run):
         signal.raise_signal(signal.SIGINT)
-        return score(run)
+        raise AssertionError("it goes on")
 
     monkeypatch.setattr(trainer, "score", interrupted)
-    with pytest.raises(KeyboardInterrupt, match="saved"):
+    with pytest.raises(KeyboardInterrupt, match="run the same again to go on"):
         fit(config)
-    progress = checkpoint.load(config.run_directory / "last.pt")["progress"]
-    assert (progress["epoch"], progress["batch"]) == (1, 1) and "test_top1" in progress["rows"][0]
-    monkeypatch.setattr(trainer, "score", score)
+    assert progress_of(config) == (0, STEPS)  # its evaluation is still to come
+    monkeypatch.undo()
     assert_same_run(fit(config), whole("ctrgcn"))
 
 
@@ -385,8 +400,8 @@ def test_outside_the_main_thread_it_trains_without_signals(place, tmp_path):
     found = []
 
     def work():
-        with _interruptible() as stop:
-            found.append(stop())
+        with Interruption() as interruption, interruption.deferred():
+            found.append(interruption.is_set())
 
     thread = threading.Thread(target=work)
     thread.start()
@@ -394,11 +409,136 @@ def test_outside_the_main_thread_it_trains_without_signals(place, tmp_path):
     assert found == [False]
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
+def test_a_signal_that_ends_jobs_saves_and_is_sent_once_more(place, whole, tmp_path, at_step, number):
+    config = config_of(place, tmp_path, model="ctrgcn")
+    received = []
+    before = signal.signal(number, lambda number, frame: received.append(number))
+    try:
+        at_step(6, lambda: signal.raise_signal(number))
+        with pytest.raises(KeyboardInterrupt, match="saved in"):
+            fit(config)
+    finally:
+        signal.signal(number, before)
+    assert received == [number]  # by the handler that was there, after the end
+    assert progress_of(config) == (1, 2) and not (config.run_directory / "run.lock").exists()
+    assert_same_run(fit(config), whole("ctrgcn"))
+
+
+def in_another_thread(call):
+    """Call it there while this one, which holds whatever it holds, waits."""
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("where", ["forward", "backward", "evaluation", "save"])
+def test_the_last_finished_step_is_saved_whatever_is_under_way(place, whole, tmp_path, monkeypatch, where):
+    """From another thread, in the middle of step 7 (or of what follows it), and no further."""
+    config = config_of(place, tmp_path, model="bpi")
+    made = Trainer(config)
+
+    def save_and_crash(*_):
+        in_another_thread(made.save_finished_step)
+        crash()
+
+    def at_the_seventh(*_):
+        if made.progress.epoch * STEPS + made.progress.batch == 7:
+            save_and_crash()
+
+    if where == "forward":  # BatchNorm has counted the clips of a step that is not finished
+        made.run.model.classifier.register_forward_pre_hook(at_the_seventh)
+    elif where == "backward":
+        parameter = next(made.run.model.parameters())
+        parameter.register_hook(at_the_seventh)
+    elif where == "evaluation":
+        monkeypatch.setattr(trainer, "score", save_and_crash)
+    else:
+        monkeypatch.setattr(trainer.pd.DataFrame, "to_csv", save_and_crash)  # last.pt holds the end of the epoch by now
+    with contextlib.closing(made), pytest.raises(Crash):
+        made.run_epochs(lambda: False, None)
+    expected = {"forward": (1, 2), "backward": (1, 2), "evaluation": (0, STEPS), "save": (1, 0)}
+    assert progress_of(config) == expected[where]
+    monkeypatch.undo()
+    assert_same_run(fit(config), whole("bpi"))
+
+
+def test_nothing_is_saved_twice_or_before_the_first_step(place, tmp_path):
+    made = Trainer(config_of(place, tmp_path, model="ctrgcn"))
+    made.save_finished_step()
+    assert not (made.folder / "last.pt").exists()
+    made.run.model.train()
+    made._step(np.arange(4))
+    made.save_finished_step()
+    before = states(made.folder)
+    made.save_finished_step()
+    assert states(made.folder) == before and not (made.folder / "last.previous.pt").exists()
+    made.close()
+
+
+LONG_STEP = """
+import os, sys, time
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from making import tiny_config
+import ctypes
+from bpilib.train import fit
+from bpilib.training.trainer import Trainer
+
+step, done = Trainer._step, [0]
+
+def long(self, positions):
+    done[0] += 1
+    if done[0] == 4:
+        print("long", flush=True)
+        ctypes.CDLL(None).usleep.argtypes = [ctypes.c_uint]
+        for _ in range(3000):  # no Python between its calls but this loop: handlers do run, and the step does not end
+            ctypes.CDLL(None).usleep(100_000)
+    step(self, positions)
+
+Trainer._step = long
+fit(tiny_config(Path({place!r}), Path({outputs!r}), model="ctrgcn", batch_size=4, epochs=2))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_in_a_step_that_does_not_end_it_is_saved_before_the_kill(place, whole, tmp_path, number):
+    """As papermill does: a signal, and soon after it the kill; here as soon as the checkpoint is there."""
+    config = config_of(place, tmp_path, model="ctrgcn")
+    code = LONG_STEP.format(tests=str(HELPERS), place=str(place), outputs=str(tmp_path))
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    while (line := process.stdout.readline()) != b"long\n":
+        assert line, "it ended before"
+    process.send_signal(number)
+    end = time.monotonic() + 250  # the step takes longer
+    while not (config.run_directory / "last.pt").exists() and time.monotonic() < end:
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    assert progress_of(config) == (0, 3)
+    assert_same_run(fit(config), whole("ctrgcn"))
+    assert not [path for path in config.run_directory.iterdir() if path.name.startswith(".")]
+
+
+def test_what_a_killed_process_left_unfinished_is_removed(place, tmp_path):
+    config = config_of(place, tmp_path, model="ctrgcn", epochs=1, batch_size=20)
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    own = files.write_atomically(config.run_directory / "x", lambda part: part.write_text(part.name))
+    name = own.read_text().replace(str(os.getpid()), str(ended.pid))
+    (config.run_directory / name).touch()
+    (config.run_directory / ".last.pt.new").touch()
+    own.unlink()
+    folder = fit(config)
+    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_crashed_after_saving_within_the_epoch(place, whole, tmp_path, at_step, model):
     config = config_of(place, tmp_path, model=model, checkpoint_minutes=0.0)  # after every step
     at_step(8, crash)
-    with pytest.raises(RuntimeError, match="crash"):
+    with pytest.raises(Crash):
         fit(config)
     progress = checkpoint.load(config.run_directory / "last.pt")["progress"]
     assert (progress["epoch"], progress["batch"]) == (1, 3)
@@ -408,7 +548,7 @@ def test_crashed_after_saving_within_the_epoch(place, whole, tmp_path, at_step, 
 def test_a_damaged_last_checkpoint_costs_only_the_work_since_the_one_before(place, whole, tmp_path, at_step):
     config = config_of(place, tmp_path, model="ctrgcn", checkpoint_minutes=0.0)
     at_step(8, crash)
-    with pytest.raises(RuntimeError, match="crash"):
+    with pytest.raises(Crash):
         fit(config)
     path = config.run_directory / "last.pt"
     path.write_bytes(path.read_bytes()[:1000])
@@ -651,7 +791,8 @@ def scripted(monkeypatch):
     def step(self, positions):
         with torch.no_grad():
             self.run.model.classifier.bias.fill_(self.progress.epoch + 1)
-        self.progress.sums = [1.0, 1.0, 1.0, 0.0, 0.5]
+        self.progress.sums = EpochSums(1.0, 1.0, 1.0, 0.0, 0.5)
+        self.progress.batch += 1
 
     monkeypatch.setattr(trainer, "score", score)
     monkeypatch.setattr(Trainer, "_step", step)
@@ -691,7 +832,7 @@ def test_the_choice_survives_a_stop(two, tmp_path, scripted, select, after):
         if len(rows) == after:
             crash()
 
-    with pytest.raises(RuntimeError):
+    with pytest.raises(Crash):
         fit(config, watch=stop)
     epoch = {"last": 5, "heldout": 3, "test": 2}[select]
     assert checkpoint.load(fit(config) / "best.pt")["epoch"] == epoch
@@ -720,7 +861,7 @@ def test_a_kill_before_the_summary_leaves_a_run_that_is_finished_by_the_next_cal
 ):
     config = config_of(place, tmp_path, model="ctrgcn", epochs=2, batch_size=20)
     monkeypatch.setattr(Trainer, "_finish", lambda self: crash())
-    with pytest.raises(RuntimeError):
+    with pytest.raises(Crash):
         fit(config)
     monkeypatch.undo()
     steps = []
@@ -732,7 +873,7 @@ def test_a_kill_before_the_summary_leaves_a_run_that_is_finished_by_the_next_cal
 def test_a_best_checkpoint_damaged_before_the_end_does_not_change_the_result(place, whole, tmp_path, monkeypatch):
     config = config_of(place, tmp_path, model="ctrgcn")
     monkeypatch.setattr(Trainer, "_finish", lambda self: crash())
-    with pytest.raises(RuntimeError):
+    with pytest.raises(Crash):
         fit(config)
     monkeypatch.undo()
     path = config.run_directory / "best.pt"
@@ -807,9 +948,41 @@ def test_the_given_drawing_of_the_confusion_matrix_is_used(place, tmp_path):
     assert (image.width, image.height) == (9, 7)
 
 
+def test_a_figure_that_fails_never_ends_a_training(place, whole, tmp_path):
+    def fail(*_):
+        raise ValueError("no such figure")
+
+    with pytest.warns(UserWarning, match="no such figure") as caught:
+        folder = fit(config_of(place, tmp_path, model="ctrgcn"), watch=fail, draw_confusion=fail)
+    assert len(caught) == 2  # each once
+    assert_same_run(folder, whole("ctrgcn"))
+    assert [image.step for image in events(folder).Images("confusion")] == [1, 2]
+
+
+def test_more_epochs_after_the_end_name_the_way(place, whole):
+    with pytest.raises(ValueError, match=r"epochs: 2 there, 3 now.* set start_from='.*ctrgcn_joint_seed0' and a tag"):
+        fit(config_of(place, place / "whole", model="ctrgcn", epochs=3))
+
+
+def test_threads_are_part_of_the_run(place, tmp_path, at_step, monkeypatch):
+    config = config_of(place, tmp_path, model="ctrgcn", epochs=1, threads=2)
+    count = torch.get_num_threads()
+    try:
+        at_step(2, crash)
+        with pytest.raises(Crash):
+            fit(config.changed(checkpoint_minutes=0.0))
+        torch.set_num_threads(1)
+        monkeypatch.setattr(trainer, "usable_cores", lambda: 1)
+        with pytest.warns(UserWarning, match="uses 2 CPU threads, as it did before, on 1 cores"):
+            folder = fit(config.changed(threads=None))
+        assert torch.get_num_threads() == json.loads((folder / "summary.json").read_text())["threads"] == 2
+    finally:
+        torch.set_num_threads(count)
+
+
 def test_tensorboard_keeps_every_epoch_when_a_run_goes_on(place, tmp_path, scripted):
     config = config_of(place, tmp_path, model="ctrgcn", epochs=3, batch_size=20)
-    with pytest.raises(RuntimeError):
+    with pytest.raises(Crash):
         fit(config, watch=lambda rows: crash())
     fit(config)
     assert [point.step for point in events(config.run_directory).Scalars("accuracy/test_top1")] == [1, 2, 3]
@@ -856,10 +1029,23 @@ def test_two_samples_are_overfitted(place, tmp_path, model):
 @pytest.mark.parametrize("model", MODELS)
 def test_a_loss_that_diverges_is_a_clear_error(place, tmp_path, model):
     config = config_of(place, tmp_path, model=model, lr=1e12, warmup=0, schedule="step")
-    with pytest.raises(ValueError, match=r"the loss is (nan|inf) in epoch 1, step \d: lower lr \(now 1e\+12\)"):
-        fit(config)
+    with pytest.raises(ValueError, match=r"the loss is (nan|inf) in epoch 1, step \d: lower lr \(now 1e\+12\)$"):
+        fit(config)  # in fp32 already, and before the first checkpoint
     assert not (config.run_directory / "summary.json").exists()
     assert not (config.run_directory / "best.pt").exists()
+
+
+def test_a_loss_that_diverges_later_names_what_is_left_and_what_can_be_changed(place, tmp_path):
+    config = config_of(place, tmp_path, model="ctrgcn", precision="bf16", checkpoint_minutes=0.0)
+    made = Trainer(config)
+    made.run.model.train()
+    made._step(np.arange(4))
+    made._save()
+    with torch.no_grad():
+        made.run.model.classifier.bias.fill_(math.inf)
+    with pytest.raises(ValueError, match=r"lower lr .* or use precision='fp32'\. .*last\.pt holds the last good state"):
+        made._step(np.arange(4))
+    made.close()
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -23,7 +23,7 @@ from bpilib.data.synthetic import people
 from bpilib.errors import MissingInputError
 from bpilib.recipes import BENCHMARKS
 from bpilib.skeleton import NTU, UCLA
-from bpilib.system.lock import hold
+from bpilib.system.lock import lock_store
 
 LAYOUTS = f"an .npz or a .pkl of prepared clips, a folder of 2s-AGCN's arrays, or a folder with {clip_folder.LIST}"
 PROTOCOLS = {  # as the published npz files are named, e.g. NTU60_CS.npz, NTU120_CSet.npz, and as ours are
@@ -100,7 +100,7 @@ def prepare(
     settings = {"overwrite": overwrite, "on_error": on_error, "progress": progress}
     with contextlib.ExitStack() as stack:
         if overwrite or not _there(out):
-            stack.enter_context(hold(out, data="data"))
+            stack.enter_context(lock_store(out, "data"))
         if acted:
             dataset_module.write_raw(raw, **options)
         if not overwrite and _there(out):  # from before, or made by another process while this one waited

@@ -15,8 +15,8 @@ from bpilib.errors import MissingInputError
 from bpilib.system.files import write_atomically
 
 FORMAT = 1
-SHARED = 4  # times that the numbers of a file may stand in what is read from it: few tensors of a network share theirs
-DEEPEST = 100  # levels of what is saved
+MAX_SHARING = 4  # times that what is read from a file may have its size: few tensors of a network share their numbers
+MAX_DEPTH = 100  # levels of nested dicts and lists
 Check = Callable[[dict[str, Any], Path], None]
 
 
@@ -72,7 +72,7 @@ def _previous(path: Path) -> Path:
 
 
 def check_archive(path: Path) -> None:
-    """That a file is a zip of what lies in it as it is: what is packed, or lies there twice, could be larger by far.
+    """Check that a file is a zip without compression: packed or overlapping members could be far larger than the file.
 
     Raises:
         ValueError: it is packed. zipfile.BadZipFile: it is no zip.
@@ -85,7 +85,7 @@ def check_archive(path: Path) -> None:
 
 
 def check_size(content: Any, size: int) -> None:
-    """That no more is in a loaded value, followed to its ends, than a file can hold.
+    """Check that a loaded value holds no more than its file can, with everything that it refers to counted.
 
     A tensor may claim numbers that it shares (stride 0), and a list may stand in others many times over.
 
@@ -94,9 +94,9 @@ def check_size(content: Any, size: int) -> None:
         size: bytes of the file.
 
     Raises:
-        ValueError: more than that, or nested deeper than `DEEPEST`.
+        ValueError: more than that, or nested deeper than `MAX_DEPTH`.
     """
-    left, stack = SHARED * size + 1000, [(content, 0)]
+    left, stack = MAX_SHARING * size + 1000, [(content, 0)]
     while stack:
         value, depth = stack.pop()
         if isinstance(value, Tensor):
@@ -109,8 +109,8 @@ def check_size(content: Any, size: int) -> None:
         elif isinstance(value, str | bytes):
             left -= len(value)
         left -= 1
-        if depth > DEEPEST or left < 0:
-            raise ValueError(f"nested too deeply, or more than {SHARED} times what its {size} bytes can hold")
+        if depth > MAX_DEPTH or left < 0:
+            raise ValueError(f"nested too deeply, or more than {MAX_SHARING} times what its {size} bytes can hold")
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -145,21 +145,22 @@ def load(path: str | Path, check: Check = lambda content, path: None, *others: P
         MissingInputError: none is there.
         ValueError: damaged, or not a checkpoint of ours.
     """
-    path, first = Path(path), None
+    path = Path(path)
+    problems: list[ValueError] = []
     for place in (path, _previous(path), *others):
         try:
             content = _read(place)
             check(content, place)
         except FileNotFoundError:
-            first = first or MissingInputError(f"no checkpoint at {path}: run notebooks/02_train.ipynb first")
+            problems.append(MissingInputError(f"no checkpoint at {path}: run notebooks/02_train.ipynb first"))
         except ValueError as error:
-            first = first or error
+            problems.append(error)
         else:
-            if first:
+            if problems:
                 which = ", the checkpoint before" if place == _previous(path) else ""
-                warnings.warn(f"{first}; going on from {place.name}{which}", stacklevel=2)
+                warnings.warn(f"{problems[0]}; going on from {place.name}{which}", stacklevel=2)
             return content
-    raise first
+    raise problems[0]
 
 
 def take_fitting(module: torch.nn.Module, state: dict[str, Tensor], skip: str = "") -> tuple[int, list[str]]:

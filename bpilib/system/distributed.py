@@ -1,8 +1,8 @@
 """One run on many devices: what its processes do together.
 
 Each process holds one device and its share of every batch; all of them see the loss of the whole batch.
-`bpilib.training.launch` starts them. Anywhere else there is one process, `size` is 1, and what the processes do
-together is nothing.
+`bpilib.training.launch` starts them. Anywhere else there is one process, `world_size` is 1, and these functions return
+what they are given.
 """
 
 import functools
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from bpilib.system.files import write_atomically
 
 _BAR = "{l_bar}{bar}| {n_fmt} of {total_fmt} clips, {elapsed} gone, {remaining} left, {rate_noinv_fmt}{postfix}"
-FOLDER = "BPI_LAUNCH_FOLDER"  # environment variable of a worker: where it and its launching process leave word
+FOLDER = "BPI_LAUNCH_FOLDER"  # environment variable: where a worker and its launching process exchange files
 
 
 def rank() -> int:
@@ -64,7 +64,7 @@ def broadcast_state(module: nn.Module) -> None:
 
 
 def check_same_inputs(facts: dict[str, Any]) -> None:
-    """Make sure that all processes mean the same run.
+    """Check that all processes train the same run.
 
     Raises:
         RuntimeError: they differ. Another try may cure it, where a shared folder shows files late.
@@ -89,7 +89,7 @@ def all_gather(value: Any) -> list[Any]:
 
 
 class _Relay(tqdm.tqdm):
-    """A progress bar that leaves word of itself for the launching process to show."""
+    """A progress bar that writes its state to a file, for the launching process to show."""
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
         state = {"total": self.total, "desc": self.desc, "n": self.n, "postfix": self.postfix or ""}

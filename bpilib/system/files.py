@@ -1,14 +1,18 @@
 """Where the project lies, files that are either whole or not there, and texts without the secrets in them."""
 
+import contextlib
 import math
 import os
+import platform
 import re
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
+import psutil
 import yaml
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -21,11 +25,12 @@ DEEPEST = 100  # levels of a YAML
 LONGEST = 100  # characters of a number in a YAML
 NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+_HOST = re.sub(r"[^A-Za-z0-9-]", "-", platform.node())[:32] or "here"  # part of the names of unfinished files
 YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def in_project(path: str | Path) -> Path:
-    """An absolute path; what is relative lies in the project folder, wherever a notebook is run from."""
+    """An absolute path; what is relative lies in the project folder, whatever the working directory."""
     return PROJECT / Path(path).expanduser()
 
 
@@ -37,11 +42,11 @@ def write_atomically(path: str | Path, content: bytes | str | Callable[[Path], N
         content: bytes, text, or a function that writes to the path it is given.
 
     Raises:
-        OSError: as the system says; the old file, if any, is then untouched and nothing new is left.
+        OSError: as the OS says; the old file, if any, is then untouched and nothing new is left.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{_HOST}.{os.getpid()}.part")
     try:
         if callable(content):
             content(part)
@@ -55,7 +60,27 @@ def write_atomically(path: str | Path, content: bytes | str | Callable[[Path], N
     return path
 
 
-def array_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
+def remove_leftovers(folder: str | Path, *patterns: str) -> None:
+    """Remove what `write_atomically` has left unfinished in a folder, of processes that were killed meanwhile.
+
+    Of another machine that shares the folder it can't be known whether a process is still at work: its files go once
+    they are an hour old.
+
+    Args:
+        folder: whose files are looked at, not those in folders within it.
+        patterns: of other hidden files to remove, ".<pattern>", which nobody can be writing now.
+    """
+    for pattern in patterns:
+        for path in Path(folder).glob(f".{pattern}"):
+            path.unlink(missing_ok=True)
+    for part in Path(folder).glob(".*.part"):
+        match = re.fullmatch(rf"\..+\.{re.escape(_HOST)}\.(\d+)\.part", part.name)
+        with contextlib.suppress(OSError):
+            if time.time() - part.stat().st_mtime > 3600 or (match and not psutil.pid_exists(int(match[1]))):
+                part.unlink()
+
+
+def array_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
     """The shape, whether in Fortran order, and the data type that a .npy file begins with; `file` is left behind them.
 
     Raises:
@@ -93,8 +118,8 @@ def parse_yaml(text: str | bytes) -> Any:
     long document does. All YAML is read here.
 
     Raises:
-        yaml.YAMLError: it is no YAML; too long, too deep, or more than `MOST_ENTRIES` once its aliases are followed;
-            a key comes twice, too many keys are numbers, or a number is too long.
+        yaml.YAMLError: it is no YAML; too long, too deep, or more than `MAX_YAML_ENTRIES` once its aliases are
+            followed; a key comes twice, too many keys are numbers, or a number is too long.
     """
     if len(text) > MOST_YAML:
         raise yaml.YAMLError(f"{len(text):,} characters, more than the {MOST_YAML:,} it may have")
@@ -164,20 +189,42 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
+_SURE = r"tokens?|passwo?r?d|passwd|pwd|passphrase|secret|signature|credentials?|(?:access|api|private)[_-]?key"
+_EDGES = r"(?<![A-Za-z0-9])(?:[A-Za-z0-9_-]*[_-])?(?:{})(?:[_-][A-Za-z0-9_-]*)?"  # a word of a name such as HF_TOKEN
+_NAME = _EDGES.format(rf"{_SURE}|sig|key|auth")
+_VALUE = r"(?:\"[^\"\n]*\"|'[^'\n]*'|[^&\s\"',;}]+)"
+_IN_URL = (
+    r"(\b[a-z][a-z0-9+.-]+:/{1,2}(?:[^/\s:@\"']*:)?)[^\s\"']+(?=@)"  # https://user:password@host, https://token@host
+    rf"|([?&;]{_NAME}=)[^&\s\"'#]+"  # ?token=...
+)
+_SECRET_IN_URL = re.compile(_IN_URL, re.IGNORECASE)
 _SECRET = re.compile(
-    r"(://[^/\s:@]*:)[^@/\s]+(?=@)"  # https://user:password@host
-    r"|(\b[\w-]*(?:token|passwo?r?d|secret|api_?key|access_?key|signature)[\w-]*=)[^&\s\"']+",  # ?token=...
+    rf"{_IN_URL}"
+    r"|(\b(?:bearer|basic)\s+)[\w.~+/=-]{4,}"  # Authorization: Bearer ...
+    rf"|({_NAME}[\"']?\s*=\s*|{_EDGES.format(_SURE)}[\"']?:\s*){_VALUE}"  # TOKEN="..." or password: ...
+    rf"|(--{_NAME}\s+){_VALUE}",  # --password ...
     re.IGNORECASE,
 )
 
 
 def mask_secrets(value: Any) -> Any:
-    """A text, or the texts of a list or dict, with *** for passwords and tokens; other values as they are."""
-    if isinstance(value, list):
-        return [mask_secrets(entry) for entry in value]
+    """A text, or the texts of a list, tuple or dict, with *** for passwords and tokens; other values as they are."""
+    return _masked(value, _SECRET)
+
+
+def mask_url_secrets(value: Any) -> Any:
+    """As `mask_secrets`, but only what is secret in a URL: user names' passwords, tokens, and values of its query."""
+    return _masked(value, _SECRET_IN_URL)
+
+
+def _masked(value: Any, secret: re.Pattern) -> Any:
+    if isinstance(value, list | tuple):
+        return type(value)(_masked(entry, secret) for entry in value)
     if isinstance(value, dict):
-        return {name: mask_secrets(entry) for name, entry in value.items()}
-    return _SECRET.sub(lambda match: f"{match[1] or match[2]}***", value) if isinstance(value, str) else value
+        return {_masked(name, secret): _masked(entry, secret) for name, entry in value.items()}
+    if not isinstance(value, str):
+        return value
+    return secret.sub(lambda match: f"{next(filter(None, match.groups()))}***", value)
 
 
 def mask_notebook(notebook: dict[str, Any]) -> dict[str, Any]:

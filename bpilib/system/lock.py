@@ -1,4 +1,4 @@
-"""Who works in a directory: one at a time, on all machines that share it; the system lets go however a process ends."""
+"""One process at a time works in a directory, on all machines that share it; the OS releases the lock at its end."""
 
 import contextlib
 import datetime
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO
 
 LOCK = "run.lock"
-PATIENCE = 2.0  # seconds in which whoever held it may still be ending
+PATIENCE = 2.0  # seconds in which a process that ends may still hold the lock
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
 
 
@@ -27,29 +27,52 @@ def try_lock(file: IO, kind: int) -> bool:
 
 
 @contextlib.contextmanager
-def hold(folder: str | Path, group: str = "", data: str = "") -> Iterator[None]:
-    """Be the only one who works in a directory, or one of a group; its run.lock says who it is and goes at the end.
+def lock_run(folder: str | Path, group: str = "") -> Iterator[None]:
+    """Work alone in a run directory, or as one of a group; its run.lock says who does, and is removed at the end.
 
     Args:
         folder: made where missing.
-        group: the same for the processes that work in it together; "" for one alone.
-        data: the parameter that names it, where it holds data and no run: the lock is then <folder>.lock beside it.
+        group: the same for all processes that work in it together; "" for one alone.
 
     Raises:
-        ValueError: another one is at work; says which process, where and since when. Nothing was touched then.
-        OSError: the folder can't be written.
+        ValueError: another process works in it; says which, where and since when. Nothing was changed then.
+        OSError: the folder can't be written or locked; says what to do.
     """
     folder = Path(folder)
-    path = folder.with_name(f"{folder.name}.lock") if data else folder / LOCK
-    other = f"{data} to work in another place" if data else "tag to start another run beside it"
+    try:
+        with _held(folder / LOCK, folder, group, "outputs", "tag to start another run beside it"):
+            yield
+    finally:
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # if nothing came of it
+
+
+@contextlib.contextmanager
+def lock_store(folder: str | Path, parameter: str) -> Iterator[None]:
+    """Work alone in a folder of data; the lock is the file <folder>.lock beside it, removed at the end.
+
+    Args:
+        folder: of raw clips or a store.
+        parameter: that names the folder, for messages.
+
+    Raises:
+        ValueError, OSError: as `lock_run`.
+    """
+    folder = Path(folder)
+    with _held(folder.with_name(f"{folder.name}.lock"), folder, "", parameter, f"{parameter} to work in another place"):
+        yield
+
+
+@contextlib.contextmanager
+def _held(path: Path, folder: Path, group: str, parameter: str, other: str) -> Iterator[None]:
+    """Hold the lock at `path`; remove it at the end, if nobody else of the group holds it."""
     end = time.monotonic() + PATIENCE
-    while (file := _take(path, group, data or "outputs")) is None:
+    while (file := _take(path, group, parameter)) is None:
         if time.monotonic() > end:
             with contextlib.suppress(FileNotFoundError):
-                who = path.read_text(errors="replace").partition("\n")[0]
                 raise ValueError(
-                    f"{folder} is in use by {who or 'another process'}: wait for it, or end it there, or set the "
-                    f"parameter {other}. Nothing was changed"
+                    f"{folder} is in use by {_holder(path)}: wait for it, or end it there, or set the parameter "
+                    f"{other}. Nothing was changed"
                 )
         time.sleep(0.1)
     try:
@@ -58,19 +81,35 @@ def hold(folder: str | Path, group: str = "", data: str = "") -> Iterator[None]:
         with contextlib.suppress(OSError):
             if try_lock(file, fcntl.LOCK_EX):  # the last of its group
                 path.unlink()
-                if not data:
-                    folder.rmdir()  # if nothing came of it
         file.close()
 
 
+def _holder(path: Path) -> str:
+    """Who holds the lock, as its file says; FileNotFoundError: nobody does any more."""
+    try:
+        return path.read_text(errors="replace").partition("\n")[0] or "another process"
+    except PermissionError:
+        return f"a process of {_owner(path)}"
+
+
+def _owner(path: Path) -> str:
+    try:
+        return f"the user {path.owner()}"
+    except (KeyError, OSError):  # known on another machine alone
+        return f"the user number {path.stat().st_uid}"
+
+
 def _take(path: Path, group: str, parameter: str) -> IO | None:
-    """The locked file, or None if another holds it."""
+    """The locked file, or None if another process holds it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = open(path, "a+")  # noqa: SIM115 (open, it is the lock)
     except FileNotFoundError:
         return None
     except OSError as error:
+        if isinstance(error, PermissionError) and path.exists():
+            _remove_abandoned(path, parameter)
+            return None
         how = f"set the parameter {parameter} to a folder that can be written"
         raise OSError(error.errno, f"can't write in {path.parent} ({error.strerror}): {how}") from error
     try:
@@ -91,9 +130,41 @@ def _take(path: Path, group: str, parameter: str) -> IO | None:
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             file.close()
-            raise
-        warnings.warn(f"{path.parent} has no locks ({error.strerror}): see to it yourself that nothing else works "
-                      "in it at the same time", stacklevel=4)  # fmt: skip
+            raise _lock_error(path, parameter, error) from error
+        what = f"{path.parent} has no locks ({error.strerror}): make sure that nothing else works in it meanwhile"
+        warnings.warn(what, stacklevel=6)
         return file
     file.close()
     return None
+
+
+def _remove_abandoned(path: Path, parameter: str) -> None:
+    """Remove the lock file of another user's process, which can't be written here, if that process has ended.
+
+    Raises:
+        OSError: it can't be read, locked or removed.
+    """
+    try:
+        with open(path) as file:
+            if try_lock(file, fcntl.LOCK_EX):
+                path.unlink()
+    except FileNotFoundError:
+        pass
+    except PermissionError as error:
+        raise OSError(
+            error.errno,
+            f"{path} belongs to {_owner(path)}, and can't be read or removed here ({error.strerror}): if no process of "
+            f"theirs works there, ask them to remove it, or set the parameter {parameter} to another folder",
+        ) from error
+    except OSError as error:
+        raise _lock_error(path, parameter, error) from error
+
+
+def _lock_error(path: Path, parameter: str, error: OSError) -> OSError:
+    """What the file system did not do, and what to do about it."""
+    return OSError(
+        error.errno,
+        f"can't lock {path} ({error.strerror}), so other processes could work there at the same time: the file system "
+        "refuses locks or has lost its server. Try again, mount it with locks, or set the parameter "
+        f"{parameter} to a folder on another disk",
+    )

@@ -47,7 +47,7 @@ class _Gather(torch.autograd.Function):
 
 
 def gather(rows: Tensor, total: int) -> Tensor:
-    """The rows of a whole batch from those of each process's `share`, in order, with gradients.
+    """The rows of a whole batch from those of each process's `shard`, in order, with gradients.
 
     Args:
         rows: (n, ...).
@@ -81,7 +81,8 @@ class Towers(nn.Module):
 
     def __init__(self, model: nn.Module, text: TextEncoder | None):
         super().__init__()
-        self.model, self.text = model, text
+        self.model = model
+        self.text = text
 
     def forward(self, x: Tensor, *texts: Tensor) -> tuple[Output, Tensor | None]:
         """Clips (N, C, T, V, M) and what `TextEncoder.prepare` made for them to the output and texts (1+P, N, D)."""

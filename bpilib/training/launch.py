@@ -1,7 +1,7 @@
 """Starting the processes of one run with PyTorch's elastic launcher, and following them from the notebook.
 
-The launching process shows how far the run is and passes Ctrl-C on. A process that dies takes the others along; the
-launcher starts them all anew, from the last checkpoint.
+The launching process shows how far the run is, and passes Ctrl-C on. Where one process dies, the launcher ends the
+others and starts them all again, from the last checkpoint.
 """
 
 import contextlib
@@ -25,6 +25,7 @@ import pandas as pd
 import psutil
 import torch
 import torch.distributed as dist
+import tqdm
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.elastic.rendezvous import RendezvousError
@@ -35,43 +36,53 @@ from bpilib.errors import MissingInputError
 from bpilib.system.device import pick_device
 from bpilib.system.distributed import FOLDER, all_gather, all_reduce_sum, progress_bar, rank
 from bpilib.system.files import write_atomically
+from bpilib.system.logs import show_log
+from bpilib.system.signals import ENDING, listening
+from bpilib.system.threads import choose_threads
+from bpilib.training.trainer import Watch, show_history
 
 Work = Callable[..., None]
-_CURABLE = (RuntimeError, OSError, MemoryError)  # may not come again; lost connections are RuntimeErrors
-_KINDS = {kind.__name__: kind for kind in (MissingInputError, ValueError, RuntimeError)}  # of what a worker raised
+_log = logging.getLogger(__name__)
+LOOK_SECONDS = 0.2  # between two looks at what the workers have written
+_PASSING = (RuntimeError, OSError, MemoryError)  # may not come again; lost connections are RuntimeErrors
+_KINDS: dict[str, type[Exception]] = {
+    kind.__name__: kind for kind in (MissingInputError, ValueError, RuntimeError)
+}  # of what a worker raised
 
 
 # --- in a worker
 
 
 def _worker(work: Work, config: Config, folder: str, arguments: tuple) -> tuple[str, Any]:
-    """The life of a worker; returns "done", "interrupted" or "failed", and what there is to say of it.
+    """What a worker does from its start to its end; returns "done", "interrupted" or "failed", and an explanation.
 
     An error that would only come again is kept for the next try, where all workers return it instead of working.
     """
-    parent, place = os.getppid(), Path(folder)
+    parent = os.getppid()
+    place = Path(folder)
     signal.signal(signal.SIGINT, lambda *_: os.getppid() == parent or os._exit(1))  # comes when the parent dies, too
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    os.environ[FOLDER], local = folder, int(os.environ["LOCAL_RANK"])
+    show_log()
+    os.environ[FOLDER] = folder
+    local = int(os.environ["LOCAL_RANK"])
     if place.exists():
         write_atomically(place / f"{local}.pid", str(os.getpid()))
     device = pick_device(config.device)
     if device.type == "cuda":
         config = config.changed(device=f"cuda:{local if device.index is None else device.index}")
         torch.cuda.set_device(config.device)
-    elif "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, torch.get_num_threads() // config.devices))
-    backend, meet = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", {}
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     if config.rendezvous is None:  # all are here: they meet in a file, and listen to nobody else
         os.environ.setdefault("GLOO_SOCKET_IFNAME", _loopback())
         file = place / f"group{os.environ['TORCHELASTIC_RESTART_COUNT']}"
-        meet = {"init_method": file.as_uri(), "rank": int(os.environ["RANK"]), "world_size": config.devices}
-    dist.init_process_group(backend, **meet)
+        store = dist.FileStore(str(file), config.devices)
+        dist.init_process_group(backend, store=store, rank=int(os.environ["RANK"]), world_size=config.devices)
+    else:
+        dist.init_process_group(backend)
 
     def stop() -> bool:
         """The same answer in all processes, so that all stop after the same step."""
-        asked = (place / "stop").exists() or not place.exists() or os.getppid() != parent
-        return bool(all_reduce_sum(torch.tensor(float(asked))))
+        return bool(all_reduce_sum(torch.tensor(float(_is_asked_to_stop(place, parent)))))
 
     logs = Path(os.environ["TORCHELASTIC_ERROR_FILE"]).parent
     start = all_gather((_read(place / "failure.json"), str(logs)))
@@ -88,7 +99,7 @@ def _worker(work: Work, config: Config, folder: str, arguments: tuple) -> tuple[
         result = "interrupted", str(interrupt)
     except Exception as error:
         traceback.print_exc()
-        if isinstance(error, ValueError) or not isinstance(error, _CURABLE):
+        if isinstance(error, ValueError) or not isinstance(error, _PASSING):
             kind = next((name for name, kind in _KINDS.items() if isinstance(error, kind)), "")
             text = str(error) if kind else f"{type(error).__name__}: {error}"
             failure = {"kind": kind or "RuntimeError", "text": text, "note": f"process {rank()}, see {logs}/stderr.log"}
@@ -98,8 +109,50 @@ def _worker(work: Work, config: Config, folder: str, arguments: tuple) -> tuple[
     return result
 
 
+def _is_asked_to_stop(place: Path, parent: int) -> bool:
+    """Whether the launching process wants this worker to save and leave, or has gone."""
+    return (place / "stop").exists() or not place.exists() or os.getppid() != parent
+
+
+@contextlib.contextmanager
+def saving_when_stopped(save: Callable[[], None]) -> Iterator[None]:
+    """Within it, a worker that is to stop saves at once, in a thread; it ends after its step, together with the others.
+
+    A signal that ends it, such as a scheduler's SIGTERM, has it save and exit without waiting for its step. SIGINT
+    alone is for the launching process, as long as that lives.
+
+    Args:
+        save: may be called in another thread, at any time.
+    """
+    place = Path(os.environ[FOLDER])
+    parent = os.getppid()
+    saved = threading.Event()
+
+    def save_once() -> None:
+        if not saved.is_set():
+            saved.set()
+            save()
+
+    def hear(number: int) -> None:
+        if number in ENDING and (number != signal.SIGINT or os.getppid() != parent):
+            try:
+                save_once()
+            finally:
+                os._exit(128 + number)
+
+    def look() -> None:
+        if _is_asked_to_stop(place, parent):
+            save_once()
+
+    for number in ENDING:
+        if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)  # the thread hears of it
+    with listening(hear, look):
+        yield
+
+
 def _wait_for(path: Path) -> None:
-    """Make sure that what the first process writes is seen here; a shared folder may show it late."""
+    """Wait until a file of the first process is visible here; a shared folder may show it late."""
     end = time.monotonic() + 30
     while not path.exists():
         if time.monotonic() > end:
@@ -111,7 +164,7 @@ def _wait_for(path: Path) -> None:
 
 
 def _loopback() -> str:
-    """Name of the network interface that nobody outside reaches."""
+    """Name of the network interface that can't be reached from outside."""
     interfaces = psutil.net_if_addrs().items()
     return next(name for name, addresses in interfaces if any(a.address == "127.0.0.1" for a in addresses))
 
@@ -128,7 +181,7 @@ def launch(
     config: Config,
     *arguments: Any,
     stop: Callable[[], bool] = lambda: False,
-    watch: Callable[[pd.DataFrame], None] | None = None,
+    watch: Watch | None = None,
 ) -> None:
     """Do the work of a run in `config.devices` processes here, together with `config.nodes` machines; wait for its end.
 
@@ -137,7 +190,7 @@ def launch(
             True in all workers once they are to save and raise KeyboardInterrupt. Of an importable module, as are the
             arguments.
         config: of the run; its directory gets `logs/`.
-        stop: asked twice a second; True once the run is to be left.
+        stop: asked several times a second; True once the run is to be left.
         watch: called with metrics.csv whenever it has changed.
 
     Raises:
@@ -151,8 +204,10 @@ def launch(
             name = getattr(part, "__name__", part)
             raise ValueError(f"{name}: other processes can't import what a notebook has; put it into a module")
     gc.collect()  # a rendezvous that this process hosted before, at the same address, ends with its last reference
-    logs, restarts = config.run_directory / "logs", config.max_restarts
-    with tempfile.TemporaryDirectory(prefix="bpi_") as folder, _launcher_log(logs):
+    logs = config.run_directory / "logs"
+    restarts = config.max_restarts
+    environment = _thread_environment(config)
+    with tempfile.TemporaryDirectory(prefix="bpi_") as folder, _launcher_log(logs), _environment(environment):
         settings = LaunchConfig(
             min_nodes=config.nodes,
             max_nodes=config.nodes,
@@ -165,7 +220,7 @@ def launch(
             max_restarts=restarts,
             logs_specs=DefaultLogsSpecs(log_dir=str(logs), redirects=Std.ALL),
         )
-        group: Future = Future()
+        group: Future[dict[int, tuple[str, Any]]] = Future()
         thread = threading.Thread(target=_start, args=(group, settings, work, config, folder, arguments), daemon=True)
         thread.start()
         try:
@@ -179,6 +234,8 @@ def launch(
         except ChildFailedError as error:
             if failure := _read(Path(folder) / "failure.json"):
                 raise _error(failure) from error
+            if (Path(folder) / "stop").exists():  # the signal has ended the workers, too, after they had saved
+                raise KeyboardInterrupt(f"saved in {config.run_directory}: run the same again to go on") from error
             number, first = error.get_first_failure()
             raise RuntimeError(
                 f"process {number} failed after {restarts} restarts, at last with: {first.message}. All that it said "
@@ -195,8 +252,27 @@ def launch(
         raise KeyboardInterrupt(said)
 
 
+def _thread_environment(config: Config) -> dict[str, str]:
+    """What the workers' OpenMP is told: how many threads, and that those that wait leave their core to others."""
+    if pick_device(config.device).type == "cuda":
+        return {}
+    return {"OMP_NUM_THREADS": str(choose_threads(config.threads, config.devices)), "OMP_WAIT_POLICY": "passive"}
+
+
+@contextlib.contextmanager
+def _environment(settings: dict[str, str]) -> Iterator[None]:
+    """Environment variables for the processes that are started within; those that are set already stay."""
+    added = {name: value for name, value in settings.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
+
+
 def _check(config: Config) -> None:
-    """Refuse what this machine can't do; the messages name the parameter."""
+    """ValueError for parameters that this machine can't satisfy."""
     device = pick_device(config.device)
     if device.type == "cuda" and device.index is not None and config.devices > 1:
         raise ValueError(f"parameter device: {config.device} is one GPU, but devices is {config.devices}: use cuda")
@@ -219,7 +295,7 @@ def _is_local(rendezvous: str | None) -> bool:
 
 
 def _start(group: Future, settings: LaunchConfig, *arguments: Any) -> None:
-    """Run the launcher, in a thread. Workers inherit its deaf ear for SIGINT until they have their own handler."""
+    """Run the launcher, in a thread that blocks SIGINT; so do workers at first, until they have their own handler."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"  # a shared one would keep the addresses of workers that died
     try:
@@ -228,29 +304,41 @@ def _start(group: Future, settings: LaunchConfig, *arguments: Any) -> None:
         group.set_exception(error)
 
 
-def _follow(group: Future, folder: Path, config: Config, stop: Callable[[], bool], watch: Any) -> None:
+def _follow(
+    group: Future[dict[int, tuple[str, Any]]],
+    folder: Path,
+    config: Config,
+    stop: Callable[[], bool],
+    watch: Watch | None,
+) -> None:
     """Show progress and history, pass the wish to stop on, until the workers have ended."""
     metrics = config.run_directory / "metrics.csv"
-    shown, restarts = _written(metrics), 0
+    shown = _written(metrics)
+    restarts = 0
     total = config.nodes * config.devices
-    print(f"{total} processes share every batch, {config.devices} of them here; what they say: {metrics.parent}/logs")
+    where = f"{config.devices} of them here; what they say: {metrics.parent}/logs"
+    _log.info("%d processes share every batch, %s", total, where)
     with contextlib.ExitStack() as stack:
-        bar, before, done = None, None, False
+        bar: tqdm.tqdm | None = None
+        before: dict[str, Any] | None = None
+        done = False
         while not done:
-            done = bool(wait([group], timeout=0.5).done)
+            done = bool(wait([group], timeout=LOOK_SECONDS).done)
             if stop():
                 (folder / "stop").touch()
-            if (state := _read(folder / "progress.json")) != before:
+            state = _read(folder / "progress.json")
+            if state is not None and state != before:
                 before = state
                 if state["restarts"] > restarts:
                     restarts = state["restarts"]
-                    print(f"a process died: all went on from the last checkpoint ({restarts} of {config.max_restarts})")
+                    tries = f"{restarts} of {config.max_restarts}"
+                    _log.info("a process died: all resumed from the last checkpoint (%s)", tries)
                 bar = bar or stack.enter_context(progress_bar(state["total"], state["desc"], state["n"]))
                 bar.set_postfix_str(state["postfix"], refresh=False)
                 bar.update(state["n"] - bar.n)
             if watch and _written(metrics) != shown:
                 shown = _written(metrics)
-                watch(pd.read_csv(metrics))
+                watch = show_history(watch, pd.read_csv(metrics))
 
 
 def _written(path: Path) -> int:
@@ -273,11 +361,13 @@ def _error(failure: dict[str, str]) -> Exception:
 
 @contextlib.contextmanager
 def _launcher_log(folder: Path) -> Iterator[None]:
-    """What the launcher itself has to say goes into a file of `folder`."""
+    """The launcher's own messages go into a file of `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    logger, handler = logging.getLogger("torch.distributed.elastic"), logging.FileHandler(folder / "launcher.log")
+    logger = logging.getLogger("torch.distributed.elastic")
+    handler = logging.FileHandler(folder / "launcher.log")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    before, logger.propagate = logger.propagate, False
+    before = logger.propagate
+    logger.propagate = False
     logger.addHandler(handler)
     try:
         yield

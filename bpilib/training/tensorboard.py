@@ -5,6 +5,7 @@
 
 import math
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,9 +25,10 @@ SECTIONS = {
     "loss": ("train_loss", "cross_entropy", "contrastive"),
     "machine": ("clips_per_second",),
 }
-LARGEST = 2000  # pixels of a side of a confusion matrix without names, which are 16 a class, or fewer
+MAX_PIXELS = 2000  # of a side of a confusion matrix without names, which has 16 a class, or fewer
+MAX_NAMED = 200  # classes of a confusion matrix with names; drawing more takes longer than an epoch
 MAX_PROJECTED = 500  # clips in the projector, at most
-COLUMNS = ("label", "class", "kind", "predicted", "clip")  # what the projector says of each point
+COLUMNS = ("label", "class", "kind", "predicted", "clip")  # of the projector's table of points
 
 
 class TensorBoardLogger:
@@ -37,7 +39,8 @@ class TensorBoardLogger:
 
     def __init__(self, folder: Path, epoch: int, draw_confusion: DrawConfusion | None = None):
         """folder: the run directory. epoch: the last that counts. draw_confusion: see `bpilib.train.fit`."""
-        self.folder, self.draw_confusion = folder / "tensorboard", draw_confusion
+        self.folder = folder / "tensorboard"
+        self.draw_confusion = draw_confusion
         self._writer = SummaryWriter(str(self.folder), purge_step=epoch + 1)
 
     def close(self) -> None:
@@ -57,16 +60,22 @@ class TensorBoardLogger:
             if not math.isnan(value):
                 self._writer.add_scalar(section.get(name, name), value, epoch)
         if scores is not None:
-            matrix = scores.confusion()
-            if self.draw_confusion:
-                image = self.draw_confusion(matrix, scores.classes)
-            else:
-                share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-                share = share[:LARGEST, :LARGEST]
-                cell = np.ones((max(1, min(16, LARGEST // len(share))),) * 2, np.uint8)
-                image = np.kron(np.uint8(255 * share), cell)[:, :, None]
+            image = self._confusion_image(scores)
             self._writer.add_image("confusion", image, epoch, dataformats="HWC")
         self._writer.flush()
+
+    def _confusion_image(self, scores: Scores) -> np.ndarray:
+        """(H, W, 1 or 3) uint8: drawn as was asked for, or in shades where that fails or there are too many classes."""
+        matrix = scores.confusion()
+        if self.draw_confusion and len(matrix) <= MAX_NAMED:
+            try:
+                return self.draw_confusion(matrix, scores.classes)
+            except Exception as error:  # no figure ends a training
+                warnings.warn(f"the confusion matrix can't be drawn ({type(error).__name__}: {error})", stacklevel=3)
+                self.draw_confusion = None
+        share = (matrix / np.maximum(matrix.sum(1, keepdims=True), 1))[:MAX_PIXELS, :MAX_PIXELS]
+        side = max(1, min(16, MAX_PIXELS // len(share)))
+        return np.kron(np.uint8(255 * share), np.ones((side, side), np.uint8))[:, :, None]
 
     def finish(self, run: Run, scores: Scores) -> None:
         """Precision against recall, and the projector's points, of the weights that a run ends with."""
@@ -96,9 +105,10 @@ def projector_points(run: Run, scores: Scores) -> tuple[np.ndarray, list[tuple[s
 
     Returns:
         (n, D) float64 of unit length before the means were taken, to four places, and a row of `COLUMNS` for each:
-        clips evenly spread over the test set, `EMBEDDED` at most, then K texts.
+        clips evenly spread over the test set, `MAX_PROJECTED` at most, then K texts.
     """
-    feeder, total = run.feeder("test"), len(scores.labels)
+    feeder = run.feeder("test")
+    total = len(scores.labels)
     chosen = np.unique(np.linspace(0, total - 1, min(total, MAX_PROJECTED)).astype(int))
     run.model.eval()
     found = []
@@ -106,9 +116,10 @@ def projector_points(run: Run, scores: Scores) -> tuple[np.ndarray, list[tuple[s
         pooled, _ = run.model.features(feeder.batch(part)[0])  # (N, C)
         found.append(F.normalize((pooled if run.text is None else run.model.global_head(pooled)).float(), dim=-1).cpu())
     groups = [torch.cat(found)]
-    named, predicted = ([scores.classes[k] for k in of[chosen]] for of in (scores.labels, scores.predictions))
+    named = [scores.classes[k] for k in scores.labels[chosen]]
+    predicted = [scores.classes[k] for k in scores.predictions[chosen]]
     kinds = ["recognised" if truth == said else "mistaken" for truth, said in zip(named, predicted)]
-    rows = list(zip(named, named, kinds, predicted, scores.names[chosen]))
+    rows: list[tuple[str, ...]] = list(zip(named, named, kinds, predicted, scores.names[chosen]))
     if run.text is not None:
         groups.append(F.normalize(run.text.anchors()[0].float().cpu(), dim=-1))
         rows += [(f"“{name}”", name, "text", "–", "–") for name in scores.classes]

@@ -2,10 +2,14 @@
 
 import dataclasses
 import json
+import logging
 import math
+import threading
 import time
+import warnings
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,9 +19,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from bpilib.config import Config
+from bpilib.data.store import SkeletonStore
 from bpilib.evaluate import Scores, copies_summary, mark_copies, score
 from bpilib.losses import Loss, skeleton_text_loss
-from bpilib.runs import Run, build, same_clips, start_from
+from bpilib.runs import Run, build, same_clips
 from bpilib.system import checkpoint, distributed
 from bpilib.system.device import (
     DelayedValues,
@@ -33,24 +38,78 @@ from bpilib.system.device import (
 from bpilib.system.distributed import rank_zero_only
 from bpilib.system.environment import collect_environment, count_flops
 from bpilib.system.files import write_atomically
+from bpilib.system.threads import set_threads, usable_cores
 from bpilib.training import data_parallel
 from bpilib.training.optimizer import build_sgd
+from bpilib.training.start import start_from
 from bpilib.training.tensorboard import DrawConfusion, TensorBoardLogger
+
+Watch = Callable[[pd.DataFrame], None]
+USAGE_SECONDS = 2  # between two measurements of memory and GPU
+_log = logging.getLogger(__name__)
+
+
+class EpochSums(NamedTuple):
+    """Sums over the clips of the running epoch: their number, losses, and how many were recognised."""
+
+    clips: float = 0.0
+    loss: float = 0.0
+    cross_entropy: float = 0.0
+    contrastive: float = 0.0
+    correct: float = 0.0
+
+    def plus(self, clips: int, means: Sequence[float]) -> "EpochSums":
+        """With a batch: its number of clips, and the means of what the other fields add up."""
+        return EpochSums(*(total + clips * mean for total, mean in zip(self, [1.0, *means])))
 
 
 @dataclasses.dataclass
 class Progress:
     """Where training stands; all of it is in every checkpoint.
 
-    Sums are of the running epoch: clips, then loss, cross-entropy, contrastive loss and right answers times clips.
+    Attributes:
+        epoch: epochs finished.
+        batch: steps finished of the running epoch.
+        sums: of the running epoch.
+        seconds: that the running epoch has taken.
+        rows: of metrics.csv; never changed once they are in.
+        resumed: how often the run was resumed.
     """
 
     epoch: int = 0
     batch: int = 0
-    sums: list[float] = dataclasses.field(default_factory=lambda: [0.0] * 5)
+    sums: EpochSums = EpochSums()
     seconds: float = 0.0
     rows: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     resumed: int = 0
+
+    @classmethod
+    def saved(cls, values: dict[str, Any]) -> "Progress":
+        """From a checkpoint."""
+        return cls(**values | {"sums": EpochSums(*values["sums"])})
+
+    def content(self) -> dict[str, Any]:
+        """For a checkpoint, as plain values."""
+        return vars(self) | {"sums": list(self.sums)}
+
+
+class _UnreadStep(NamedTuple):
+    """A step whose loss the host has not read yet."""
+
+    epoch: int
+    batch: int
+    rate: float
+    clips: int
+    values: DelayedValues
+
+
+class _FinishedStep(NamedTuple):
+    """What a step changes besides weights and optimizer, as it was after the last one."""
+
+    progress: Progress
+    unread: tuple[_UnreadStep, ...]  # whose figures are not in its sums yet
+    statistics: dict[str, Tensor]  # of BatchNorm, which the next step's forward pass changes
+    random: Tensor
 
 
 def learning_rate(config: Config, epoch: int, share: float) -> float:
@@ -70,30 +129,34 @@ def learning_rate(config: Config, epoch: int, share: float) -> float:
     return config.lr * 0.5 * (1 + math.cos(math.pi * min(left, 1)))
 
 
-class UnreadStep(NamedTuple):
-    """A step whose loss the host has not read yet."""
-
-    epoch: int
-    batch: int
-    rate: float
-    clips: int
-    values: DelayedValues
-
-
-Watch = Callable[[pd.DataFrame], None]
-LOOK = 2  # seconds between two looks at memory and GPU
+def show_history(watch: Watch | None, rows: pd.DataFrame) -> Watch | None:
+    """Call `watch`, if there is one; returns it, or None once it has failed: no figure ends a training."""
+    try:
+        if watch:
+            watch(rows)
+        return watch
+    except Exception as error:
+        warnings.warn(f"the history can't be shown ({type(error).__name__}: {error}); training goes on", stacklevel=2)
+        return None
 
 
 class Trainer:
-    """The state of one training; `fit` drives it. Each process of a run has one, and the first one writes the files."""
+    """The state of one training; `fit` drives it. Each process of a run has one, and the first one writes the files.
 
-    def __init__(self, config: Config, draw_confusion: DrawConfusion | None = None):
-        self.config, self.folder = config, config.run_directory
+    Another thread may call `save_finished_step` at any time: weights and optimizer change in `_update` alone, which
+    keeps a copy of what else belongs to the state after the step.
+    """
+
+    def __init__(
+        self, config: Config, draw_confusion: DrawConfusion | None = None, store: SkeletonStore | None = None
+    ) -> None:
+        self.config = config
+        self.folder = config.run_directory
         seed_everything(config.seed)
-        goes_on = checkpoint.exists(self.folder / "last.pt")
+        resumes = checkpoint.exists(self.folder / "last.pt")
         if config.deterministic:
             make_deterministic()
-        self.run: Run = build(config, pretrained=not goes_on)
+        self.run: Run = build(config, store, pretrained=not resumes)
         self.feeder = self.run.feeder("train", train=True)
         self.feeder.prepare_texts = None if self.run.text is None else self.run.text.prepare
         parameters = list(self.run.model.parameters())
@@ -102,61 +165,78 @@ class Trainer:
         self.optimizer = build_sgd(parameters, config, self.run.device)
         self.autocast, self.precision = autocast(config.precision, self.run.device)
         self.scaler = GradScaler(self.run.device.type, enabled=self.precision == "fp16")
-        self._unread: deque[UnreadStep] = deque()
-        self.progress, self.usage = Progress(), usage(self.run.device)
+        self._unread: deque[_UnreadStep] = deque()
+        self.progress = Progress()
+        self.usage = usage(self.run.device)
+        self._updating = threading.Lock()  # held while a step changes weights and optimizer
+        self._saving = threading.Lock()  # held while last.pt is written
+        self._finished_step: _FinishedStep | None = None
+        self._saved = (0, 0)  # epoch and batch of what last.pt holds
         self.batches = max(1, len(self.feeder) // config.batch_size)  # as published, an incomplete last one is dropped
-        if goes_on:
+        if resumes:
             self._resume()
         elif config.start_from is not None:
-            print(start_from(self.run, config.start_from))
+            _log.info("%s", start_from(self.run, config.start_from))
         at = {"precision": self.precision, "checkpoint": (self.progress.epoch, self.progress.batch)}
         distributed.check_same_inputs(config.result_settings() | self._inputs() | at)
         towers = data_parallel.Towers(compile_network(self.run.model, config.compile), self.run.text)
         self.towers = data_parallel.distribute(towers, config.sync_batchnorm)
+        weights = {name for name, _ in self.run.model.named_parameters()}
+        self._statistics = {name: t for name, t in self.run.model.state_dict().items() if name not in weights}
         if distributed.rank() == 0:
-            self.journal = TensorBoardLogger(self.folder, self.progress.epoch, draw_confusion)
+            self.tensorboard = TensorBoardLogger(self.folder, self.progress.epoch, draw_confusion)
 
     def close(self) -> None:
-        """End the feeder's thread, close what is written for TensorBoard."""
+        """End the feeder's thread, close TensorBoard's files."""
         self.feeder.close()
         if distributed.rank() == 0:
-            self.journal.close()
+            self.tensorboard.close()
 
-    def run_epochs(self, stop: Callable[[], bool], watch: Watch | None) -> None:
-        """Train to the last epoch; save after each, now and then within, and on interrupt."""
+    def run_epochs(
+        self,
+        stop: Callable[[], bool],
+        watch: Watch | None,
+        deferred: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        """Train to the last epoch; save after each, now and then within, and where it is stopped.
+
+        Args:
+            stop: asked after each step; once true, the state is saved and KeyboardInterrupt raised.
+            watch: see `bpilib.train.fit`.
+            deferred: context of the steps, within which nothing but `stop` interrupts.
+        """
         size = self.config.batch_size
         done = (self.progress.epoch * self.batches + self.progress.batch) * size
         with distributed.progress_bar(self.config.epochs * self.batches * size, self.folder.name, done) as bar:
             while self.progress.epoch < self.config.epochs:
-                self._train_epoch(bar, stop)
+                with deferred():
+                    self._train_epoch(bar, stop)
                 self._finish_epoch()
-                if watch:
-                    watch(pd.DataFrame(self.progress.rows))
+                watch = show_history(watch, pd.DataFrame(self.progress.rows))
         self._finish()
 
     def _train_epoch(self, bar: tqdm, stop: Callable[[], bool]) -> None:
-        progress, config = self.progress, self.config
+        progress = self.progress
+        size = self.config.batch_size
         self.feeder.epoch = progress.epoch
-        order = np.random.default_rng((config.seed, progress.epoch)).permutation(len(self.feeder))
+        order = np.random.default_rng((self.config.seed, progress.epoch)).permutation(len(self.feeder))
         self.run.model.train()
         saved = started = time.monotonic()
-        before, looked = progress.seconds, -math.inf
+        before = progress.seconds
+        measured = -math.inf
         while progress.batch < self.batches:
-            size = config.batch_size
             coming = order[(progress.batch + 1) * size : self.batches * size][:size]
-            if len(coming) and self.run.device.type != "cpu":  # a CPU that trains has no time to make it beside
+            if len(coming) and self.run.device.type != "cpu":  # a CPU that trains has no core to spare for it
                 self.feeder.expect(data_parallel.shard(coming))
             self._step(order[progress.batch * size : (progress.batch + 1) * size])
-            progress.batch += 1
             now = time.monotonic()
             progress.seconds = before + now - started
-            if now - looked > LOOK:
-                self.usage, looked = usage(self.run.device), now
-            clips, loss, _, _, right = progress.sums
-            sofar = f"loss {loss / clips:.3f}, accuracy {100 * right / clips:.1f} %, {format_usage(self.usage)}"
-            bar.set_postfix_str(f"epoch {progress.epoch + 1} of {config.epochs}: {sofar}", refresh=False)
+            if now - measured > USAGE_SECONDS:
+                self.usage = usage(self.run.device)
+                measured = now
+            bar.set_postfix_str(self._describe_epoch(), refresh=False)
             bar.update(size)
-            due = now - saved > 60 * config.checkpoint_minutes
+            due = now - saved > 60 * self.config.checkpoint_minutes
             stopped = stop()
             if stopped or (due and progress.batch < self.batches):
                 self._save()
@@ -164,10 +244,15 @@ class Trainer:
             if stopped:
                 raise KeyboardInterrupt(f"saved in {self.folder}: run the same again to go on")
 
+    def _describe_epoch(self) -> str:
+        """The running epoch so far, in a line."""
+        sums = self.progress.sums
+        means = f"loss {sums.loss / sums.clips:.3f}, accuracy {100 * sums.correct / sums.clips:.1f} %"
+        return f"epoch {self.progress.epoch + 1} of {self.config.epochs}: {means}, {format_usage(self.usage)}"
+
     def _step(self, positions: np.ndarray) -> None:
         """One update from the clips at these positions of the epoch."""
-        config, progress = self.config, self.progress
-        rate = learning_rate(config, progress.epoch, progress.batch / self.batches)
+        rate = learning_rate(self.config, self.progress.epoch, self.progress.batch / self.batches)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         waits_late = self.run.device.type == "cuda"
@@ -178,12 +263,56 @@ class Trainer:
             if not waits_late:
                 self._read_losses()
             self.scaler.scale(loss.total).backward()
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
+            self._update()
         # A GPU works on this step while the host reads the loss of the one before. The first loss of an epoch is read
         # at once for the progress bar, the last one for the epoch's row.
-        first_or_last = not progress.sums[0] or progress.batch + 1 == self.batches
+        first_or_last = not self.progress.sums.clips or self.progress.batch == self.batches
         self._read_losses(keep=0 if first_or_last else 1)
+
+    def _update(self) -> None:
+        """Apply the gradients, and count the step: whoever saves sees all of it or nothing."""
+        progress = self.progress
+        with self._updating:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            progress.batch += 1
+            statistics = {name: tensor.clone() for name, tensor in self._statistics.items()}
+            kept = dataclasses.replace(progress, rows=list(progress.rows))
+            self._finished_step = _FinishedStep(kept, tuple(self._unread), statistics, torch.get_rng_state())
+
+    def _count(self, loss: Loss, logits: Tensor, labels: Tensor) -> None:
+        """Send the step's figures on their way to the host; `_read_losses` adds them up."""
+        contrastive = loss.contrastive.mean() if len(loss.contrastive) else loss.total.new_zeros(())
+        correct = (logits.argmax(1) == labels).float().mean()
+        values = torch.stack([loss.total, loss.cross_entropy, contrastive, correct])
+        where = (self.progress.epoch, self.progress.batch, self.optimizer.param_groups[0]["lr"])
+        self._unread.append(_UnreadStep(*where, len(labels), DelayedValues(values)))
+
+    def _read_losses(self, keep: int = 0) -> None:
+        """Add the figures of all steps but the last `keep` to the epoch's sums.
+
+        Raises:
+            ValueError: a loss that is not finite. Nothing was saved since: a checkpoint reads all losses first.
+        """
+        while len(self._unread) > keep:
+            self.progress.sums = self._sums_with(self.progress.sums, self._unread.popleft())
+
+    def _sums_with(self, sums: EpochSums, step: _UnreadStep) -> EpochSums:
+        """The sums with the figures of a step; ValueError where its loss is not finite."""
+        values = step.values.read()
+        if not math.isfinite(values[0]):
+            raise ValueError(
+                f"the loss is {values[0]} in epoch {step.epoch + 1}, step {step.batch + 1}: "
+                f"{self._advice_on_divergence(step.rate)}"
+            )
+        return sums.plus(step.clips, values)
+
+    def _advice_on_divergence(self, rate: float) -> str:
+        """What to change, and whether there is a checkpoint from before."""
+        other = "" if self.precision == "fp32" else " or use precision='fp32'"
+        path = self.folder / "last.pt"
+        kept = f". {path} holds the last good state" if checkpoint.exists(path) else ""
+        return f"lower lr (now {rate:g}){other}{kept}"
 
     def loss(self, positions: np.ndarray) -> tuple[Loss, Tensor, Tensor]:
         """The loss of the clips at these positions, their logits (N, K) and labels (N,).
@@ -196,54 +325,33 @@ class Trainer:
         out, texts, labels = data_parallel.gather_batch(out, texts, batch.labels, len(positions))
         return skeleton_text_loss(out, texts, labels, self.config.alpha), out.logits, labels
 
-    def _count(self, loss: Loss, logits: Tensor, labels: Tensor) -> None:
-        """Send the step's figures on their way to the host; `_read_losses` adds them up."""
-        contrastive = loss.contrastive.mean() if len(loss.contrastive) else loss.total.new_zeros(())
-        right = (logits.argmax(1) == labels).float().mean()
-        values = torch.stack([loss.total, loss.cross_entropy, contrastive, right])
-        where = (self.progress.epoch, self.progress.batch, self.optimizer.param_groups[0]["lr"])
-        self._unread.append(UnreadStep(*where, len(labels), DelayedValues(values)))
-
-    def _read_losses(self, keep: int = 0) -> None:
-        """Add the figures of all steps but the last `keep` to the epoch's sums.
-
-        Raises:
-            ValueError: a loss that is not finite. Nothing was saved since: a checkpoint reads all losses first.
-        """
-        while len(self._unread) > keep:
-            step = self._unread.popleft()
-            values = step.values.read()
-            if not math.isfinite(values[0]):
-                raise ValueError(
-                    f"the loss is {values[0]} in epoch {step.epoch + 1}, step {step.batch + 1}: lower lr (now "
-                    f"{step.rate:g}) or use precision='fp32'. {self.folder / 'last.pt'} holds the last good state"
-                )
-            self.progress.sums = [s + step.clips * v for s, v in zip(self.progress.sums, [1.0, *values])]
-
     def _finish_epoch(self) -> None:
         """Evaluate if due, log, keep the best, save."""
-        config, progress = self.config, self.progress
-        clips, loss, cross_entropy, contrastive, right = progress.sums
+        config = self.config
+        progress = self.progress
+        sums = progress.sums
         row = {
             "epoch": progress.epoch + 1,
             "lr": self.optimizer.param_groups[0]["lr"],
-            "train_loss": loss / clips,
-            "cross_entropy": cross_entropy / clips,
-            "contrastive": contrastive / clips if self.run.text is not None else math.nan,
-            "train_top1": 100 * right / clips,
-            "clips_per_second": clips / max(progress.seconds, 1e-9),
+            "train_loss": sums.loss / sums.clips,
+            "cross_entropy": sums.cross_entropy / sums.clips,
+            "contrastive": sums.contrastive / sums.clips if self.run.text is not None else math.nan,
+            "train_top1": 100 * sums.correct / sums.clips,
+            "clips_per_second": sums.clips / max(progress.seconds, 1e-9),
         }
-        progress.epoch, progress.batch = progress.epoch + 1, 0
-        progress.sums, progress.seconds = [0.0] * 5, 0.0
-        self.run.epoch = progress.epoch
+        self.run.epoch = progress.epoch + 1
         scores = None
-        if progress.epoch % config.eval_every == 0 or progress.epoch == config.epochs:
+        if self.run.epoch % config.eval_every == 0 or self.run.epoch == config.epochs:
             scores = score(self.run)
             row |= {"test_top1": scores.top(1), "test_top5": scores.top(5)}
             if scores.heldout is not None:
                 row |= {"heldout_top1": scores.heldout.top(1), "heldout_top5": scores.heldout.top(5)}
+        progress.epoch += 1
+        progress.batch = 0
+        progress.sums = EpochSums()
+        progress.seconds = 0.0
         progress.rows.append(row)
-        self._log(row, scores)
+        self._log_epoch(row, scores)
         if scores is not None and self._selected() == progress.epoch:
             self._save("best.pt")
         self._save()
@@ -266,42 +374,79 @@ class Trainer:
         return self._best(f"{self.config.select}_top1")[0]
 
     @rank_zero_only
-    def _log(self, row: dict[str, Any], scores: Scores | None) -> None:
+    def _log_epoch(self, row: dict[str, Any], scores: Scores | None) -> None:
         values = {name: value for name, value in row.items() if name != "epoch"}
         if self.run.text is not None:
             scales = self.run.model.logit_scale.tolist()
             values |= {f"logit_scale/{name}": s for name, s in zip(("global", *self.run.model.parts), scales)}
         values |= {f"machine/{name}": value for name, value in self.usage.items()}
-        self.journal.epoch(row["epoch"], values, scores)
-
-    def _weights(self) -> dict[str, Any]:
-        """What every checkpoint holds; weights that diverged are never saved over good ones."""
-        self._read_losses()
-        content = self.run.content()
-        tensors = [tensor for name in ("model", "text") for tensor in content[name].values()]
-        if not torch.stack([torch.isfinite(tensor).all() for tensor in tensors]).all():
-            raise ValueError(
-                f"the network's weights, or the text encoder's, are not finite after epoch {self.progress.epoch}, step "
-                f"{self.progress.batch}: lower lr or use precision='fp32'; nothing was saved of them"
-            )
-        return content | {"epoch": self.progress.epoch}
+        self.tensorboard.epoch(row["epoch"], values, scores)
 
     def _inputs(self) -> dict[str, Any]:
-        """Hashes of what it learns from."""
+        """Hashes of prompts and clips."""
         return {"text_digest": self.run.text_digest, "data": self.run.store.manifest["sha256"]}
+
+    def _content(self, progress: Progress, statistics: dict[str, Tensor] | None = None) -> dict[str, Any]:
+        """What every checkpoint holds.
+
+        Args:
+            progress: that it is of.
+            statistics: running statistics of BatchNorm, in place of the present ones.
+
+        Raises:
+            ValueError: weights that diverged, which are never saved over good ones.
+        """
+        content = self.run.content() | {"epoch": progress.epoch}
+        content["model"] = content["model"] | (statistics or {})
+        tensors = [tensor for name in ("model", "text") for tensor in content[name].values()]
+        if not torch.stack([torch.isfinite(tensor).all() for tensor in tensors]).all():
+            advice = self._advice_on_divergence(self.optimizer.param_groups[0]["lr"])
+            raise ValueError(
+                f"the network's weights, or the text encoder's, are not finite after epoch {progress.epoch}, step "
+                f"{progress.batch}: {advice}; nothing was saved of them"
+            )
+        return content
+
+    def _resume_content(self, progress: Progress, random: Tensor) -> dict[str, Any]:
+        """What resuming needs besides. The learning rate follows from the epoch; draws from their counters."""
+        return {
+            "progress": progress.content(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "random": random,
+            "threads": torch.get_num_threads(),
+        }
 
     @rank_zero_only
     def _save(self, name: str = "last.pt") -> None:
-        """last.pt: all that going on needs. The learning rate follows from the epoch; draws from their counters."""
-        content = self._weights()
-        if name == "last.pt":
-            content |= {
-                "progress": dataclasses.asdict(self.progress),
-                "optimizer": self.optimizer.state_dict(),
-                "scaler": self.scaler.state_dict(),
-                "random": torch.get_rng_state(),
-            }
-        checkpoint.save(self.folder / name, content)
+        """Save the present state: last.pt with all that resuming needs, best.pt with the weights."""
+        self._read_losses()
+        content = self._content(self.progress)
+        if name != "last.pt":
+            checkpoint.save(self.folder / name, content)
+            return
+        with self._saving:
+            content |= self._resume_content(self.progress, torch.get_rng_state())
+            checkpoint.save(self.folder / name, content)
+            self._saved = (self.progress.epoch, self.progress.batch)
+
+    @rank_zero_only
+    def save_finished_step(self) -> None:
+        """Save last.pt as it is after the last finished step, unless it is saved already. For other threads, too."""
+        with self._saving:
+            with self._updating:
+                step = self._finished_step
+                if step is None or (step.progress.epoch, step.progress.batch) <= self._saved:
+                    return
+                progress = step.progress
+                for unread in step.unread:
+                    sums = self._sums_with(progress.sums, unread)
+                    progress = dataclasses.replace(progress, sums=sums)
+                content = self._content(progress, step.statistics)
+                content = _on_host(content | self._resume_content(progress, step.random))
+            checkpoint.save(self.folder / "last.pt", content)
+            self._saved = (step.progress.epoch, step.progress.batch)
+            _log.info("saved in %s: epoch %d, step %d", self.folder, *(n for n in self._saved))
 
     def _resume(self) -> None:
         path = self.folder / "last.pt"
@@ -314,9 +459,24 @@ class Trainer:
         self.optimizer.load_state_dict(content["optimizer"])
         self.scaler.load_state_dict(content["scaler"])
         torch.set_rng_state(content["random"])
-        self.progress = Progress(**content["progress"])
+        self.progress = Progress.saved(content["progress"])
         self.progress.resumed += 1
-        print(f"going on with {self.folder} after epoch {self.progress.epoch}, step {self.progress.batch}")
+        self._saved = (self.progress.epoch, self.progress.batch)
+        self._resume_threads(content.get("threads"))
+        _log.info("resuming %s after epoch %d, step %d", self.folder, self.progress.epoch, self.progress.batch)
+
+    def _resume_threads(self, before: int | None) -> None:
+        """Use as many CPU threads as before: sums in another order would round to other results."""
+        if before is None or self.run.device.type != "cpu":
+            return
+        if self.config.threads not in (None, before):
+            what = f"began with {before} CPU threads, threads is {self.config.threads} now"
+            warnings.warn(f"{self.folder} {what}: its results will differ in rounding", stacklevel=4)
+            return
+        if before > usable_cores():
+            what = f"uses {before} CPU threads, as it did before, on {usable_cores()} cores"
+            warnings.warn(f"{self.folder} {what}: slow, but exact; the parameter threads changes it", stacklevel=4)
+        set_threads(before)
 
     def _finish(self) -> None:
         """scores.npz of the selected epoch and summary.json."""
@@ -326,7 +486,7 @@ class Trainer:
 
     @rank_zero_only
     def _load_best(self) -> None:
-        """`score` gives these weights to the other processes."""
+        """Load the selected weights; `score` sends them to the other processes."""
         epoch = self._selected()
         try:
             self.run.load(*(self.folder / name for name in ("best.pt", "last.pt", "last.previous.pt")), epoch=epoch)
@@ -346,10 +506,11 @@ class Trainer:
 
     @rank_zero_only
     def _write_results(self, scores: Scores) -> None:
-        config, rows = self.config, self.progress.rows
+        config = self.config
+        rows = self.progress.rows
         scores = mark_copies(scores, self.run.store, config.benchmark)
         scores.save(self.folder / "scores.npz")
-        self.journal.finish(self.run, scores)
+        self.tensorboard.finish(self.run, scores)
         test_epoch, test_best = self._best("test_top1")
         clips = self.batches * min(config.batch_size, len(self.feeder))
         summary = {
@@ -368,6 +529,7 @@ class Trainer:
             "device": str(self.run.device),
             "processes": distributed.world_size(),
             "precision": self.precision,
+            "threads": torch.get_num_threads(),
             "torch": torch.__version__,
             "data": self.run.store.manifest["sha256"],
             "environment": self._describe_environment(),
@@ -375,3 +537,12 @@ class Trainer:
         if scores.heldout is not None:
             summary["heldout_top1"] = scores.heldout.top(1)
         write_atomically(self.folder / "summary.json", json.dumps(summary, indent=1) + "\n")
+
+
+def _on_host(value: Any) -> Any:
+    """A copy of nested dicts and lists with their tensors on the host, that no later step changes."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {name: _on_host(entry) for name, entry in value.items()}
+    return [_on_host(entry) for entry in value] if isinstance(value, list) else value

@@ -370,9 +370,9 @@ def test_several_at_once_leave_one_whole_store(acted, other, tmp_path):
 def test_raw_files_that_another_process_is_writing(acted, tmp_path, monkeypatch):
     monkeypatch.setattr(lock, "PATIENCE", 0.2)
     said = r"raw is in use by .*parameter raw to"
-    with lock.hold(tmp_path / "raw", data="raw"), pytest.raises(ValueError, match=said):
+    with lock.lock_store(tmp_path / "raw", "raw"), pytest.raises(ValueError, match=said):
         prepare("synthetic", raw=tmp_path / "raw", out=tmp_path / "store", subjects=2, episodes=1)
-    with lock.hold(acted.path.with_name("raw"), data="raw"):  # complete, so that nothing is written
+    with lock.lock_store(acted.path.with_name("raw"), "raw"):  # complete, so that nothing is written
         same(again(acted, tmp_path), acted)
 
 

@@ -124,6 +124,21 @@ def train_slowly(config: Config, stop, draw_confusion=None) -> None:
     train_share(config, stop)
 
 
+def train_and_get_stuck(config: Config, stop, draw_confusion=None) -> None:
+    """Train; the fourth step does not end, and a file of the run directory says when it begins."""
+    original = Trainer._step
+
+    def step(self, positions):
+        if self.progress.batch == 3:
+            if distributed.rank() == 0:
+                (self.folder / "stuck").touch()
+            time.sleep(3600)
+        original(self, positions)
+
+    Trainer._step = step
+    train_share(config, stop)
+
+
 def save_addresses(config: Config, stop, folder: Path) -> None:
     """Keep where this process and the launching one can be reached."""
     distributed.all_reduce_sum(torch.zeros(()))  # all are connected

@@ -109,13 +109,13 @@ def test_02_interrupted_says_so_and_goes_on_after_a_restart(lab, opened):
     notebook.wait()
     (error,) = [o for o in notebook.outputs() if o["output_type"] == "error"]
     assert error["ename"] == "KeyboardInterrupt" and error["evalue"].endswith("run the same again to go on")
-    assert "interrupted: saving after this step" in printed(notebook)
+    assert "saving now, then stopping after this step" in printed(notebook)
     assert not (folder / "summary.json").exists()
     notebook.start("notebook:restart-run-all")
     notebook.page.locator(".jp-Dialog .jp-mod-accept").click()
     notebook.wait()
     check(notebook)
-    assert f"going on with {folder} after epoch" in printed(notebook)
+    assert f"resuming {folder} after epoch" in printed(notebook)
     assert json.loads((folder / "summary.json").read_text())["resumed"] == 1
 
 

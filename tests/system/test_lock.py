@@ -13,13 +13,13 @@ from making import synthetic_store, tiny_config, write_prompts
 
 from bpilib.evaluate import evaluate
 from bpilib.system import lock
-from bpilib.system.lock import LOCK, hold
+from bpilib.system.lock import LOCK, lock_run
 from bpilib.train import fit
 
 HOLD = """
 import sys, time
-from bpilib.system.lock import hold
-with hold(*sys.argv[1:]):
+from bpilib.system.lock import lock_run
+with lock_run(*sys.argv[1:]):
     print("held", flush=True)
     time.sleep(3600)
 """
@@ -47,7 +47,7 @@ def test_the_second_is_told_who_holds_it_and_touches_nothing(tmp_path, another):
     process = another(tmp_path)
     before = (tmp_path / LOCK).read_text()
     said = rf"in use by process {process.pid} on {re.escape(os.uname().nodename)} since 20\d\d-.*Nothing was changed"
-    with pytest.raises(ValueError, match=said), hold(tmp_path):
+    with pytest.raises(ValueError, match=said), lock_run(tmp_path):
         pass
     assert (tmp_path / LOCK).read_text() == before
 
@@ -57,25 +57,25 @@ def test_a_kill_sets_it_free_and_the_end_removes_the_file(tmp_path, another):
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert (tmp_path / LOCK).exists()
-    with hold(tmp_path):
+    with lock_run(tmp_path):
         assert f"process {os.getpid()} on " in (tmp_path / LOCK).read_text()
     assert not (tmp_path / LOCK).exists()
 
 
 def test_it_ends_with_an_error_too(tmp_path):
-    with pytest.raises(KeyboardInterrupt), hold(tmp_path):
+    with pytest.raises(KeyboardInterrupt), lock_run(tmp_path):
         raise KeyboardInterrupt
-    with hold(tmp_path):
+    with lock_run(tmp_path):
         pass
 
 
 def test_a_group_shares_it_and_lets_no_other_in(tmp_path, another):
     another(tmp_path, "two machines")
-    with hold(tmp_path, "two machines"):
+    with lock_run(tmp_path, "two machines"):
         pass
     assert (tmp_path / LOCK).exists()  # the other one is still there
     for group in ("", "three machines"):
-        with pytest.raises(ValueError, match="in use by process"), hold(tmp_path, group):
+        with pytest.raises(ValueError, match="in use by process"), lock_run(tmp_path, group):
             pass
 
 
@@ -85,7 +85,7 @@ def test_who_comes_when_it_is_let_go_waits_a_moment(tmp_path, another, monkeypat
     end = time.monotonic() + 0.5
     real = time.sleep
     monkeypatch.setattr(lock.time, "sleep", lambda s: (real(s), time.monotonic() > end and process.kill()))
-    with hold(tmp_path):
+    with lock_run(tmp_path):
         assert process.wait() == -signal.SIGKILL
 
 
@@ -94,14 +94,64 @@ def test_a_file_system_without_locks_is_said_once(tmp_path, monkeypatch):
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(lock.fcntl, "flock", none)
-    with pytest.warns(UserWarning, match="has no locks") as caught, hold(tmp_path):
+    with pytest.warns(UserWarning, match="has no locks") as caught, lock_run(tmp_path):
         pass
     assert len(caught) == 1
 
 
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE, errno.EPERM])
+def test_a_file_system_that_fails_to_lock_says_what_to_do(tmp_path, monkeypatch, number):
+    def fail(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(lock.fcntl, "flock", fail)
+    said = rf"can't lock .*run\.lock \({os.strerror(number)}\).*set the parameter outputs"
+    with pytest.raises(OSError, match=said) as error, lock_run(tmp_path / "run"):
+        pass
+    assert error.value.errno == number
+
+
+OTHER_USER = """
+import os, sys
+from pathlib import Path
+from bpilib.system import lock
+lock.PATIENCE = 0.2
+os.setgid(1002)
+os.setuid(1002)
+with lock.lock_run(sys.argv[1]):
+    print(os.stat(Path(sys.argv[1]) / lock.LOCK).st_uid)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be other users")
+def test_the_lock_that_another_user_s_killed_process_left_keeps_nobody_out(tmp_path, another):
+    def as_other():
+        command = [sys.executable, "-c", OTHER_USER, str(folder)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=600, cwd="/")
+
+    folder = tmp_path / "run"
+    for place in (tmp_path, *tmp_path.parents[:2]):
+        place.chmod(0o755)
+    folder.mkdir()
+    folder.chmod(0o777)
+    process = another(folder)
+    refused = as_other()
+    assert refused.returncode and f"in use by process {process.pid} on" in refused.stderr, refused.stderr
+    process.kill()
+    process.wait()
+    (folder / LOCK).chmod(0o644)
+    taken = as_other()
+    assert taken.stdout == "1002\n", taken.stderr
+    (folder / LOCK).touch(0o644)
+    folder.chmod(0o1777)  # sticky: only its owner may remove a file
+    refused = as_other()
+    assert "belongs to the user root" in refused.stderr and "ask them to remove it" in refused.stderr, refused.stderr
+
+
 def test_a_place_that_can_not_be_written_names_the_parameter(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match=r"can't write in .* set the parameter outputs"), hold(tmp_path / "file" / "run"):
+    said = r"can't write in .* set the parameter outputs"
+    with pytest.raises(OSError, match=said), lock_run(tmp_path / "file" / "run"):
         pass
 
 

@@ -5,7 +5,7 @@ import yaml
 from making import tiny_config
 
 from bpilib.config import Config
-from bpilib.runs import write_or_check_config
+from bpilib.runs import saved_config, write_or_check_config
 from bpilib.system.files import mask_notebook, mask_secrets
 
 
@@ -19,13 +19,30 @@ from bpilib.system.files import mask_notebook, mask_secrets
         (["PASSWORD=hunter2", "b"], ["PASSWORD=***", "b"]),
         ('raw = "https://h/x?token=hunter2"\n', 'raw = "https://h/x?token=***"\n'),
         ({"raw": ["tls://me:hunter2@h"], "seed": 0}, {"raw": ["tls://me:***@h"], "seed": 0}),
+        ("https:/me:hunter2@host/x", "https:/me:***@host/x"),  # as a path is normalised
+        ("https://hunter2@github.com/x", "https://***@github.com/x"),
+        ("https://me:hun@ter2@host/x", "https://me:***@host/x"),
+        ("https://h/x?sv=1&sig=hunter2%3D", "https://h/x?sv=1&sig=***"),
+        ("https://h/x?key=hunter2&a=1", "https://h/x?key=***&a=1"),
+        ("https://h/x?auth=hunter2", "https://h/x?auth=***"),
+        ("export HF_TOKEN='hunter 2' B=1", "export HF_TOKEN=*** B=1"),
+        ('export WANDB_KEY="hunter2"', "export WANDB_KEY=***"),
+        ("curl -H 'Authorization: Bearer hunter2'", "curl -H 'Authorization: Bearer ***'"),
+        ("run --password hunter2 -x", "run --password *** -x"),
+        ("password: hunter2", "password: ***"),
+        ("PASSPHRASE=hunter2", "PASSPHRASE=***"),
+        (("AWS_SECRET_ACCESS_KEY = hunter2",), ("AWS_SECRET_ACCESS_KEY = ***",)),
     ],
 )  # fmt: skip
 def test_secrets_are_masked(text, shown):
     assert mask_secrets(text) == shown
 
 
-@pytest.mark.parametrize("value", ["tcp://host:8786", "gpu1:29400", "data/a key/x@y", "keys.npz", "", None, 3, [1, 2]])
+@pytest.mark.parametrize(
+    "value",
+    ["tcp://host:8786", "gpu1:29400", "monkey=3", "author: me", "C:/x@y", "data/a key/x@y", "keys.npz", "", None, 3,
+     [1, 2]],
+)  # fmt: skip
 def test_other_values_are_not(value):
     assert mask_secrets(value) == value
 
@@ -37,6 +54,29 @@ def test_a_configuration_shows_and_saves_none(tmp_path):
     saved = (config.run_directory / "config.yaml").read_text()
     assert "hunter2" not in saved and yaml.safe_load(saved)["cluster"] == "tls://me:***@host:8786"
     assert "hunter2" not in config._repr_html_() and "***" in config._repr_html_()
+
+
+def test_a_configuration_is_shown_without_secrets_in_every_form(tmp_path):
+    config = tiny_config(tmp_path, tmp_path, cluster="tls://me:hunter2@host:8786", raw="https://me:hunter2@h/x",
+                         clip_pretrained="https://me:hunter2@h/w.pt", start_from="/runs/x?token=hunter2")  # fmt: skip
+    for shown in (repr(config), str(config), str(config.table()), str(config.settings()), config._repr_html_()):
+        assert "hunter2" not in shown and "***" in shown
+
+
+@pytest.mark.parametrize("value", ["/models/token=3/clip.pt", "https://me:hunter2@h/w.pt"])
+def test_what_is_compared_is_found_again(tmp_path, value):
+    """The path of a weight file is needed again, whatever it looks like; the password of a URL need not be saved."""
+    config = tiny_config(tmp_path, tmp_path, clip_pretrained=value)
+    write_or_check_config(config)
+    (config.run_directory / "last.pt").touch()
+    write_or_check_config(config)
+    assert saved_config(config).clip_pretrained == value
+    path = config.run_directory / "config.yaml"
+    saved = yaml.safe_load(path.read_text())
+    assert "hunter2" not in str(saved)
+    path.write_text(yaml.safe_dump(mask_secrets(saved)))  # as it was saved once
+    write_or_check_config(config)
+    assert saved_config(config).clip_pretrained == value
 
 
 def test_the_parameters_of_an_executed_notebook_are_masked_and_nothing_else():

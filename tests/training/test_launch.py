@@ -1,11 +1,13 @@
 """Processes of one run started, followed, killed and stopped; errors as the worker raised them; two machines in one."""
 
 import json
+import logging
 import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -75,13 +77,14 @@ def test_processes_of_one_machine_can_not_be_reached_from_another(place, tmp_pat
 
 
 @pytest.mark.slow
-def test_a_process_killed_in_mid_epoch_costs_nothing_but_time(place, whole, tmp_path, capsys):
+def test_a_process_killed_in_mid_epoch_costs_nothing_but_time(place, whole, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "bpilib")
     config = config_of(place, tmp_path, devices=2)
     write_or_check_config(config)
     launch(train_and_fail, config, "killed", STEPS + 2)
     assert_same_run(config.run_directory, whole[0])
     assert json.loads((config.run_directory / "summary.json").read_text())["resumed"] == 1
-    assert "a process died: all went on from the last checkpoint (1 of 3)" in capsys.readouterr().out
+    assert "a process died: all resumed from the last checkpoint (1 of 3)" in caplog.text
     assert "exitcode: -9" in (config.run_directory / "logs" / "launcher.log").read_text()
 
 
@@ -152,6 +155,42 @@ def test_ctrl_c_saves_and_the_next_call_goes_on(place, whole, tmp_path, monkeypa
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_step_that_does_not_end_is_saved_before_the_kill(place, whole, tmp_path, number):
+    """To the launching process and, but for Ctrl-C, all its workers, as schedulers send it; then all are killed."""
+    config = config_of(place, tmp_path, devices=2)
+    program = tmp_path / "stuck.py"
+    program.write_text(STUCK.format(tests=str(HELPERS), place=str(place), outputs=str(tmp_path)))
+    process = subprocess.Popen([sys.executable, program], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    end = time.monotonic() + 1500
+    while not (config.run_directory / "stuck").exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    workers = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(number)
+    if number != signal.SIGINT:
+        for worker in workers:
+            worker.send_signal(number)
+    while not (config.run_directory / "last.pt").exists() and time.monotonic() < end:
+        time.sleep(0.01)
+    for one in (psutil.Process(process.pid), *workers):
+        if one.is_running():
+            one.kill()
+    process.wait()
+    psutil.wait_procs(workers, timeout=60)
+    progress = checkpoint.load(config.run_directory / "last.pt")["progress"]
+    assert (progress["epoch"], progress["batch"]) == (0, 3)
+    assert_same_run(fit(config), whole[0])
+
+
+@pytest.mark.parametrize("name", ["a blank", "50% Übung", "a:b"])
+def test_any_name_of_a_temporary_folder_will_do(place, tmp_path, monkeypatch, name):
+    (tmp_path / name).mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / name))
+    launch(save_addresses, config_of(place, tmp_path / "outputs", devices=2), tmp_path)
+    assert {path.name for path in tmp_path.glob("addresses.*")} == {"addresses.0.json", "addresses.1.json"}
+
+
+@pytest.mark.slow
 def test_interrupted_again_it_ends_the_processes_at_once(place, tmp_path):
     config = config_of(place, tmp_path, devices=2, epochs=500)
     interrupted = interrupt_after(config.run_directory, "tensorboard/events*")
@@ -162,13 +201,26 @@ def test_interrupted_again_it_ends_the_processes_at_once(place, tmp_path):
     assert not left and not (config.run_directory / "summary.json").exists()
 
 
+STUCK = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from shares import train_and_get_stuck
+from small_runs import config_of
+from bpilib import train
+if __name__ == "__main__":
+    train.train_share = train_and_get_stuck
+    train.fit(config_of(Path({place!r}), Path({outputs!r}), devices=2))
+"""
 MACHINE = """
 import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from small_runs import config_of
+from bpilib.system.logs import show_log
 from bpilib.train import fit
 if __name__ == "__main__":
+    show_log()
     fit(config_of(Path({place!r}), Path({outputs!r}), nodes=2, rendezvous="localhost:{port}"))
 """
 

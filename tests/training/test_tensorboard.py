@@ -68,7 +68,7 @@ def test_without_a_drawing_the_confusion_matrix_is_shades(tmp_path, monkeypatch)
 
 @pytest.mark.parametrize("most", [10, 2000])
 def test_shades_of_many_classes_stay_small(tmp_path, monkeypatch, most):
-    monkeypatch.setattr(tensorboard, "LARGEST", most)
+    monkeypatch.setattr(tensorboard, "MAX_PIXELS", most)
     book = TensorBoardLogger(tmp_path, 0)
     book.epoch(1, {}, scores_of([0, 1], np.eye(300)[:2], [f"class {i}" for i in range(300)]))
     book.close()

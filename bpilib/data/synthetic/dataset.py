@@ -26,7 +26,7 @@ from bpilib.data.synthetic.people import (
     turn,
 )
 from bpilib.system.files import write_atomically
-from bpilib.system.lock import hold
+from bpilib.system.lock import lock_store
 
 FPS = 15
 CYCLES = (0.6, 0.6, 2.2, 2.2, 1.5, 1.6, 2.0, 2.0, 1.1, 1.1)  # seconds, one repetition of each class at tempo 1
@@ -175,7 +175,7 @@ def write_raw(
     note = folder / "synthetic.json"
     _check_folder(folder, note, wanted, {f"{name}.json" for name in names.values()})
     complete = note.exists() and all((folder / f"{name}.json").exists() for name in names.values())
-    with contextlib.nullcontext() if complete else hold(folder, data="raw"):
+    with contextlib.nullcontext() if complete else lock_store(folder, "raw"):
         for left in folder.glob(".*.part"):  # by a kill in the middle of a write
             left.unlink()
         if not note.exists():

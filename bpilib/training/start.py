@@ -1,0 +1,123 @@
+"""The first weights of a new run, from a trained run or from a weight file of the published code."""
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from bpilib.errors import MissingInputError
+from bpilib.recipes import BENCHMARKS
+from bpilib.reference import load_reference_weights, read_weights, reference_state_dict
+from bpilib.runs import Run
+from bpilib.system import checkpoint
+from bpilib.system.files import in_project
+
+MAX_LISTED = 20  # tensors that did not fit, in a report
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "weights")  # keys of weights in others' files
+
+
+def start_from(run: Run, place: str | Path) -> str:
+    """Give a new run the weights of a trained one, so far as their names and shapes fit, to be trained on.
+
+    The classifier is taken only if the classes are the same: from a run on a data set of the same name, or from a
+    published file with as many classes for a run on a published data set.
+
+    Args:
+        run: from `build`; changed in place.
+        place: run directory (its best.pt), checkpoint, or a weight file of the published CTR-GCN, GAP or BPI code;
+            what is relative lies in the project folder.
+
+    Returns:
+        What was taken and what was not, for people to read.
+
+    Raises:
+        MissingInputError: nothing there.
+        ValueError: damaged; another kind of file; less than half fits; a run that has seen what this one must not see.
+    """
+    path = in_project(place)
+    if not path.is_file() and path.suffix != ".pt":
+        path = path / "best.pt"
+    if not checkpoint.exists(path):
+        raise MissingInputError(f"parameter start_from: no checkpoint at {path}: name the directory of a trained run")
+    published = _published_weights(path)
+    return _start_from_checkpoint(run, path) if published is None else _start_from_published(run, path, published)
+
+
+def _start_from_checkpoint(run: Run, path: Path) -> str:
+    content = checkpoint.load(path)
+    its = content["config"]
+    same = its["dataset"] == run.config.dataset
+    if same and (known := {*(run.config.unseen or [])} - {*(its.get("unseen") or [])}):
+        raise ValueError(
+            f"{path} was trained on {', '.join(sorted(known))}, which the parameter unseen keeps from this run: start "
+            "from a run with the same unseen classes, or from none"
+        )
+    skip = "" if same else "classifier"
+    taken, left = checkpoint.take_fitting(run.model, content["model"], skip)
+    if run.text is not None and run.text.trained:
+        more, beside = checkpoint.take_fitting(run.text, content["text"])
+        taken, left = taken + more, left + beside
+    source = f"{its['model']} {its['modality']} on {its['dataset']}, width {its['width']}"
+    _check_share(run, f"{path} ({source})", taken, left)
+    joints = {tensor.shape[-1] for name, tensor in content["model"].items() if name.endswith("adjacency")}
+    return _report(run, f"{path} ({source})", taken, left, joints)
+
+
+def _published_weights(path: Path) -> dict[str, Tensor] | None:
+    """The state dict in a file of the published code, without what wraps it; None: a checkpoint of ours, or no file."""
+    try:
+        state: Any = read_weights(path)
+    except (OSError, ValueError, RuntimeError):  # `checkpoint.load` says what it is, or finds the one before it
+        return None
+    if {"format", "sha256", "content"} <= state.keys():
+        return None
+    for wrapper in _WRAPPERS:
+        if isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    tensors = {str(name).removeprefix("module."): value for name, value in state.items() if isinstance(value, Tensor)}
+    return tensors or None
+
+
+def _start_from_published(run: Run, path: Path, state: dict[str, Tensor]) -> str:
+    if run.config.unseen:
+        raise ValueError(
+            f"{path} does not say which classes it was trained on, and the parameter unseen keeps "
+            f"{', '.join(run.config.unseen)} from this run: start from a run of this workbench, or from none"
+        )
+    mine = reference_state_dict(run.model)
+    fitting, left = {}, []
+    for name, tensor in mine.items():
+        there = state.get(name)
+        if there is None or _without_ones(there) != _without_ones(tensor):
+            left.append(f"{name} {tuple(tensor.shape)} here, {'none' if there is None else tuple(there.shape)} there")
+        elif name.startswith("fc.") and run.config.dataset not in BENCHMARKS:
+            left.append(f"{name}, of other classes")
+        else:
+            fitting[name] = there
+    _check_share(run, f"{path} (published weights)", len(fitting), left)
+    load_reference_weights(run.model, mine | fitting)
+    joints = {tensor.shape[-1] for name, tensor in state.items() if name.endswith("gcn1.PA")}
+    return _report(run, f"{path} (published weights)", len(fitting), left, joints)
+
+
+def _without_ones(tensor: Tensor) -> list[int]:
+    """The shape without its axes of length 1, in which the published layout and ours differ."""
+    return [length for length in tensor.shape if length != 1]
+
+
+def _check_share(run: Run, source: str, taken: int, left: list[str]) -> None:
+    """ValueError if less than half of the tensors fit."""
+    if 2 * taken < taken + len(left):
+        raise ValueError(
+            f"{source}: only {taken} of {taken + len(left)} tensors fit a {run.config.model} of width "
+            f"{run.config.width}: choose a run of the same model and width, or set width as there"
+        )
+
+
+def _report(run: Run, source: str, taken: int, left: list[str], joints: set[int]) -> str:
+    heading = f"started from {source}: {taken} of {taken + len(left)} tensors taken"
+    here = run.store.skeleton.num_joints
+    if joints and here not in joints:
+        heading += f"; it has {joints.pop()} joints, this run {here}: what belongs to single joints starts anew"
+    more = [f"and {len(left) - MAX_LISTED} more"] if len(left) > MAX_LISTED else []
+    return "\n  ".join([heading, *(f"not taken: {line}" for line in left[:MAX_LISTED]), *more])
