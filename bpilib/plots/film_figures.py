@@ -5,7 +5,18 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.collections import LineCollection
 
-from bpilib.plots.style import GRID, INK, PALE, PART_COLORS, Picture, new_picture, part_of_bone, part_of_joint, styled
+from bpilib.plots.style import (
+    GRID,
+    INK,
+    PALE,
+    PART_COLORS,
+    Picture,
+    fit_name,
+    new_picture,
+    part_of_bone,
+    part_of_joint,
+    styled,
+)
 from bpilib.skeleton import Skeleton
 
 
@@ -62,8 +73,8 @@ def skeleton_on_film(
                 ax.add_collection(LineCollection(bones, colors=colors, linewidths=2.6, capstyle="round"))
                 ax.scatter(*joints.T, s=9, c="white" if number else dots, edgecolors=dots, linewidths=1, zorder=3)
         ax.set(xlim=(0, width), ylim=(height, 0))
-        ax.set_title(caption, fontsize=10, fontweight="normal")
-    figure.suptitle(title or None)
+        ax.set_title(fit_name(caption, 90 // columns), fontsize=10, fontweight="normal")
+    figure.suptitle(fit_name(title, 120) if title else None)
     return figure
 
 
@@ -87,6 +98,7 @@ def class_timeline(begins, ends, probabilities, classes: Sequence[str], title: s
     begins, ends, shares = (np.asarray(a, dtype=float) for a in (begins, ends, probabilities))
     if shares.ndim != 2 or shares.shape != (len(begins), len(classes)) or len(ends) != len(begins) or not len(begins):
         raise ValueError(f"expected ({len(begins)}, {len(classes)}) probabilities of windows, got {shares.shape}")
+    names = [fit_name(one, 24) for one in classes]
     edges, of = moments(begins, ends)
     known, winners = of >= 0, np.where(of >= 0, shares.argmax(1)[of], -1)
     won = np.bincount(winners[known], np.diff(edges)[known], minlength=len(classes))  # seconds
@@ -99,7 +111,7 @@ def class_timeline(begins, ends, probabilities, classes: Sequence[str], title: s
     best, ax = figure.subplots(2, 1, sharex=True, height_ratios=[1, max(1.5, len(kept) * 0.55)])
     values = np.where(known[None], shares[of][:, kept].T, np.nan)
     mesh = ax.pcolormesh(edges, np.arange(len(kept) + 1), values, cmap="Purples", vmin=0, vmax=1)
-    ax.set_yticks(np.arange(len(kept)) + 0.5, [classes[k] for k in kept])
+    ax.set_yticks(np.arange(len(kept)) + 0.5, [names[k] for k in kept])
     ax.set_facecolor(PALE)
     ax.invert_yaxis()
     ax.tick_params(axis="y", length=0)
@@ -112,12 +124,12 @@ def class_timeline(begins, ends, probabilities, classes: Sequence[str], title: s
             span = edges[start], edges[stop + 1]
             best.axvspan(*span, color="#F1F3F5" if (k % 2) else "white", lw=0, zorder=0)
             room = (span[1] - span[0]) / (edges[-1] - edges[0])
-            if room * 95 > len(classes[k]):  # as many letters as fit
-                best.text(sum(span) / 2, 8, classes[k], ha="center", va="bottom", fontsize=10, fontweight="bold")
+            if room * 95 > len(names[k]):  # as many letters as fit
+                best.text(sum(span) / 2, 8, names[k], ha="center", va="bottom", fontsize=10, fontweight="bold")
     best.set(ylim=(0, 108), ylabel="likeliest, %", yticks=[0, 50, 100])
     best.grid(axis="y", color=GRID)
     figure.colorbar(mesh, ax=[best, ax], label="probability", pad=0.01, aspect=25)
-    figure.suptitle(title or None)
+    figure.suptitle(fit_name(title, 120) if title else None)
     return figure
 
 

@@ -378,5 +378,5 @@ def test_raw_files_that_another_process_is_writing(acted, tmp_path, monkeypatch)
 
 def test_an_open_store_needs_no_folder_that_can_be_written(acted, tmp_path, monkeypatch):
     again(acted, tmp_path)
-    monkeypatch.setattr("bpilib.data.preparation.hold", None)
+    monkeypatch.setattr("bpilib.data.preparation.lock_store", None)
     same(again(acted, tmp_path), acted)

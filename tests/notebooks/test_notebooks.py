@@ -40,7 +40,8 @@ def test_01_shows_the_data_and_plays_without_a_kernel(places, prepared):
     assert pictures(prepared) == 4
     assert html(prepared).count("<iframe") == 1  # the player carries its data and script in itself
     figures = places[0] / "outputs" / "synthetic_xview" / "figures"
-    assert {p.name for p in figures.iterdir()} == {"class_counts.png", "clip_lengths.png", "film_strip.png"}
+    drawn = {"class_counts", "clip_lengths", "film_strip", "first_clip"}
+    assert {p.name for p in figures.iterdir()} == {f"{name}.{kind}" for name in drawn for kind in ("png", "pdf")}
 
 
 def test_02_leaves_a_whole_run_and_says_what_it_used(places, trained):

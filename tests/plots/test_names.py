@@ -81,6 +81,13 @@ CALLS = {
     ),
     "comparison.pairs": lambda draw: draw(pd.DataFrame({"a": NAMES, "b": NAMES[::-1]} | GAP)),
     "comparison.seed_spread": lambda draw: draw(*seeds()),
+    "film_figures.skeleton_on_film": lambda draw: draw(
+        [np.full((48, 64, 3), 90, np.uint8)] * 2, [RANDOM.uniform(5, 40, (1, 20, 2))] * 2, UCLA,
+        (NAMES[0], NAMES[4]), NAMES[7],
+    ),
+    "film_figures.class_timeline": lambda draw: draw(
+        np.arange(6.0), np.arange(6.0) + 2, RANDOM.dirichlet(np.ones(K), 6), NAMES, NAMES[7]
+    ),
     "occlusion.occlusion_by_class": lambda draw: draw(
         *(RANDOM.normal(size=(K, n, 3)) for n in (20, 3, 8)), NAMES, UCLA, 52
     ),
