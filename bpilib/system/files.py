@@ -190,11 +190,12 @@ def sync(path: Path) -> None:
 
 
 _SURE = r"tokens?|passwo?r?d|passwd|pwd|passphrase|secret|signature|credentials?|(?:access|api|private)[_-]?key"
-_EDGES = r"(?<![A-Za-z0-9])(?:[A-Za-z0-9_-]*[_-])?(?:{})(?:[_-][A-Za-z0-9_-]*)?"  # a word of a name such as HF_TOKEN
+# A word of a name such as HF_TOKEN. Every repetition is bounded: a long text must not take quadratic time.
+_EDGES = r"(?<![A-Za-z0-9])(?:[A-Za-z0-9_-]{{0,40}}[_-])?(?:{})(?:[_-][A-Za-z0-9_-]{{0,40}})?"
 _NAME = _EDGES.format(rf"{_SURE}|sig|key|auth")
 _VALUE = r"(?:\"[^\"\n]*\"|'[^'\n]*'|[^&\s\"',;}]+)"
 _IN_URL = (
-    r"(\b[a-z][a-z0-9+.-]+:/{1,2}(?:[^/\s:@\"']*:)?)[^\s\"']+(?=@)"  # https://user:password@host, https://token@host
+    r"(\b[a-z][a-z0-9+.-]{1,20}:/{1,2}(?:[^/\s:@\"']{0,200}:)?)[^\s\"']{1,500}(?=@)"  # https://user:password@host, https://token@host
     rf"|([?&;]{_NAME}=)[^&\s\"'#]+"  # ?token=...
 )
 _SECRET_IN_URL = re.compile(_IN_URL, re.IGNORECASE)
