@@ -589,7 +589,8 @@ def pair(short_store):
 
 
 def assert_same(batch, other):
-    for tensor, its in zip(batch, other, strict=True):
+    assert batch[3:] == other[3:] == ((),) * len(batch[3:])  # no texts are prepared
+    for tensor, its in zip(batch[:3], other[:3], strict=True):
         assert tensor.dtype == its.dtype and torch.equal(tensor, its)
 
 
@@ -715,7 +716,8 @@ def test_labels_and_draws_of_synonyms_come_with_the_clips(short_store):
     feeder = Feeder(short_store, np.arange(count), train=True, seed=6, repeats=3)
     feeder.epoch = 2
     positions = np.array([4, 20, 4, 11])
-    x, labels, synonyms = feeder.take(positions)
+    x, labels, synonyms, texts = feeder.take(positions)
+    assert texts == ()
     assert torch.equal(x, feeder.batch(positions)[0]) and torch.equal(labels, feeder.batch(positions)[1])
     assert labels.dtype == torch.int64 and labels.tolist() == short_store.labels[positions % count].tolist()
     assert synonyms.dtype == torch.float64
@@ -724,7 +726,7 @@ def test_labels_and_draws_of_synonyms_come_with_the_clips(short_store):
 
 def test_batches_for_another_device_are_sent_there(short_store):
     here, there = (Feeder(short_store, [0, 1], train=True, device=device) for device in ("cpu", "meta"))
-    for tensor, its in zip(there.take([1, 0]), here.take([1, 0]), strict=True):
+    for tensor, its in zip(there.take([1, 0])[:3], here.take([1, 0])[:3], strict=True):
         assert tensor.device.type == "meta"  # no GPU is needed for its copies
         assert (tensor.shape, tensor.dtype) == (its.shape, its.dtype)
 

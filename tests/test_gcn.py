@@ -307,10 +307,10 @@ def test_gradients_of_the_recomputed_product_are_those_of_autograd(frames):
     torch.manual_seed(0)
     shapes = [(2, 4, 5, frames), (18, 4, 1, 1), (18,), (3, 6, 4), (2, 3, 2, 25), (3, 25)]
     leaves = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
-    assert torch.autograd.gradcheck(TopologyRefinement.apply, leaves)
+    assert torch.autograd.gradcheck(TopologyRefinement.apply, (*leaves, None))
     x, weight, *others = leaves
-    assert not TopologyRefinement.apply(*(leaf.detach() for leaf in leaves)).requires_grad
-    TopologyRefinement.apply(x.detach(), weight, *others).sum().backward()  # as in the first block
+    assert not TopologyRefinement.apply(*(leaf.detach() for leaf in leaves), None).requires_grad
+    TopologyRefinement.apply(x.detach(), weight, *others, None).sum().backward()  # as in the first block
     assert x.grad is None and weight.grad.any()
 
 
@@ -323,7 +323,7 @@ def test_precisions_give_the_product_and_its_gradients(kind, frames):
     exact = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
     near = [leaf.detach().to(kind).requires_grad_() for leaf in exact]
     gradient = torch.randn(2, 8, 5, frames, dtype=torch.float64)
-    outs = [TopologyRefinement.apply(*leaves) for leaves in (exact, near)]
+    outs = [TopologyRefinement.apply(*leaves, None) for leaves in (exact, near)]
     for out in outs:
         out.backward(gradient.to(out.dtype))
     assert outs[1].dtype == kind and outs[1].is_contiguous(memory_format=torch.channels_last)

@@ -30,6 +30,8 @@ OUTLETS = {
     "bpilib/plots/run_table.py",
     "bpilib/plots/player.py",
     "bpilib/plots/style.py",
+    "bpilib/plots/film_figures.py",
+    "bpilib/plots/film_player.py",
     "bpilib/plots/clips.py",
     "bpilib/system/tables.py",
     "bpilib/report/__init__.py",
@@ -119,7 +121,7 @@ def test_players_and_browsers():
 
 
 def test_what_a_figure_says_in_words():
-    figure = Picture(figsize=(2, 2))
+    figure = Picture(figsize=(9, 2))
     figure.subplots().set_title("<img src=x onerror=alert(1)>")
     bundle = figure._repr_mimebundle_()
     page = (bundle[0] if isinstance(bundle, tuple) else bundle)["text/html"]
