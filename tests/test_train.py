@@ -439,7 +439,7 @@ def test_the_last_finished_step_is_saved_whatever_is_under_way(place, whole, tmp
     config = config_of(place, tmp_path, model="bpi")
     made = Trainer(config)
 
-    def save_and_crash(*_):
+    def save_and_crash(*_, **__):
         in_another_thread(made.save_finished_step)
         crash()
 

@@ -125,7 +125,7 @@ def test_evidence_of_a_mistake_is_a_difference(monkeypatch):
     evidence = seen().activation[1]
     np.testing.assert_allclose(call[1], evidence[1] - evidence[0])
     assert call[2] == 1.0 and call[7] == "difference of logits"
-    assert call[6] == "What speaks for “sit <down>” more than for “pick up”?"
+    assert call[6] == "What adds to “sit <down>” more than to “pick up”?"
     shown.controls["clip"].value = 3
     assert "Choose a wrong clip" in shown.message.value and shown.view.layout.display == "none"
     shown.controls["clip"].value = 1

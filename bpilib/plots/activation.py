@@ -213,5 +213,5 @@ def class_activation_by_class(per_class, classes: Sequence[str], skeleton: Skele
     for ax in (left, right):
         figure.colorbar(ax.images[0], ax=ax, format="{x:+.2g}", pad=0.01, aspect=30, shrink=0.9)
     figure.axes[-1].set_ylabel("added to the class's own logit")
-    figure.suptitle("What speaks for each class? (mean over its clips)")
+    figure.suptitle("What adds to the logit of each class? (mean over its clips)")
     return figure

@@ -39,8 +39,8 @@ def in_double():
     """Networks, text encoders and losses in float64, so that rounding hides no difference. The clips are the same."""
     build, take, single = runs.build, Feeder.take, torch.Tensor.float
 
-    def build_double(config, **options):
-        run = build(config, **options)
+    def build_double(config, *given, **options):
+        run = build(config, *given, **options)
         for module in (run.model, run.text):
             if module is not None:
                 module.double()

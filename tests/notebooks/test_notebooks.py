@@ -157,7 +157,7 @@ def test_06_runs_a_table_and_sums_it_up(places, prepared):
     assert len(tables) == 1 and "2 finished" in tables[0].data["text/html"]  # one table, drawn anew in its place
     out = folder / "outputs/sweeps/table"
     assert {p.name for p in out.iterdir()} == {
-        "runs.csv", "runs.html", "results.csv", "ensembles.csv", "summary.csv", "figures",
+        "runs.csv", "runs.html", "results.csv", "ensembles.csv", "summary.csv", "table.tex", "figures",
     }  # fmt: skip
     assert [line.split(",")[3] for line in (out / "summary.csv").read_text().splitlines()[1:]] == [
         "joint", "bone", "joint + bone",
@@ -274,7 +274,7 @@ def test_10_plays_recorded_landmarks_without_mediapipe(tmp_path):
     (classes,) = kept.glob("*.classes.csv")
     table = pd.read_csv(classes)
     assert table.columns.tolist() == ["begin", "end", "clap", "kick", "squat", "wave"] and len(table) == 4
-    assert {path.suffix for path in kept.iterdir()} == {".csv", ".png"}
+    assert {path.suffix for path in kept.iterdir()} == {".csv", ".png", ".pdf"}
     film = {"film": str(tmp_path / "clips" / "kick_05_00.npy"), "raw": None}  # a run that is there, a file that is not
     second = run("10_video", tmp_path, **(there | film))
     assert "kick_05_00.npy: " in printed(second) and "top-1" not in printed(second)

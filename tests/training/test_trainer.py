@@ -16,7 +16,7 @@ from bpilib.skeleton import UCLA
 from bpilib.system.device import DelayedValues
 from bpilib.training.data_parallel import Towers
 from bpilib.training.optimizer import build_sgd
-from bpilib.training.trainer import Trainer, UnreadStep
+from bpilib.training.trainer import Trainer, _UnreadStep
 
 
 @pytest.fixture
@@ -28,15 +28,15 @@ def trainer(place, tmp_path):
 
 
 def unread(loss, batch):
-    return UnreadStep(2, batch, 0.1, 4, DelayedValues(torch.tensor([loss, 1.0, 1.0, 0.5])))
+    return _UnreadStep(2, batch, 0.1, 4, DelayedValues(torch.tensor([loss, 1.0, 1.0, 0.5])))
 
 
 def test_a_checkpoint_counts_every_step_that_it_holds(trainer):
     trainer._unread.extend([unread(3.0, 0), unread(5.0, 1)])
     trainer._read_losses(keep=1)
-    assert trainer.progress.sums == [4.0, 12.0, 4.0, 4.0, 2.0]
+    assert list(trainer.progress.sums) == [4.0, 12.0, 4.0, 4.0, 2.0]
     trainer._save()
-    assert trainer.progress.sums == [8.0, 32.0, 8.0, 8.0, 4.0] and (trainer.folder / "last.pt").exists()
+    assert list(trainer.progress.sums) == [8.0, 32.0, 8.0, 8.0, 4.0] and (trainer.folder / "last.pt").exists()
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
