@@ -138,15 +138,17 @@ class _Fp32Setting:
     wherever the installed PyTorch has it.
     """
 
-    def __init__(self, holder: Any):
+    def __init__(self, holder: Any, inherits: bool = False):
+        """inherits: the general setting shows through where it is unset; cuDNN's are set from the start."""
         self._holder = holder
+        self._inherits = inherits
 
     def read(self) -> Any:
         """The value for `write` that restores the present state."""
         if not hasattr(self._holder, "fp32_precision"):
             return self._holder.allow_tf32
         own = self._holder.fp32_precision
-        return "none" if own == torch.backends.fp32_precision else own  # the general setting shows through here
+        return "none" if self._inherits and own == torch.backends.fp32_precision else own
 
     def write(self, value: Any) -> None:
         if hasattr(self._holder, "fp32_precision"):
@@ -160,7 +162,7 @@ def _fp32_settings() -> list[_Fp32Setting]:
     cudnn = [getattr(torch.backends.cudnn, name, None) for name in ("conv", "rnn")]
     if not all(hasattr(holder, "fp32_precision") for holder in cudnn):
         cudnn = [torch.backends.cudnn]
-    return [_Fp32Setting(holder) for holder in (torch.backends.cuda.matmul, *cudnn)]
+    return [_Fp32Setting(torch.backends.cuda.matmul, inherits=True), *map(_Fp32Setting, cudnn)]
 
 
 @contextlib.contextmanager
