@@ -148,10 +148,10 @@ def _end_with_starter(stop: threading.Event, busy: threading.Event) -> None:
 
 def _read_line(handle: int) -> bytes:
     """One line, read byte by byte: nothing behind it is taken, since the end of stdin is waited for elsewhere."""
-    line = b""
+    line = bytearray()
     while (byte := os.read(handle, 1)) not in (b"", b"\n"):
         line += byte
-    return line
+    return bytes(line)
 
 
 def _main(notebook: str, kept: str) -> None:
