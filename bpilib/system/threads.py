@@ -43,8 +43,9 @@ def choose_threads(wanted: int | None, processes: int = 1) -> int:
     """
     if wanted is not None:
         return wanted
-    if "OMP_NUM_THREADS" in os.environ:
-        return torch.get_num_threads()
+    said = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    if said.isdecimal() and int(said) > 0:  # not what PyTorch uses now: an earlier run of this process may have set it
+        return int(said)
     return max(1, free_cores() // processes)
 
 
