@@ -36,7 +36,8 @@ from bpilib.system import checkpoint, files
 from bpilib.system.signals import Interruption
 from bpilib.train import fit
 from bpilib.training import trainer
-from bpilib.training.trainer import EpochSums, Trainer, learning_rate
+from bpilib.training.progress import EpochSums, learning_rate
+from bpilib.training.trainer import Trainer
 
 MODELS = ("bpi", "ctrgcn")
 STEPS, CLIPS = 5, 20  # of `config_of` on 1 subject

@@ -8,9 +8,9 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -41,92 +41,13 @@ from bpilib.system.files import write_atomically
 from bpilib.system.threads import set_threads, usable_cores
 from bpilib.training import data_parallel
 from bpilib.training.optimizer import build_sgd
+from bpilib.training.progress import EpochSums, FinishedStep, Progress, UnreadStep, learning_rate
 from bpilib.training.start import start_from
 from bpilib.training.tensorboard import DrawConfusion, TensorBoardLogger
 
 Watch = Callable[[pd.DataFrame], None]
 USAGE_SECONDS = 2  # between two measurements of memory and GPU
 _log = logging.getLogger(__name__)
-
-
-class EpochSums(NamedTuple):
-    """Sums over the clips of the running epoch: their number, losses, and how many were recognised."""
-
-    clips: float = 0.0
-    loss: float = 0.0
-    cross_entropy: float = 0.0
-    contrastive: float = 0.0
-    correct: float = 0.0
-
-    def plus(self, clips: int, means: Sequence[float]) -> "EpochSums":
-        """With a batch: its number of clips, and the means of what the other fields add up."""
-        return EpochSums(*(total + clips * mean for total, mean in zip(self, [1.0, *means])))
-
-
-@dataclasses.dataclass
-class Progress:
-    """Where training stands; all of it is in every checkpoint.
-
-    Attributes:
-        epoch: epochs finished.
-        batch: steps finished of the running epoch.
-        sums: of the running epoch.
-        seconds: that the running epoch has taken.
-        rows: of metrics.csv; never changed once they are in.
-        resumed: how often the run was resumed.
-    """
-
-    epoch: int = 0
-    batch: int = 0
-    sums: EpochSums = EpochSums()
-    seconds: float = 0.0
-    rows: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-    resumed: int = 0
-
-    @classmethod
-    def saved(cls, values: dict[str, Any]) -> "Progress":
-        """From a checkpoint."""
-        return cls(**values | {"sums": EpochSums(*values["sums"])})
-
-    def content(self) -> dict[str, Any]:
-        """For a checkpoint, as plain values."""
-        return vars(self) | {"sums": list(self.sums)}
-
-
-class _UnreadStep(NamedTuple):
-    """A step whose loss the host has not read yet."""
-
-    epoch: int
-    batch: int
-    rate: float
-    clips: int
-    values: DelayedValues
-
-
-class _FinishedStep(NamedTuple):
-    """What a step changes besides weights and optimizer, as it was after the last one."""
-
-    progress: Progress
-    unread: tuple[_UnreadStep, ...]  # whose figures are not in its sums yet
-    statistics: dict[str, Tensor]  # of BatchNorm, which the next step's forward pass changes
-    random: Tensor
-
-
-def learning_rate(config: Config, epoch: int, share: float) -> float:
-    """The learning rate in epoch `epoch` (from 0), `share` of it done.
-
-    step: as published, constant within an epoch; linear warm-up, then a tenth after each of `steps`.
-    cosine: both parts continuous, down to 0 at the end.
-    """
-    if config.schedule == "step":
-        if epoch < config.warmup:
-            return config.lr * (epoch + 1) / config.warmup
-        return config.lr * 0.1 ** sum(epoch >= step for step in config.steps or [])
-    done = epoch + share
-    if done < config.warmup:
-        return config.lr * max(done, 1e-3) / config.warmup
-    left = (done - config.warmup) / max(config.epochs - config.warmup, 1e-9)
-    return config.lr * 0.5 * (1 + math.cos(math.pi * min(left, 1)))
 
 
 def show_history(watch: Watch | None, rows: pd.DataFrame) -> Watch | None:
@@ -165,12 +86,12 @@ class Trainer:
         self.optimizer = build_sgd(parameters, config, self.run.device)
         self.autocast, self.precision = autocast(config.precision, self.run.device)
         self.scaler = GradScaler(self.run.device.type, enabled=self.precision == "fp16")
-        self._unread: deque[_UnreadStep] = deque()
+        self._unread: deque[UnreadStep] = deque()
         self.progress = Progress()
         self.usage = usage(self.run.device)
         self._updating = threading.Lock()  # held while a step changes weights and optimizer
         self._saving = threading.Lock()  # held while last.pt is written
-        self._finished_step: _FinishedStep | None = None
+        self._finished_step: FinishedStep | None = None
         self._saved = (0, 0)  # epoch and batch of what last.pt holds
         self.batches = max(1, len(self.feeder) // config.batch_size)  # as published, an incomplete last one is dropped
         if resumes:
@@ -278,7 +199,7 @@ class Trainer:
             progress.batch += 1
             statistics = {name: tensor.clone() for name, tensor in self._statistics.items()}
             kept = dataclasses.replace(progress, rows=list(progress.rows))
-            self._finished_step = _FinishedStep(kept, tuple(self._unread), statistics, torch.get_rng_state())
+            self._finished_step = FinishedStep(kept, tuple(self._unread), statistics, torch.get_rng_state())
 
     def _count(self, loss: Loss, logits: Tensor, labels: Tensor) -> None:
         """Send the step's figures on their way to the host; `_read_losses` adds them up."""
@@ -286,7 +207,7 @@ class Trainer:
         correct = (logits.argmax(1) == labels).float().mean()
         values = torch.stack([loss.total, loss.cross_entropy, contrastive, correct])
         where = (self.progress.epoch, self.progress.batch, self.optimizer.param_groups[0]["lr"])
-        self._unread.append(_UnreadStep(*where, len(labels), DelayedValues(values)))
+        self._unread.append(UnreadStep(*where, len(labels), DelayedValues(values)))
 
     def _read_losses(self, keep: int = 0) -> None:
         """Add the figures of all steps but the last `keep` to the epoch's sums.
@@ -297,7 +218,7 @@ class Trainer:
         while len(self._unread) > keep:
             self.progress.sums = self._sums_with(self.progress.sums, self._unread.popleft())
 
-    def _sums_with(self, sums: EpochSums, step: _UnreadStep) -> EpochSums:
+    def _sums_with(self, sums: EpochSums, step: UnreadStep) -> EpochSums:
         """The sums with the figures of a step; ValueError where its loss is not finite."""
         values = step.values.read()
         if not math.isfinite(values[0]):

@@ -16,7 +16,8 @@ from bpilib.skeleton import UCLA
 from bpilib.system.device import DelayedValues
 from bpilib.training.data_parallel import Towers
 from bpilib.training.optimizer import build_sgd
-from bpilib.training.trainer import Trainer, _UnreadStep
+from bpilib.training.progress import UnreadStep
+from bpilib.training.trainer import Trainer
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def trainer(place, tmp_path):
 
 
 def unread(loss, batch):
-    return _UnreadStep(2, batch, 0.1, 4, DelayedValues(torch.tensor([loss, 1.0, 1.0, 0.5])))
+    return UnreadStep(2, batch, 0.1, 4, DelayedValues(torch.tensor([loss, 1.0, 1.0, 0.5])))
 
 
 def test_a_checkpoint_counts_every_step_that_it_holds(trainer):
