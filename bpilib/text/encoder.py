@@ -1,5 +1,7 @@
 """What all text encoders share: labels and random draws in, embeddings of class texts out."""
 
+from abc import ABC, abstractmethod
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -8,7 +10,7 @@ from bpilib.ops.counter_rng import integers
 from bpilib.text.prompts import Prompts
 
 
-class TextEncoder(nn.Module):
+class TextEncoder(nn.Module, ABC):
     """What all encoders share: which text belongs to which class, and which synonym is drawn.
 
     A batch is encoded in two steps: `prepare` on the host, from labels and draws alone, and `encode` on the device.
@@ -48,12 +50,13 @@ class TextEncoder(nn.Module):
         drawn = self._synonyms[labels, integers(draws, self._counts[labels])]  # (N,)
         return self._prepare_rows(np.concatenate([drawn[None], self._part_rows[:, labels]]))
 
+    @abstractmethod
     def _prepare_rows(self, rows: np.ndarray) -> tuple[Tensor, ...]:
-        raise NotImplementedError
+        """What `encode` takes for these rows of the texts, on the host."""
 
+    @abstractmethod
     def encode(self, *prepared: Tensor) -> Tensor:
         """What `prepare` made, on the encoder's device, to embeddings as `forward` returns them."""
-        raise NotImplementedError
 
     def _encode_rows(self, rows: np.ndarray) -> Tensor:
         return self.encode(*(tensor.to(self.device) for tensor in self._prepare_rows(rows)))
