@@ -199,7 +199,10 @@ def score(run: Run) -> Scores:
 
 def _score_subset(run: Run, subset: str) -> Scores:
     indices = run.indices(subset)
-    logits = predict(run.model, run.feeder(subset), run.config.test_batch_size)
+    angles = run.config.test_yaw or [0]
+    logits = np.zeros((len(indices), run.model.num_classes), np.float32)
+    for angle in angles:
+        logits += predict(run.model, run.feeder(subset, turned=angle), run.config.test_batch_size) / len(angles)
     return Scores(logits, run.store.labels[indices], run.store.names[indices], run.store.classes, run.epoch)
 
 

@@ -44,6 +44,7 @@ from bpilib.training.optimizer import build_sgd
 from bpilib.training.progress import EpochSums, FinishedStep, Progress, UnreadStep, learning_rate
 from bpilib.training.start import start_from
 from bpilib.training.tensorboard import DrawConfusion, TensorBoardLogger
+from bpilib.training.weight_average import WeightAverage
 
 Watch = Callable[[pd.DataFrame], None]
 USAGE_SECONDS = 2  # between two measurements of memory and GPU
@@ -86,6 +87,9 @@ class Trainer:
         self.optimizer = build_sgd(parameters, config, self.run.device)
         self.autocast, self.precision = autocast(config.precision, self.run.device)
         self.scaler = GradScaler(self.run.device.type, enabled=self.precision == "fp16")
+        self._average = WeightAverage(self.run.model, config.weight_average) if config.weight_average else None
+        # What is evaluated and kept: the run itself, or its average.
+        self._kept = self.run if self._average is None else dataclasses.replace(self.run, model=self._average.network)
         self._unread: deque[UnreadStep] = deque()
         self.progress = Progress()
         self.usage = usage(self.run.device)
@@ -98,6 +102,8 @@ class Trainer:
             self._resume()
         elif config.start_from is not None:
             _log.info("%s", start_from(self.run, config.start_from))
+            if self._average is not None:
+                self._average.load(self.run.model.state_dict())
         at = {"precision": self.precision, "checkpoint": (self.progress.epoch, self.progress.batch)}
         distributed.check_same_inputs(config.result_settings() | self._inputs() | at)
         towers = data_parallel.Towers(compile_network(self.run.model, config.compile), self.run.text)
@@ -197,6 +203,8 @@ class Trainer:
             self.scaler.step(self.optimizer)
             self.scaler.update()
             progress.batch += 1
+            if self._average is not None:
+                self._average.update(progress.epoch * self.batches + progress.batch)
             statistics = {name: tensor.clone() for name, tensor in self._statistics.items()}
             kept = dataclasses.replace(progress, rows=list(progress.rows))
             self._finished_step = FinishedStep(kept, tuple(self._unread), statistics, torch.get_rng_state())
@@ -244,7 +252,9 @@ class Trainer:
         with self.autocast:
             out, texts = self.towers(batch.x, *batch.texts)
         out, texts, labels = data_parallel.gather_batch(out, texts, batch.labels, len(positions))
-        return skeleton_text_loss(out, texts, labels, self.config.alpha), out.logits, labels
+        config = self.config
+        loss = skeleton_text_loss(out, texts, labels, config.alpha, config.label_smoothing)
+        return loss, out.logits, labels
 
     def _finish_epoch(self) -> None:
         """Evaluate if due, log, keep the best, save."""
@@ -260,10 +270,10 @@ class Trainer:
             "train_top1": 100 * sums.correct / sums.clips,
             "clips_per_second": sums.clips / max(progress.seconds, 1e-9),
         }
-        self.run.epoch = progress.epoch + 1
+        self.run.epoch = self._kept.epoch = progress.epoch + 1
         scores = None
         if self.run.epoch % config.eval_every == 0 or self.run.epoch == config.epochs:
-            scores = score(self.run)
+            scores = score(self._kept)
             row |= {"test_top1": scores.top(1), "test_top5": scores.top(5)}
             if scores.heldout is not None:
                 row |= {"heldout_top1": scores.heldout.top(1), "heldout_top5": scores.heldout.top(5)}
@@ -336,15 +346,16 @@ class Trainer:
             "scaler": self.scaler.state_dict(),
             "random": random,
             "threads": torch.get_num_threads(),
+            "average": {} if self._average is None else self._average.network.state_dict(),
         }
 
     @rank_zero_only
     def _save(self, name: str = "last.pt") -> None:
-        """Save the present state: last.pt with all that resuming needs, best.pt with the weights."""
+        """Save the present state: last.pt with all that resuming needs, best.pt with the weights that are kept."""
         self._read_losses()
         content = self._content(self.progress)
         if name != "last.pt":
-            checkpoint.save(self.folder / name, content)
+            checkpoint.save(self.folder / name, content | self._kept.content())
             return
         with self._saving:
             content |= self._resume_content(self.progress, torch.get_rng_state())
@@ -382,6 +393,8 @@ class Trainer:
         torch.set_rng_state(content["random"])
         self.progress = Progress.saved(content["progress"])
         self.progress.resumed += 1
+        if self._average is not None:
+            self._average.load(content["average"])
         self._saved = (self.progress.epoch, self.progress.batch)
         self._resume_threads(content.get("threads"))
         _log.info("resuming %s after epoch %d, step %d", self.folder, self.progress.epoch, self.progress.batch)
