@@ -228,6 +228,13 @@ class Config:
         "",
         ("none", "default", "graph"),
     )
+    kernel: str = _param(
+        "plain",
+        "of the topology refinement; triton: fused, for GPUs, tested but never measured on one",
+        MACHINE,
+        "",
+        ("plain", "triton"),
+    )
     deterministic: bool = _param(False, "the same bits from every run on a GPU, at some cost in speed", MACHINE)
 
     devices: int = _param(1, "processes on each machine that share every batch, one per GPU (02)", MACHINE, at_least=1)
@@ -447,6 +454,11 @@ def _check_values(values: dict[str, Any]) -> None:
     _check_names(values)
     if values["model"] == "ctrgcn" and values["k"] is not None:
         raise ValueError("parameter k: ctrgcn has no bone operator; leave k at None")
+    if values["kernel"] == "triton" and (values["compile"] != "none" or pick_device(values["device"]).type != "cuda"):
+        raise ValueError(
+            "parameter kernel: triton runs on NVIDIA GPUs, and not together with the parameter compile; "
+            f"device is {pick_device(values['device'])}, compile {values['compile']}: leave kernel at plain"
+        )
     if values["test_yaw"] is not None and not values["test_yaw"]:
         raise ValueError("parameter test_yaw: expected at least one angle, or None for clips as they are")
     if values["heldout_view"] is not None and values["heldout_by"] != "view":

@@ -115,6 +115,7 @@ class SpatialUnit(nn.Module):
         _init_conv(self.expand_weight, self.expand_bias, channels_out)
         self.adjacency = nn.Parameter(adjacency.clone())  # PA
         self.alpha = nn.Parameter(torch.zeros(1))
+        self.triton_refinement: type[torch.autograd.Function] | None = None  # see `CTRGCN.use_triton`
         self.bn = BatchNorm2d(channels_out)
         nn.init.constant_(self.bn.weight, 1e-6)
         self.down = None
@@ -142,8 +143,11 @@ class SpatialUnit(nn.Module):
         if not by_convolution(distance):
             shift = bias_shift(bias, expand, distance, base)
             bias = None
-        out = self.bn(TopologyRefinement.apply(x, weight, bias, expand, distance, base, shift))
-        return torch.relu_(out + (x if self.down is None else self.down(x)))
+        if self.triton_refinement is None:
+            out = TopologyRefinement.apply(x, weight, bias, expand, distance, base, shift)
+        else:
+            out = self.triton_refinement.apply(x, weight, expand, distance, base, shift)
+        return torch.relu_(self.bn(out) + (x if self.down is None else self.down(x)))
 
     @torch.no_grad()
     def fold(self) -> None:
@@ -258,6 +262,13 @@ class CTRGCN(nn.Module):
         )
         self.channels = channels[-1]
         self.find_norms()
+
+    def use_triton(self) -> None:
+        """From now on refine topologies by the fused kernels, which run on GPUs alone (`ops.triton_refinement`)."""
+        from bpilib.ops.triton_refinement import TritonRefinement  # not every platform has Triton
+
+        for block in self.blocks:
+            block.spatial.triton_refinement = TritonRefinement
 
     def find_norms(self) -> None:
         """Note which BatchNorms there are to count for; to be called again after some were exchanged for others."""

@@ -364,6 +364,8 @@ def build(config: Config, store: SkeletonStore | None = None, pretrained: bool =
         config.attention,
         config.true_bones,
     )
+    if config.kernel == "triton":
+        model.backbone.use_triton()
     return Run(config, store, model.to(device), text, digest, device)
 
 
