@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from bpilib.config import Config
 from bpilib.data.store import SkeletonStore
-from bpilib.evaluate import Scores, copies_summary, mark_copies, score
+from bpilib.evaluate import Scores, mark_copies, score
 from bpilib.losses import Loss, skeleton_text_loss
 from bpilib.runs import Run, build, same_clips
 from bpilib.system import checkpoint, distributed
@@ -36,13 +36,13 @@ from bpilib.system.device import (
     usage,
 )
 from bpilib.system.distributed import rank_zero_only
-from bpilib.system.environment import collect_environment, count_flops
 from bpilib.system.files import write_atomically
 from bpilib.system.threads import set_threads, usable_cores
 from bpilib.training import data_parallel
 from bpilib.training.optimizer import build_sgd
 from bpilib.training.progress import EpochSums, FinishedStep, Progress, UnreadStep, learning_rate
 from bpilib.training.start import start_from
+from bpilib.training.summary import summarize
 from bpilib.training.tensorboard import DrawConfusion, TensorBoardLogger
 from bpilib.training.weight_average import WeightAverage
 
@@ -283,7 +283,7 @@ class Trainer:
         progress.seconds = 0.0
         progress.rows.append(row)
         self._log_epoch(row, scores)
-        if scores is not None and self._selected() == progress.epoch:
+        if scores is not None and self.progress.selected(self.config.select) == progress.epoch:
             self._save("best.pt")
         self._save()
         self._write_history()
@@ -291,18 +291,6 @@ class Trainer:
     @rank_zero_only
     def _write_history(self) -> None:
         write_atomically(self.folder / "metrics.csv", pd.DataFrame(self.progress.rows).to_csv(index=False))
-
-    def _best(self, column: str) -> tuple[int, float]:
-        """The epoch (the first of equals) of the highest value in a column of the history, and that value."""
-        rows = [(row[column], -row["epoch"]) for row in self.progress.rows if column in row]
-        value, epoch = max(rows)
-        return -epoch, value
-
-    def _selected(self) -> int:
-        """The evaluated epoch that `select` chooses of those so far."""
-        if self.config.select == "last":
-            return max(row["epoch"] for row in self.progress.rows if "test_top1" in row)
-        return self._best(f"{self.config.select}_top1")[0]
 
     @rank_zero_only
     def _log_epoch(self, row: dict[str, Any], scores: Scores | None) -> None:
@@ -421,55 +409,19 @@ class Trainer:
     @rank_zero_only
     def _load_best(self) -> None:
         """Load the selected weights; `score` sends them to the other processes."""
-        epoch = self._selected()
+        epoch = self.progress.selected(self.config.select)
         try:
             self.run.load(*(self.folder / name for name in ("best.pt", "last.pt", "last.previous.pt")), epoch=epoch)
         except ValueError as error:
             raise ValueError(f"{error}. Epoch {epoch}, the selected one, is lost: train with another tag") from error
 
-    def _describe_environment(self) -> dict[str, Any]:
-        """What summary.json says for a reader who wants to repeat the run."""
-        network = self.run.model
-        one_clip = self.run.feeder("test").batch(np.zeros(1, int))[0]  # (1, 3, T, V, M)
-        return collect_environment(self.run.device) | {
-            "parameters": sum(p.numel() for p in network.parameters()),
-            "flops_per_clip": count_flops(network, one_clip),
-            "seed": self.config.seed,
-            "text_digest": self.run.text_digest,
-        }
-
     @rank_zero_only
     def _write_results(self, scores: Scores) -> None:
-        config = self.config
-        rows = self.progress.rows
-        scores = mark_copies(scores, self.run.store, config.benchmark)
+        scores = mark_copies(scores, self.run.store, self.config.benchmark)
         scores.save(self.folder / "scores.npz")
         self.tensorboard.finish(self.run, scores)
-        test_epoch, test_best = self._best("test_top1")
-        clips = self.batches * min(config.batch_size, len(self.feeder))
-        summary = {
-            "epochs": config.epochs,
-            "select": config.select,
-            "selected_epoch": self._selected(),
-            "test_top1": scores.top(1),
-            "test_top1_interval_95": scores.interval(),
-            "test_top5": scores.top(5),
-            "test_clips": len(scores.labels),
-            **copies_summary(scores),
-            "best_test_epoch_as_published": {"epoch": test_epoch, "test_top1": test_best},
-            "parameters": sum(p.numel() for p in self.run.model.parameters()),
-            "training_seconds": sum(clips / row["clips_per_second"] for row in rows),
-            "resumed": self.progress.resumed,
-            "device": str(self.run.device),
-            "processes": distributed.world_size(),
-            "precision": self.precision,
-            "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
-            "data": self.run.store.manifest["sha256"],
-            "environment": self._describe_environment(),
-        }
-        if scores.heldout is not None:
-            summary["heldout_top1"] = scores.heldout.top(1)
+        clips = self.batches * min(self.config.batch_size, len(self.feeder))
+        summary = summarize(self.run, scores, self.progress, clips, self.precision)
         write_atomically(self.folder / "summary.json", json.dumps(summary, indent=1) + "\n")
 
 
