@@ -44,16 +44,16 @@ def read_clip(path: str | Path, about: dict[str, Any], tracker: str | None = Non
     if path.stat().st_size > MAX_CLIP_BYTES and not folder:
         raise ValueError(f"{path}: {path.stat().st_size} bytes, more than the {MAX_CLIP_BYTES} a clip may have")
     try:
-        if suffix == ".json":
-            poses, said = ucla.poses_of(json.loads(path.read_bytes())["skeletons"]), []
-        elif suffix == ".npy":
-            own, copied = about.get("tracker"), about["dataset"] == "ntu120"
-            poses, said = clip_folder.load_one(path, skeleton, tracker, own, copied)
+        if suffix == ".npy":
+            copy_single = about["dataset"] == "ntu120"
+            poses, said = clip_folder.load_one(path, skeleton, tracker, about.get("tracker"), copy_single)
         else:
-            from bpilib.data.ntu import build as ntu_build  # brings the compiler along
+            if suffix == ".json":
+                poses = ucla.poses_of(json.loads(path.read_bytes())["skeletons"])
+            else:
+                from bpilib.data.ntu import build as ntu_build  # brings the compiler along
 
-            poses, said = ntu_build.poses_of(path.read_bytes(), about["dataset"]), []
-        if suffix != ".npy":
+                poses = ntu_build.poses_of(path.read_bytes(), about["dataset"])
             inspection = Inspection(skeleton)
             inspection.see(path.name, poses)
             said = refuse_or_warn(inspection.findings(), path)

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from bpilib.data.plausibility import first_body, is_body, measure
+from bpilib.data.store import mark_present
 from bpilib.skeleton import NTU, Skeleton
 
 PROBED = 64  # clips that a decision rests on
@@ -47,7 +48,7 @@ class Convention:
             poses = np.repeat(poses[:, :1], 2, 1)
         if not self.moves or not poses.any():
             return poses
-        present = poses.any((2, 3))
+        present = mark_present(poses)
         origin = poses[(*first_body(poses), 1)]
         distance = float(np.linalg.norm(origin))
         spines = poses[present[:, 0], 0, 1]
@@ -90,7 +91,7 @@ def turned_axes(poses: np.ndarray) -> tuple[np.ndarray, str]:
         flat = poses[..., : min(3, poses.shape[3])].astype(float)
         size = np.linalg.norm(np.ptp(flat, axis=2), axis=-1).mean() or 1.0
         step = np.linalg.norm(np.diff(flat, axis=1), axis=-1).mean() / size
-        if step > STEP / 3 or not flat.any((2, 3)).all():
+        if step > STEP / 3 or not mark_present(flat).all():
             return poses, ""
     return poses.swapaxes(0, 1), f"read as (persons, frames, joints, numbers), {persons} frames of {frames} persons"
 

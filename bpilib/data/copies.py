@@ -37,7 +37,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm.auto import tqdm
 
-from bpilib.data.store import SkeletonStore
+from bpilib.data.store import SkeletonStore, mark_present
 from bpilib.system.files import write_atomically
 
 FILE_NAME = "copies.json"
@@ -88,7 +88,7 @@ class Fingerprints(NamedTuple):
 def digest(poses: np.ndarray) -> bytes | None:
     """The same for clips (L, M, V, 3) that are equal; None where nobody is there."""
     poses = np.nan_to_num(np.asarray(poses, np.float32)) + np.float32(0)  # -0 + 0 is 0
-    there = poses.any((2, 3))  # (L, M)
+    there = mark_present(poses)
     frames = np.flatnonzero(there.any(1))
     if not len(frames):
         return None
@@ -104,7 +104,8 @@ def fingerprint(store: SkeletonStore, progress: bool = True) -> Fingerprints:
     directions = rng.standard_normal((3 * joints, PROJECTIONS)).astype(np.float32)
     shifts = rng.random(PROJECTIONS, np.float32)
     factors = rng.integers(0, 1 << 63, (2, PROJECTIONS), np.uint64) | np.uint64(1)
-    digests, hashes, places = [], [], []
+    digests: list[bytes | None] = []
+    hashes, places = [], []
     look = {"desc": "look for copies", "unit": " frames", "delay": 2, "disable": not progress}
     with tqdm(total=int(store.offsets[-1]), **look) as bar:
         for first, last in _chunks(store.offsets):
@@ -206,7 +207,7 @@ def _shared(store: SkeletonStore, i: int, j: int, place: int, other: int) -> Cop
     persons = store.persons
     shift = (other - place) // persons  # from a frame of clip i to that of clip j
     a, b = (store.sample(k)[:, p % persons].astype(np.float64) for k, p in ((i, place), (j, other)))
-    lengths = [np.ptp(np.flatnonzero(x.any((1, 2)))) + 1 for x in (a, b)]
+    lengths = [int(np.ptp(np.flatnonzero(x.any((1, 2))))) + 1 for x in (a, b)]
     begin = max(store.offsets[i], store.offsets[j] - shift)
     end = min(store.offsets[i + 1], store.offsets[j + 1] - shift)
     a, size = centred(a[begin - store.offsets[i] : end - store.offsets[i]])

@@ -3,13 +3,13 @@
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from bpilib.data.plausibility import Finding, Inspection
-from bpilib.data.store import Clip, Problem, SkeletonStore, StoreWriter
+from bpilib.data.store import Clip, Problem, SkeletonStore, Splits, StoreWriter
 from bpilib.data.tables import folded, read_names
 from bpilib.errors import MissingInputError
 from bpilib.skeleton import SKELETONS, Skeleton
@@ -76,18 +76,18 @@ class ImportWriter(StoreWriter):
             what = f"{self.shape[0] + dropped} persons, {self.shape[0]} expected"
             self.skip(file, what, done="kept those that move most")
 
-    def finish(self, splits: dict[str, dict[str, np.ndarray]], source: dict[str, object]) -> SkeletonStore:
-        """As StoreWriter's, then warnings: the first problems, what was recognised (`said`), what looks odd.
+    def finish_import(self, splits: Splits, source: Mapping[str, object]) -> SkeletonStore:
+        """Finish the store, then warn: of the first problems, what was recognised (`said`), what looks odd.
 
         Raises:
-            ValueError: as StoreWriter's; clips that can't be bodies in metres on the joints they are taken for.
+            ValueError: as `finish`; clips that can't be bodies in metres on the joints they are taken for.
         """
         for benchmark in splits:
             if not re.fullmatch(r"[\w.-]+", benchmark):
                 raise ValueError(f"a benchmark needs a name of letters, digits, _ . and -, got {benchmark!r}")
         warned = refuse_or_warn(self.inspection.findings(), self.out)
         options = {"conventions": self.said} if self.said else None
-        store = super().finish(splits, source, options=options, plausibility=self.inspection.summary())
+        store = self.finish(splits, source, options=options, plausibility=self.inspection.summary())
         for said in (*self.said, *warned):
             warnings.warn(said, stacklevel=3)
         warn_of_problems(store)

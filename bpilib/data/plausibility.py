@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from bpilib.data.store import SkeletonStore
+from bpilib.data.store import SkeletonStore, mark_present
 from bpilib.skeleton import Skeleton
 
 FRAMES = 32  # of a clip, evenly spread, that are measured
@@ -99,12 +99,10 @@ def measure(poses: np.ndarray, skeleton: Skeleton, name: str = "") -> Figures:
     Raises:
         ValueError: no person in any frame.
     """
-    present = poses.any((2, 3))  # (L, M)
-    if not present.any():
+    if not poses.any():
         raise ValueError("no person in any frame: all coordinates are 0")
     frame, person = first_body(poses)
-    sized = (poses != poses[:, :, :1]).any((2, 3))
-    rows = poses[sized if sized.any() else present]  # (P, V, 3)
+    rows = poses[_mark_bodies(poses)]  # (P, V, 3)
     ends = rows.min((0, 1)), rows.max((0, 1))
     scaled = all(np.abs(ends[1] - 1) < 1e-4) and (all(np.abs(ends[0]) < 1e-4) or all(np.abs(ends[0] + 1) < 1e-4))
     rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), FRAMES * poses.shape[1])).astype(int)].astype(float)
@@ -148,10 +146,15 @@ def first_body(poses: np.ndarray) -> tuple[int, int]:
 
     Where the only person of a recording is lost for a moment, NTU's preparation leaves all joints at one place.
     """
-    there = (poses != poses[:, :, :1]).any((2, 3))  # (L, M)
-    there = there if there.any() else poses.any((2, 3))
+    there = _mark_bodies(poses)
     person = int(np.argmax(there.any(0)))
     return int(np.argmax(there[:, person])), person
+
+
+def _mark_bodies(poses: np.ndarray) -> np.ndarray:
+    """(L, M) bool, where the joints of a clip (L, M, V, 3) lie apart; if they never do, where persons are present."""
+    sized = mark_present(poses != poses[:, :, :1])
+    return sized if sized.any() else mark_present(poses)
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
@@ -247,8 +250,7 @@ class Inspection:
 
 def _size(poses: np.ndarray, skeleton: Skeleton) -> float:
     """`Figures.size`, of at most eight frames."""
-    sized = (poses != poses[:, :, :1]).any((2, 3))
-    rows = poses[sized if sized.any() else poses.any((2, 3))]  # (P, V, 3)
+    rows = poses[_mark_bodies(poses)]  # (P, V, 3)
     rows, bones = rows[:: max(1, len(rows) // 8)], limbs(skeleton)
     ends = rows[:, [j for _, j, _ in bones]].astype(float) - rows[:, [p for _, _, p in bones]]
     lengths = np.median(np.sqrt((ends**2).sum(-1)), 0)

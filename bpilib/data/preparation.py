@@ -5,7 +5,7 @@ import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -22,7 +22,7 @@ from bpilib.data.synthetic import dataset as dataset_module
 from bpilib.data.synthetic import people
 from bpilib.errors import MissingInputError
 from bpilib.recipes import BENCHMARKS
-from bpilib.skeleton import NTU, UCLA
+from bpilib.skeleton import NTU, UCLA, Skeleton
 from bpilib.system.lock import lock_store
 
 LAYOUTS = f"an .npz or a .pkl of prepared clips, a folder of 2s-AGCN's arrays, or a folder with {clip_folder.LIST}"
@@ -31,6 +31,14 @@ PROTOCOLS = {  # as the published npz files are named, e.g. NTU60_CS.npz, NTU120
 }  # fmt: skip
 Raw = str | Path | Sequence[str | Path]
 __all__ = ["Problem", "SkeletonStore", "prepare"]
+
+
+class _Settings(TypedDict):
+    """Arguments of `prepare` that every format takes."""
+
+    overwrite: bool
+    on_error: str
+    progress: bool
 
 
 def prepare(
@@ -91,18 +99,19 @@ def prepare(
     if out is None:
         raise ValueError("out: name the folder of the store, e.g. data/prepared/" + dataset)
     out = Path(out)
-    acted = dataset == "synthetic" and not layout
-    if acted:
-        raw = places[0] if places else out.with_name(out.name + "_raw")
+    synthetic = dataset == "synthetic" and not layout
+    synthetic_raw = places[0] if places else out.with_name(out.name + "_raw")
+    if synthetic:
+        raw = synthetic_raw
     if raw is None:
         how = raw_files.HOW if dataset in protocol.MAX_IDS else ucla.HOW
         raise ValueError(f"raw: name the folder or zip of the raw files; {how}")
-    settings = {"overwrite": overwrite, "on_error": on_error, "progress": progress}
+    settings: _Settings = {"overwrite": overwrite, "on_error": on_error, "progress": progress}
     with contextlib.ExitStack() as stack:
         if overwrite or not _there(out):
             stack.enter_context(lock_store(out, "data"))
-        if acted:
-            dataset_module.write_raw(raw, **options)
+        if synthetic:
+            dataset_module.write_raw(synthetic_raw, **options)
         if not overwrite and _there(out):  # from before, or made by another process while this one waited
             return _reopen(out, dataset, raw, tracker, benchmark)
         if tracker and layout not in ("folder", "pickle"):
@@ -135,7 +144,8 @@ def _there(out: Path) -> bool:
 
 def _build_ucla(dataset: str, raw: Path, out: Path, overwrite: bool, on_error: str, progress: bool) -> SkeletonStore:
     """The JSON clips of NW-UCLA or of the synthetic set to a store."""
-    classes, actions = ucla.CLASSES, ucla.ACTIONS
+    classes: Sequence[str] = ucla.CLASSES
+    actions: tuple[int, ...] = ucla.ACTIONS
     if dataset == "synthetic":
         classes, actions = people.CLASSES, tuple(range(1, 1 + len(people.CLASSES)))
     with StoreWriter(out, dataset, UCLA, classes, overwrite=overwrite) as writer:
@@ -184,10 +194,11 @@ def _layout(raw: Raw | None) -> str | None:
 
 
 def _import(
-    layout: str, dataset: str, raw: Raw, out: Path, benchmark: str | None, tracker: str | None, settings: dict[str, Any]
+    layout: str, dataset: str, raw: Raw, out: Path, benchmark: str | None, tracker: str | None, settings: _Settings
 ) -> SkeletonStore:
     """Prepared clips to a store: of a published data set with its skeleton and classes, or of one's own."""
-    skeleton, classes = None, None
+    skeleton: Skeleton | None = None
+    classes: Sequence[str] | None = None
     if dataset in protocol.MAX_IDS:
         skeleton, classes = NTU, protocol.classes(dataset)
     elif dataset in BENCHMARKS:
@@ -200,8 +211,9 @@ def _import(
     if benchmark is None and len(every := BENCHMARKS.get(dataset, ("split",))) == 1:
         (benchmark,) = every
     if layout == "folder":
-        settings = {"tracker": tracker, **settings}
-        return clip_folder.import_folder(first, out, dataset, skeleton, classes, benchmark or "split", **settings)
+        return clip_folder.import_folder(
+            first, out, dataset, skeleton, classes, benchmark or "split", tracker=tracker, **settings
+        )
     files: dict[str, Path] = {}
     for path in (first, *more):
         told = [PROTOCOLS[word] for word in re.split(r"[\W_\d]+", path.stem.lower()) if word in PROTOCOLS]
@@ -223,7 +235,7 @@ def _source(dataset: str, raw: Raw, tracker: str | None = None, benchmark: str |
         return pickle_source(first, tracker)
     if layout == "arrays":
         found = agcn.find(first)
-        return describe_source(*agcn.files_of(found.get(benchmark) or next(iter(found.values()))))
+        return describe_source(*agcn.files_of(found.get(benchmark or "") or next(iter(found.values()))))
     if layout:
         return describe_source(*_places(raw))
     if dataset in protocol.MAX_IDS:

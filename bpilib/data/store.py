@@ -11,9 +11,10 @@ import hashlib
 import io
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from bpilib.skeleton import SKELETONS, Skeleton
 from bpilib.system.files import read_npz, sync, write_atomically
 
 VERSION = 1
+Splits = Mapping[str, Mapping[str, Sequence[int] | np.ndarray]]  # benchmark → part → clip indices
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,11 @@ class Clip:
     subject: int = 0
     camera: int = 0
     setup: int = 0
+
+
+def mark_present(poses: np.ndarray) -> np.ndarray:
+    """(L, M) bool, which persons are in which frames of poses (L, M, V, C); an absent person's numbers are all 0."""
+    return np.asarray(poses.any((2, 3)))
 
 
 def valid_frames(poses: np.ndarray) -> int:
@@ -94,7 +101,7 @@ class StoreWriter:
         self._rows: list[tuple] = []
         self._offsets = [0]
 
-    def __enter__(self) -> "StoreWriter":
+    def __enter__(self) -> Self:
         key = self.folder / "resume.txt"
         if self.resume is None or not key.is_file() or key.read_text() != self.resume:
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -141,11 +148,11 @@ class StoreWriter:
 
     def finish(
         self,
-        splits: dict[str, dict[str, np.ndarray]],
-        source: dict[str, object],
-        counts: dict[str, int] | None = None,
-        options: dict[str, object] | None = None,
-        plausibility: dict[str, object] | None = None,
+        splits: Splits,
+        source: Mapping[str, object],
+        counts: Mapping[str, int] | None = None,
+        options: Mapping[str, object] | None = None,
+        plausibility: Mapping[str, object] | None = None,
     ) -> "SkeletonStore":
         """Close the files, write index and manifest, rename into place.
 
@@ -168,7 +175,7 @@ class StoreWriter:
             for part, indices in parts.items():
                 index[f"split/{benchmark}/{part}"] = np.asarray(indices, np.int64)
         buffer = io.BytesIO()
-        np.savez(buffer, **index)
+        np.savez(buffer, **index)  # type: ignore[arg-type]  # NumPy's stubs take every keyword for `allow_pickle`
         (self.folder / "index.npz").write_bytes(buffer.getvalue())
         with (self.folder / "problems.csv").open("w", newline="") as file:
             csv.writer(file).writerows([("file", "what", "line", "done"), *map(astuple, self.problems)])

@@ -21,8 +21,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from bpilib.data.plausibility import is_body, measure
-from bpilib.skeleton import NTU, UCLA
+from bpilib.data.plausibility import Inspection, is_body, measure
+from bpilib.data.store import mark_present
+from bpilib.skeleton import NTU, UCLA, Skeleton
 
 TORSO = 0.5  # metres from the base of the spine to the upper spine, where a tracker knows no metres
 TORSOS = (0.15, 1.2)  # what it may be, in metres, from a small child to a bad fit
@@ -260,7 +261,7 @@ def to_ntu(poses: np.ndarray, tracker: str) -> np.ndarray:
     if not np.isfinite(flat).all():
         raise ValueError("coordinates that are not finite: leave frames without a person out, or fill them with zeros")
     if mapping.flat:
-        seen = flat.any(-1)
+        seen = np.asarray(flat.any(-1))  # (L, M, V)
         if poses.shape[3] == 3:
             least, most = poses[..., 2].min(initial=0), poses[..., 2].max(initial=0)
             if least < 0 or most > MAX_SCORE:
@@ -280,7 +281,7 @@ def to_ntu(poses: np.ndarray, tracker: str) -> np.ndarray:
                 f"{tracker} has points of an image{likely([poses], tracker)}"
             )
         flat = fill_unseen(flat, seen, mapping)
-    present = flat.any((2, 3))  # (L, M)
+    present = mark_present(flat)
     if not present.any():
         raise ValueError("no person in any frame")
     if tracker == "mediapipe" and ((there := flat[present][..., :2]) > 0).mean() > 0.9 and (there < 1).mean() > 0.9:
@@ -380,6 +381,12 @@ def likely(clips: list[np.ndarray], tracker: str | None = None) -> str:
     return f"; they look like those of {' or '.join(fitting)}: set tracker to it" if fitting else ""
 
 
+def start_inspection(skeleton: Skeleton, tracker: str | None) -> Inspection:
+    """The inspection of clips that come with the joints of a tracker, or (None) of `skeleton`."""
+    flat = MAPPINGS[tracker].flat if tracker else False
+    return Inspection(skeleton, flat, lambda clips: likely(clips, tracker))
+
+
 def _fits(clip: np.ndarray, mapping: Mapping) -> bool:
     """Whether a clip is an upright body, taken for the tracker's."""
     if clip.ndim != 4 or clip.shape[2] != len(mapping.joints) or clip.shape[3] < (2 if mapping.flat else 3):
@@ -388,7 +395,7 @@ def _fits(clip: np.ndarray, mapping: Mapping) -> bool:
         return False
     points = np.asarray(clip[..., : 2 if mapping.flat else 3], float)
     points = np.pad(points, ((0, 0),) * 3 + ((0, 3 - points.shape[3]),))
-    rows = points[points.any((2, 3))]  # (P, V, 3)
+    rows = points[mark_present(points)]  # (P, V, 3)
     if not len(rows) or not np.isfinite(rows).all():
         return False
     figures = measure((mapping.matrix() @ rows * mapping.signs)[:, None], NTU)

@@ -39,7 +39,7 @@ HOW = f"download all_sqe.zip ({URL}) or set the parameter download=True"
 
 
 @contextmanager
-def raw_files(raw: str | Path) -> Iterator[dict[str, object]]:
+def raw_files(raw: str | Path) -> Iterator[dict[str, Callable[[], bytes]]]:
     """The JSON files below `raw`, by clip name: a dict of readers, sorted by name.
 
     Args:
@@ -110,7 +110,7 @@ def _reader(readers: list[Callable[[], bytes]]) -> Callable[[], bytes]:
     return read if len(readers) > 1 else readers[0]
 
 
-def _folder_reader(path: Path):
+def _folder_reader(path: Path) -> Callable[[], bytes]:
     def read() -> bytes:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise ValueError(f"{path.stat().st_size} bytes, more than the {MAX_FILE_BYTES} a clip may have")
@@ -119,7 +119,7 @@ def _folder_reader(path: Path):
     return read
 
 
-def _zip_reader(archive: zipfile.ZipFile, member: zipfile.ZipInfo):
+def _zip_reader(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Callable[[], bytes]:
     def read() -> bytes:
         with archive.open(member) as file:
             content = file.read(MAX_FILE_BYTES + 1)
@@ -156,7 +156,10 @@ def parse(name: str, content: bytes, actions: tuple[int, ...] = ACTIONS) -> Clip
     Raises:
         ValueError: what is wrong with it.
     """
-    action, subject, _, view = (int(number) for number in FILE_NAME.fullmatch(name).groups())
+    match = FILE_NAME.fullmatch(name)
+    if match is None:
+        raise ValueError("its name is not like a01_s01_e00_v01")
+    action, subject, _, view = (int(number) for number in match.groups())
     if view not in VIEWS:
         raise ValueError(f"view v{view:02d} is not one of {', '.join(f'v{v:02d}' for v in VIEWS)}")
     if action not in actions:

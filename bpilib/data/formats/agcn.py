@@ -95,9 +95,9 @@ def import_arrays(
     found = find(Path(folder))
     if len(found) > 1 and benchmark not in found:
         raise ValueError(f"{folder} holds {', '.join(found)}: name one of these folders, or its benchmark")
-    folder = found.get(benchmark) or next(iter(found.values()))
+    folder = found.get(benchmark or "") or next(iter(found.values()))
     files = files_of(folder)
-    parts = {part: _data(folder, part) for part in PARTS if _data(folder, part)}
+    parts = {part: data for part in PARTS if (data := _data(folder, part)) is not None}
     arrays = {part: _open(path) for part, path in parts.items()}
     labelled = {part: _labels(_label_file(path)) for part, path in parts.items()}
     for part, array in arrays.items():
@@ -136,7 +136,7 @@ def import_arrays(
             writer.said.append("recognised axes with z up: turned (x, y, z) to (x, z, -y), so that y is")
         writer.said += convention.said()
         name = benchmark or (folder.name if folder.name in ("xsub", "xview", "xset") else _protocol(dataset, subjects))
-        return writer.finish({name: splits}, describe_source(*files))
+        return writer.finish_import({name: splits}, describe_source(*files))
 
 
 def _open(path: Path) -> np.ndarray:
@@ -157,8 +157,13 @@ def _labels(path: Path) -> tuple[list[str], list[int]]:
     with unpickled(path, False) as content:
         names, labels = content if isinstance(content, tuple | list) and len(content) == 2 else (None, None)
         labels = labels.load().tolist() if isinstance(labels, PickledArray) else labels
-    good = isinstance(names, tuple | list) and isinstance(labels, tuple | list) and len(names) == len(labels)
-    if not good or not all(isinstance(n, str) for n in names) or not all(type(label) is int for label in labels):
+    if not (
+        isinstance(names, tuple | list)
+        and isinstance(labels, tuple | list)
+        and len(names) == len(labels)
+        and all(isinstance(name, str) for name in names)
+        and all(type(label) is int for label in labels)
+    ):
         raise ValueError(f"{path}: expected a pair of lists as long as each other, names and whole numbers")
     return [name.removesuffix(".skeleton") for name in names], list(labels)
 

@@ -32,10 +32,9 @@ from bpilib.data.importer import (
     refuse_or_warn,
     skeleton_by_joints,
 )
-from bpilib.data.plausibility import Inspection
 from bpilib.data.store import Clip, SkeletonStore
 from bpilib.data.tables import folded, number_from, read_rows
-from bpilib.data.trackers import MAPPINGS, likely, named, to_ntu
+from bpilib.data.trackers import MAPPINGS, named, start_inspection, to_ntu
 from bpilib.errors import MissingInputError
 from bpilib.skeleton import NTU, SKELETONS, Skeleton
 
@@ -86,7 +85,7 @@ def import_folder(
     if tracker and skeleton not in (None, NTU):
         raise ValueError(f"tracker {tracker} gives NTU's joints, {dataset} has {skeleton.num_joints}: set it to None")
     skeleton = NTU if tracker else skeleton or _skeleton(folder, rows)
-    inspection = Inspection(skeleton, bool(tracker) and MAPPINGS[tracker].flat, lambda raw: likely(raw, tracker))
+    inspection = start_inspection(skeleton, tracker)
     convention = Convention(skeleton, () if tracker else _probe(folder, rows, skeleton), dataset == "ntu120")
     labelled = [row["label"] or "" for _, row in rows]
     named = classes is None and (folder / CLASS_NAMES_FILE).is_file()  # those of published sets count from 0
@@ -133,7 +132,7 @@ def import_folder(
             first = next(iter(turned))
             writer.said.append(f"{len(turned)} of {len(rows)} clips, the first {first}: {turned[first]}")
         writer.said += [*([said] if said else []), *convention.said()]
-        return writer.finish({benchmark: parts}, folder_source(folder, tracker))
+        return writer.finish_import({benchmark: parts}, folder_source(folder, tracker))
 
 
 def folder_source(folder: Path, tracker: str | None = None) -> dict[str, object]:
@@ -266,7 +265,7 @@ def load_one(
     clip = load(path, (skeleton.num_joints,), tracker)
     if not np.isfinite(clip.poses).all():
         raise ValueError("coordinates that are not finite (NaN or infinite)")
-    inspection = Inspection(skeleton, bool(tracker) and MAPPINGS[tracker].flat, lambda raw: likely(raw, tracker))
+    inspection = start_inspection(skeleton, tracker)
     convention = Convention(skeleton, () if tracker else (clip.poses,), copy_single)
     poses, persons = np.array(clip.poses, np.float32), clip.poses.shape[1]
     if copy_single and persons == 1:

@@ -14,7 +14,7 @@ import struct
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -45,8 +45,8 @@ def _reading(path: Path) -> Iterator[None]:
 class _Rows:
     """An array of an npz, read row by row from the zip: `shape`, `dtype`, and iteration over the first axis."""
 
-    def __init__(self, archive: zipfile.ZipFile, key: str):
-        self.archive = archive
+    def __init__(self, archive: zipfile.ZipFile, path: Path, key: str):
+        self.archive, self.path = archive, path
         try:
             self.info = archive.getinfo(f"{key}.npy")
         except KeyError:
@@ -65,11 +65,10 @@ class _Rows:
             raise ValueError(f"{key}: shape {self.shape} {self.dtype} needs {expected} bytes, the file has {size}")
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        path = Path(self.archive.filename)
         with self.archive.open(self.info) as file:
             file.read(self.start)
             for _ in range(self.shape[0]):
-                with _reading(path):
+                with _reading(self.path):
                     row = np.frombuffer(file.read(self.row_bytes), self.dtype).reshape(self.shape[1:])
                 yield row
 
@@ -80,7 +79,7 @@ def _open(path: Path, stack: ExitStack) -> dict[str, tuple[_Rows, _Rows]]:
         raise MissingInputError(f"no file {path}: expected an npz with x_train, y_train, x_test and y_test")
     with _reading(path):
         archive = stack.enter_context(zipfile.ZipFile(path))
-        return {part: (_Rows(archive, f"x_{part}"), _Rows(archive, f"y_{part}")) for part in PARTS}
+        return {part: (_Rows(archive, path, f"x_{part}"), _Rows(archive, path, f"y_{part}")) for part in PARTS}
 
 
 def _check(parts: dict[str, tuple[_Rows, _Rows]], shape: tuple[int, int, int], classes: int, first: int) -> None:
@@ -118,8 +117,7 @@ def _labels(opened: dict[str, dict[str, tuple[_Rows, _Rows]]], known: int | None
     last = max(used, default=0)
     one_hot = len(every[0].shape) == 2
     columns = every[0].shape[-1] if one_hot else last + 1
-    beyond = last == known if known is not None and not one_hot else columns == (known or -2) + 1
-    if used and min(used) == 1 and beyond:
+    if known is not None and used and min(used) == 1 and (columns == known + 1 if one_hot else last == known):
         return known, 1, f"labels run from 1 to {last}, none is 0: counted from 1"
     if known is None and len(used) > 2 and used == {*range(1, columns)}:
         return columns, 0, f"no clip has label 0, all from 1 to {last} are there: do the labels count from 1?"
@@ -145,7 +143,7 @@ def _label(row: np.ndarray) -> int | None:
 
 
 def import_npz(
-    files: dict[str, str | Path],
+    files: Mapping[str, str | Path],
     out: str | Path,
     dataset: str,
     classes: Iterable[str] | None = None,
@@ -203,10 +201,10 @@ def import_npz(
         writer = stack.enter_context(ImportWriter(out, dataset, skeleton, classes, on_error, overwrite))
         writer.said += [said] if said else []
         bar = stack.enter_context(tqdm(unit=" clips", total=sum(totals.values()), disable=not progress, desc="import"))
-        known: dict[tuple, list[int | None]] = {}  # (SHA-256, label) → clips of the first file; None: left out
+        taken: dict[tuple, list[int | None]] = {}  # (SHA-256, label) → clips of the first file; None: left out
         splits: dict[str, dict[str, list[int]]] = {}
         for benchmark, parts in opened.items():
-            left = {key: list(indices) for key, indices in known.items()} if splits else None
+            left = {key: list(indices) for key, indices in taken.items()} if splits else None
             splits[benchmark] = {part: [] for part in parts}
             for part, (x, y) in parts.items():
                 for row, (frames, onehot) in enumerate(zip(x, y), 1):
@@ -214,12 +212,12 @@ def import_npz(
                     place, label = (f"{paths[benchmark].name}: x_{part}", row), _label(onehot)
                     label = label if label is None else label - base
                     frames = _frames(frames)
-                    key = (hashlib.sha256(frames).digest(), label) if len(paths) > 1 else None
+                    key = (hashlib.sha256(frames.data).digest(), label) if len(paths) > 1 else None
                     if left is None:
                         poses = frames.reshape(-1, *shape)
                         index = _take(writer, f"{part}_{row:06d}", poses, label, place, convention)
                         if key:
-                            known.setdefault(key, []).append(index)
+                            taken.setdefault(key, []).append(index)
                     elif left.get(key):
                         index = left[key].pop(0)
                         if index is None:
@@ -233,7 +231,7 @@ def import_npz(
                         splits[benchmark][part].append(index)
         bar.close()
         writer.said += convention.said()
-        return writer.finish(splits, describe_source(*paths.values()))
+        return writer.finish_import(splits, describe_source(*paths.values()))
 
 
 def _probe(x: _Rows, shape: tuple[int, int, int]) -> Iterator[np.ndarray]:
@@ -314,15 +312,15 @@ def export_npz(
     def write(target: Path) -> None:
         with zipfile.ZipFile(target, "w") as archive:
             for part, indices in parts.items():
-                _write_rows(archive, f"x_{part}", (len(indices), *padded.shape), "<f4", lambda i=indices: pose_rows(i))
+                _write_rows(archive, f"x_{part}", (len(indices), *padded.shape), "<f4", pose_rows(indices))
                 labels = store.labels[indices]
-                _write_rows(archive, f"y_{part}", (len(indices), len(onehot)), "<f8", lambda y=labels: iter(onehot[y]))
+                _write_rows(archive, f"y_{part}", (len(indices), len(onehot)), "<f8", onehot[labels])
 
     return write_atomically(path, write)
 
 
-def _write_rows(archive: zipfile.ZipFile, key: str, shape: tuple, descr: str, rows: Callable[[], Iterable]) -> None:
+def _write_rows(archive: zipfile.ZipFile, key: str, shape: tuple, descr: str, rows: Iterable[np.ndarray]) -> None:
     with archive.open(f"{key}.npy", "w", force_zip64=True) as file:
         np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
-        for row in rows():
+        for row in rows:
             file.write(row.tobytes())

@@ -74,9 +74,9 @@ def _follow(frames: list[list[np.ndarray]], joints: int) -> np.ndarray:
     seen = [sum((person[:, 2] > 0).sum() for person in track.values()) for track in tracks]
     kept = [t for t in np.argsort(seen, kind="stable")[::-1][:KEPT] if seen[t] >= FEW * max(seen)]
     out = np.zeros((len(frames), len(kept), joints, 3))
-    for person, t in enumerate(sorted(kept)):
+    for place, t in enumerate(sorted(kept)):
         for number, points in tracks[t].items():
-            out[number, person] = points
+            out[number, place] = points
     return out
 
 

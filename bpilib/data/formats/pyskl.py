@@ -28,10 +28,9 @@ from bpilib.data.importer import (
 )
 from bpilib.data.ntu.protocol import FILE_NAME as NTU_NAME
 from bpilib.data.ntu.protocol import MAX_IDS
-from bpilib.data.plausibility import Inspection
 from bpilib.data.store import Clip, SkeletonStore
 from bpilib.data.tables import number_from
-from bpilib.data.trackers import MAPPINGS, likely, named, to_ntu, trackers_with_joints
+from bpilib.data.trackers import MAPPINGS, named, start_inspection, to_ntu, trackers_with_joints
 from bpilib.data.ucla import ACTIONS
 from bpilib.data.ucla import FILE_NAME as UCLA_NAME
 from bpilib.skeleton import NTU, Skeleton
@@ -99,7 +98,7 @@ def import_pickle(
             skeleton = NTU
         elif skeleton is None:
             skeleton = _skeleton(arrays[0] if arrays else None, path)
-        inspection = Inspection(skeleton, bool(tracker) and MAPPINGS[tracker].flat, lambda raw: likely(raw, tracker))
+        inspection = start_inspection(skeleton, tracker)
         convention = Convention(skeleton, () if tracker else _probe(arrays, skeleton), dataset == "ntu120")
         with ImportWriter(out, dataset, skeleton, classes, on_error, overwrite, inspection) as writer:
             if base:
@@ -122,7 +121,7 @@ def import_pickle(
                     clips[name] = index
                     writer.note_dropped_persons(name, dropped)
             writer.said += convention.said()
-            return writer.finish(_splits(split, clips, writer), pickle_source(path, tracker))
+            return writer.finish_import(_splits(split, clips, writer), pickle_source(path, tracker))
 
 
 def pickle_source(path: Path, tracker: str | None = None) -> dict[str, object]:
@@ -204,13 +203,15 @@ def _clip(
     if type(label) is not int or type(frames) is not int:
         raise ValueError("label and total_frames: expected whole numbers")
     keypoint = annotation["keypoint"]
-    shape = keypoint.shape if isinstance(keypoint, PickledArray) else type(keypoint).__name__
+    shape = keypoint.shape if isinstance(keypoint, PickledArray) else ()
     expected = (frames, len(MAPPINGS[tracker].joints) if tracker else skeleton.num_joints, 3)
-    fits = isinstance(shape, tuple) and len(shape) == 4 and shape[1:3] == expected[:2] and 0 not in shape
-    if not fits or not (shape[3] == 3 or (tracker and shape[3] in (2, 4, 5))):
-        flat = isinstance(shape, tuple) and len(shape) == 4 and shape[3] == 2 and not tracker
+    fits = len(shape) == 4 and shape[1:3] == expected[:2] and 0 not in shape
+    fits = fits and (shape[3] == 3 or (bool(tracker) and shape[3] in (2, 4, 5)))
+    if not isinstance(keypoint, PickledArray) or not fits:
+        got = shape if isinstance(keypoint, PickledArray) else type(keypoint).__name__
+        flat = len(shape) == 4 and shape[3] == 2 and not tracker
         raise ValueError(
-            f"keypoint: expected (M, total_frames, V, C) = (M, {', '.join(map(str, expected))}), got {shape}"
+            f"keypoint: expected (M, total_frames, V, C) = (M, {', '.join(map(str, expected))}), got {got}"
             + (f"; keypoints in an image: {trackers_with_joints(shape[2])}" if flat else "")
         )
     numbers = {}
@@ -237,21 +238,25 @@ def _splits(
     """Split names and frame_dirs to benchmarks, parts and indices; clips that are not there are listed."""
     splits: dict[str, dict[str, np.ndarray]] = {}
     for split_name, names in split.items():
-        benchmark, part, number = SPLIT.fullmatch(split_name).groups()
-        benchmark = (benchmark or "split") + number
-        part = "train" if part == "train" else "test"
-        if part in splits.setdefault(benchmark, {}):
+        match = SPLIT.fullmatch(split_name)
+        assert match is not None, "`_parts` has looked at the names"
+        benchmark = (match[1] or "split") + match[3]
+        part = "train" if match[2] == "train" else "test"
+        parts = splits.setdefault(benchmark, {})
+        if part in parts:
             raise ValueError(f"split {split_name}: {benchmark} has a val and a test part; take one of them out")
         indices: dict[int, None] = {}
         for name in names:
             if name not in clips:
                 writer.skip(name[:200], f"named in split {split_name}, but there is no annotation of it")
-            elif clips[name] in indices:
+                continue
+            index = clips[name]
+            if index in indices:
                 writer.skip(name, f"named twice in split {split_name}", done="taken once")
-            elif clips[name] is not None:
-                indices[clips[name]] = None
-        splits[benchmark][part] = np.array([*indices], np.int64)
-        both = np.intersect1d(*splits[benchmark].values()) if len(splits[benchmark]) == 2 else ()
+            elif index is not None:
+                indices[index] = None
+        parts[part] = np.array([*indices], np.int64)
+        both = np.intersect1d(parts["train"], parts["test"]) if len(parts) == 2 else ()
         if len(both):
             name = next(name for name, index in clips.items() if index == both[0])
             raise ValueError(f"{len(both)} clips are in both parts of {benchmark}, {name} among them")

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import FunctionType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal, TypeGuard, TypeVar
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -33,6 +33,7 @@ DAMAGE = (LookupError, TypeError, AttributeError, OverflowError, EOFError, struc
 LEFT = 512  # bytes or characters from which a value is left in the file
 MOST_NUMBERS = 256  # keys of a dict that are numbers: those can be chosen to collide, text can't
 MOST_STEPS = 1 << 20  # opcodes, and one more for every 16 bytes: where arrays are, there are hundreds for each
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ class PickledArray:
     dtype: np.dtype | None = None  # None: not filled yet
     stored: tuple[int, ...] = ()  # the shape before its axes are ordered
     axes: tuple[int, ...] = ()
-    order: str = "C"
+    order: Literal["C", "F"] = "C"
     data: object = b""
 
     @property
@@ -98,9 +99,10 @@ class PickledArray:
         return np.frombuffer(content, self.dtype).reshape(self.stored, order=self.order).transpose(self.axes)
 
 
-def _whole(numbers: object) -> bool:
-    whole = isinstance(numbers, tuple) and len(numbers) <= 8
-    return whole and all(type(n) is int and 0 <= n < 1 << 63 for n in numbers)
+def _whole(numbers: object) -> TypeGuard[tuple[int, ...]]:
+    """Whether it is a tuple of up to 8 whole numbers, as a shape is."""
+    few = isinstance(numbers, tuple) and len(numbers) <= 8
+    return few and all(type(n) is int and 0 <= n < 1 << 63 for n in numbers)
 
 
 def _bytes(value: object) -> bytes:
@@ -149,7 +151,8 @@ def _refusal(what: str) -> ValueError:
     )
 
 
-def _check(value: object, kind: type) -> Any:
+def _check(value: object, kind: type[T]) -> T:
+    """The value; ValueError unless it is of the kind."""
     if not isinstance(value, kind):
         raise ValueError(f"a damaged pickle, or no plain data: expected {kind.__name__}, got {type(value).__name__}")
     return value
@@ -190,6 +193,11 @@ OPCODES = (  # that the standard library's unpickler reads as it always does
 class _Reader(pickle._Unpickler):
     """The standard library's unpickler, with the opcodes of `OPCODES` and `STEPS` and the names of `NAMES` alone."""
 
+    stack: list[Any]  # these four are the standard library's, and missing in its stubs
+    metastack: list[list[Any]]
+    memo: dict[int, Any]
+    pop_mark: Callable[[], list[Any]]
+
     def __init__(self, file: BinaryIO, size: int, bar: tqdm):
         super().__init__(file, encoding="latin1")
         self.file, self.size, self.bar = file, size, bar
@@ -205,8 +213,9 @@ class _Reader(pickle._Unpickler):
             if code == pickle.STOP:
                 break
             if code not in STEPS:
-                known = pickletools.code2op.get(code.decode("latin1"))
-                raise _refusal(f"opcode {known.name if known else code!r}") if code else EOFError("it ends too early")
+                names = {op.code: op.name for op in pickletools.opcodes}
+                name = names.get(code.decode("latin1"), repr(code))
+                raise _refusal(f"opcode {name}") if code else EOFError("it ends too early")
             STEPS[code](self)
         else:
             raise ValueError(f"more opcodes than a pickle of {self.size} bytes of arrays has")
@@ -248,7 +257,7 @@ class _Reader(pickle._Unpickler):
 
     def set(self, items: list, target: object) -> None:
         """Put keys and values into a dict, and it on the stack."""
-        _check(target, dict)
+        target = _check(target, dict)
         numbers = [key for key in items[::2] if type(key) is not str]
         for key in numbers:  # of others, hashing alone can take for ever
             if not isinstance(key, float) and not (isinstance(key, int) and key.bit_length() <= 64):
@@ -282,8 +291,9 @@ class _Reader(pickle._Unpickler):
 
 
 BYTES4, TEXT4, BYTES8, TEXT8 = (partial(_Reader.value, width=w, text=t) for w in (4, 8) for t in (False, True))
-STEPS: dict[bytes, Callable[[_Reader], None]] = {
-    **{getattr(pickle, name): pickle._Unpickler.dispatch[getattr(pickle, name)[0]] for name in OPCODES},
+LIBRARY = {getattr(pickle, name): pickle._Unpickler.dispatch[getattr(pickle, name)[0]] for name in OPCODES}
+STEPS: dict[bytes, Callable[[_Reader], object]] = {
+    **LIBRARY,  # type: ignore[dict-item]  # the stubs have these of the unpickler in C
     pickle.FRAME: lambda reader: reader.exactly(8),  # a hint of sizes for reading ahead
     pickle.PUT: lambda reader: reader.keep(int(reader.readline()[:-1])),
     pickle.BINPUT: lambda reader: reader.keep(reader.exactly(1)[0]),

@@ -109,7 +109,7 @@ def build(
     if on_error == "raise" and listed.problems:
         raise ValueError(f"{listed.problems[0].file}: {listed.problems[0].what}")
     if not listed.files:
-        count = listed.source["files"] + listed.elsewhere
+        count = len(listed.problems) + len(listed.missing) + listed.elsewhere
         raise ValueError(f"none of the {count:,} raw files is to be read for {dataset}: {HOW}")
     chunks = [listed.files[i : i + CHUNK] for i in range(0, len(listed.files), CHUNK)]
     key = fingerprint(listed.files, [file.stamp for file in listed.files], dataset, CHUNK, LAYOUT)

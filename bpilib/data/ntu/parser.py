@@ -242,7 +242,9 @@ def parse(content: bytes | memoryview) -> Bodies:
     size = len(content) - 1  # the last line end is the byte more that the scanner wants
     text = np.frombuffer(content, np.uint8)
     if not _is_text(text, size):
-        place = STRANGE.search(content).start()
+        strange = STRANGE.search(content)
+        assert strange is not None, "`_is_text` and STRANGE know the same bytes"
+        place = strange.start()
         raise BadFileError(f"a byte that is no text ({content[place]:#04x})", 1 + bytes(content[:place]).count(b"\n"))
     capacity = size // (JOINTS * 24) + 1  # rows; a joint's 12 fields take at least 24 bytes
     at, ids, lines = np.empty((3, capacity), np.int64)

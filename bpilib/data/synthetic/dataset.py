@@ -182,7 +182,8 @@ def write_raw(
             write_atomically(note, json.dumps(wanted, indent=1))
         for done, (label, subject, episode) in enumerate(clips):
             missing = [v for v in VIEWS if not (folder / f"{names[label, subject, episode, v]}.json").exists()]
-            clip = perform(label, subject, episode, seed) if missing else None
+            if missing:
+                clip = perform(label, subject, episode, seed)
             for v in missing:
                 name = names[label, subject, episode, v]
                 seen = observe(clip, v, np.random.default_rng((3, seed, label, subject, episode, v)))
