@@ -15,7 +15,7 @@ from bpilib.system.files import parse_yaml, write_atomically
 
 PARTS = ("head", "hand", "arm", "hip", "leg", "foot")
 # the descriptions each prompt joins after the class name, in the published order
-PART_PROMPTS = {
+PART_PROMPTS: dict[str, dict[str, tuple[str, ...]]] = {
     "bpi": {"torso": ("head", "hip"), "arm": ("hand", "arm"), "leg": ("leg", "foot")},
     "gap": {"head": ("head",), "hand": ("hand", "arm"), "hip": ("hip",), "foot": ("leg", "foot")},
 }
@@ -88,8 +88,8 @@ class Prompts:
                 f"{', '.join(lines)}. Add an entry for each, or rename the class as the prompts do"
             )
         at = [self.classes.index(name) for name in classes]
-        pick = [tuple(values[i] for i in at) for values in (self.synonyms, self.descriptions)]
-        return Prompts(classes, *pick, source=self.source)
+        synonyms, descriptions = tuple(self.synonyms[i] for i in at), tuple(self.descriptions[i] for i in at)
+        return Prompts(classes, synonyms, descriptions, self.source)
 
 
 def digest_of(texts: Sequence[str]) -> str:
