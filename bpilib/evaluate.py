@@ -120,7 +120,8 @@ class Scores:
             arrays["copies"] = self.copies
         arrays["run"] = np.array(_run_of(path))
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, allow_pickle=False, **(arrays | {"sha256": np.array(_checksum(arrays))}))
+        arrays["sha256"] = np.array(_checksum(arrays))
+        np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # as in `StoreWriter.finish`
         write_atomically(path, buffer.getvalue())
 
     @classmethod

@@ -5,6 +5,7 @@ export/classifier.json                   their metadata, and the result of compa
 export/published.pt                      the weights under the published names
 """
 
+import functools
 import io
 import json
 import warnings
@@ -56,7 +57,7 @@ def export_run(run: Run, what: str = "all") -> dict[str, Path]:
     for name in wanted:
         if name == "published":
             state = {key: tensor.cpu() for key, tensor in reference_state_dict(run.model).items()}
-            contents[name] = _saved(lambda file, state=state: torch.save(state, file))
+            contents[name] = _saved(functools.partial(torch.save, state))
             continue
         contents[name] = _onnx(program, about) if name == "onnx" else _pt2(program, about)
         network, _ = OPENERS[f".{name}"](contents[name])

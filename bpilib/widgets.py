@@ -218,8 +218,9 @@ class _AttentionBrowser(_Browser):
 
     def _attention(self, i: int, run: Mapping[str, Any]) -> Picture:
         part, head = self.controls["part"].value, self.controls["head"].value
-        weights, *axes = run["maps"][part]
-        return attention_card(self._clips[i], weights[i], *axes, self._skeleton, part, None if head < 0 else head)
+        weights, query, key, groups = run["maps"][part]
+        head = None if head < 0 else head
+        return attention_card(self._clips[i], weights[i], query, key, groups, self._skeleton, part, head)
 
     def _occlusion(self, i: int, run: Mapping[str, Any]) -> Picture:
         if (self._run, i) not in self._dropped:  # asked for once: each takes dozens of forward passes
