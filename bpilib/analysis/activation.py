@@ -51,9 +51,9 @@ def class_activation(features: Tensor, classifier: nn.Linear, classes: Tensor) -
 
 
 def clip_frames(store: SkeletonStore, index: int, window: int, steps: int) -> np.ndarray:
-    """Which frame of a clip each step of the features is about, in test mode.
+    """The frame of a clip that each step of the features is centred on, in test mode.
 
-    A step's features start at one frame of the window and, through the temporal convolutions, see many around it.
+    Through the temporal convolutions a step's features depend on many frames around that one.
 
     Args:
         store: prepared clips.

@@ -45,7 +45,7 @@ class ClipOutputs(NamedTuple):
 @torch.no_grad()
 @full_float32()
 def collect_outputs(run: Run, subset: str = "test", activation: bool = False) -> ClipOutputs:
-    """Run all clips of a subset ("train", "heldout", "test") through a network in test mode.
+    """Run a network in test mode on all clips of a subset.
 
     Args:
         run: a trained run.
@@ -56,12 +56,12 @@ def collect_outputs(run: Run, subset: str = "test", activation: bool = False) ->
         The outputs for the n clips of the subset, in their order.
 
     Raises:
-        ValueError: a network without embeddings (ctrgcn), unless its logits are to be taken apart.
+        ValueError: a network without embeddings (ctrgcn), unless `activation` is asked for; a subset without clips.
     """
     if run.config.model == "ctrgcn" and not activation:
         raise ValueError(f"{run.config.model} has neither attention nor embeddings: choose a run of bpi")
     if not len(run.indices(subset)):
-        raise ValueError(f"no {subset} clips to look at: held-out clips come with select='heldout'")
+        raise ValueError(f"the run has no {subset} clips: held-out clips come with select='heldout'")
     attends = run.config.model == "bpi"
     feeder = run.feeder(subset)
     run.model.eval()
@@ -80,16 +80,23 @@ def collect_outputs(run: Run, subset: str = "test", activation: bool = False) ->
             row["activation"] = torch.stack(list(both), 1)
         found.append({name: value.cpu() for name, value in row.items()})
     whole = {name: torch.cat([row[name] for row in found]).numpy() for name in found[0]}
-    indices, logits = run.indices(subset), whole.pop("logits")
-    embeddings, parts = whole.pop("embeddings"), whole.pop("activation", None)
-    joints = run.model.attention_joints if attends else {}
-    bias = run.model.classifier.bias.float().cpu().numpy()
-    labels = run.store.labels[indices]
-    return ClipOutputs(indices, labels, logits.argmax(1), embeddings, whole, joints, logits, bias, parts)
+    indices = run.indices(subset)
+    logits = whole.pop("logits")
+    return ClipOutputs(
+        indices,
+        labels=run.store.labels[indices],
+        predictions=logits.argmax(1),
+        embeddings=whole.pop("embeddings"),
+        activation=whole.pop("activation", None),
+        maps=whole,  # what is left
+        joints=run.model.attention_joints if attends else {},
+        logits=logits,
+        bias=run.model.classifier.bias.float().cpu().numpy(),
+    )
 
 
 def sibling_runs(config: Config) -> dict[str, Config]:
-    """Directory name → configuration of the trained runs of the same model and data; the given one first."""
+    """Find the trained runs of the same model and data: directory name → configuration, the given one first."""
     found = {config.run_directory.name: config}
     for path in sorted(config.run_directory.parent.glob(f"{config.model}_*/best.pt")):
         saved = Config.saved(parse_yaml((path.parent / "config.yaml").read_bytes()))
@@ -98,6 +105,6 @@ def sibling_runs(config: Config) -> dict[str, Config]:
 
 
 def class_means(values: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """(n, ...) to (K, ...), the mean over the clips of each class; NaN where a class has no clip."""
+    """Average values (n, ...) over the clips of each class: (K, ...), NaN for a class without clips."""
     empty = np.full(values.shape[1:], np.nan, values.dtype)
     return np.stack([values[labels == k].mean(0) if (labels == k).any() else empty for k in range(num_classes)])

@@ -1,4 +1,4 @@
-"""A statement of reproducibility: on what, with what and from which state of the code results were made."""
+"""A reproducibility statement: the hardware, the software and the state of the code that produced results."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,14 +9,14 @@ UNKNOWN = "not recorded"
 
 
 def write_statement(results: Sequence[Result]) -> str:
-    """A plain text for a paper's appendix, from the environments that training recorded.
+    """Write a plain text for a paper's appendix from the environments that training recorded.
 
     Args:
-        results: from `find_results`; ensembles are of runs, and left out.
+        results: from `find_results`; ensembles are left out, since they consist of runs.
 
     Returns:
-        Lines of text: what is the same for all runs once, what differs with the runs that it is of; then what is
-        needed to run them again, and a warning where that can't be enough.
+        Lines of text: what all runs share, once; what differs, with the runs it applies to; how to repeat a run; and
+        warnings about runs that can't be repeated exactly.
     """
     runs = [result for result in results if " + " not in result.modality]
     recorded = [result for result in runs if result.environment]
@@ -41,7 +41,7 @@ def _describe_fact(name: str, read: Callable[[dict[str, Any]], str], recorded: S
 def _read_safely(read: Callable[[dict[str, Any]], str], environment: dict[str, Any]) -> str:
     try:
         return " ".join(read(environment).split())[:300] or UNKNOWN
-    except (KeyError, TypeError, ValueError, AttributeError):  # of another version, or edited by hand
+    except (KeyError, TypeError, ValueError, AttributeError):  # written by another version, or edited by hand
         return UNKNOWN
 
 

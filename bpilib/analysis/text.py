@@ -1,4 +1,4 @@
-"""Relates texts to clips: classes by the nearest text, clips by any description, a map of both."""
+"""Texts and clips in the shared embedding space: classification by nearest text, retrieval, a map of both."""
 
 from collections.abc import Iterable
 
@@ -16,7 +16,7 @@ from bpilib.text.minilm import minilm
 
 
 def branches(run: Run) -> tuple[str, ...]:
-    """Names of the 1+P embeddings, in order."""
+    """Names of the 1+P embeddings of a run's clips, in order."""
     return ("global", *run.model.parts)
 
 
@@ -30,7 +30,11 @@ def _encoder(run: Run) -> TextEncoder:
 
 
 def class_text_embeddings(run: Run) -> np.ndarray:
-    """(1+P, K, D) float32, unit length: each class's name, then its prompt of each part; ValueError without texts."""
+    """Embed each class's name and its prompt of each part: (1+P, K, D) float32, unit length.
+
+    Raises:
+        ValueError: a run without a text encoder.
+    """
     return F.normalize(_encoder(run).anchors().float().cpu(), dim=-1).numpy()
 
 
@@ -49,8 +53,8 @@ def embed(run: Run, texts: Iterable[str]) -> np.ndarray:
     """
     encoder, texts = _encoder(run), [text.strip() for text in texts]
     if not all(texts):
-        raise ValueError("expected a description, got nothing: write a few words, say 'walk while holding a box'")
-    if run.config.text == "minilm" and not {*texts} <= {*encoder.texts}:  # it knows the run's own prompts alone
+        raise ValueError("expected a description, got nothing: write a few words, e.g. 'walk while holding a box'")
+    if run.config.text == "minilm" and not {*texts} <= {*encoder.texts}:  # its encoder knows the run's prompts only
         values = torch.from_numpy(minilm(texts)[0])
     else:
         values = encoder.embed(texts)
@@ -58,29 +62,29 @@ def embed(run: Run, texts: Iterable[str]) -> np.ndarray:
 
 
 def text_similarity(views: ClipOutputs, run: Run) -> dict[str, np.ndarray]:
-    """Branch → (K, K): cosine of each class's mean embedding (rows) with each class's text (columns)."""
+    """Compare each class's mean embedding (rows) with each class's text (columns): branch → (K, K) cosines."""
     means = class_means(views.embeddings, views.labels, len(run.store.classes))  # (K, 1+P, D)
     means /= np.linalg.norm(means, axis=-1, keepdims=True)
     texts = zip(branches(run), class_text_embeddings(run))
-    return {name: means[:, b] @ of_branch.T for b, (name, of_branch) in enumerate(texts)}
+    return {name: means[:, b] @ class_texts.T for b, (name, class_texts) in enumerate(texts)}
 
 
 def text_logits(embeddings: np.ndarray, texts: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """Classify by texts: scale times cosine, as the contrastive loss is trained with, mean over branches.
+    """Classify by texts: scaled cosines, as in the contrastive loss, averaged over branches.
 
     Args:
-        embeddings: (n, 1+P, D), unit length, of clips.
-        texts: (1+P, K, D), unit length, of classes, seen in training or not.
-        scale: (1+P,) as the loss uses it; weighs the branches.
+        embeddings: (n, 1+P, D) of clips, unit length.
+        texts: (1+P, K, D) of classes, seen in training or not, unit length.
+        scale: (1+P,) logit scales as the loss uses them.
 
     Returns:
-        (n, K); the highest is the class.
+        (n, K); the class with the largest one is the answer.
     """
     return np.einsum("nbd,bkd,b->nk", embeddings, texts, scale, optimize=True) / len(scale)
 
 
 def logits_by_text(run: Run, views: ClipOutputs) -> np.ndarray:
-    """(n, K) `text_logits` of a run's clips, with the anchors of all classes and the scales it has learned."""
+    """`text_logits` (n, K) of a run's clips, with the texts of all classes and the learned scales."""
     scale = run.model.logit_scale.detach().float().cpu().numpy()
     return text_logits(views.embeddings, class_text_embeddings(run), scale)
 
@@ -95,13 +99,15 @@ def zero_shot(logits: np.ndarray, labels: np.ndarray, unseen: np.ndarray) -> pd.
 
     Returns:
         top1, low, high, chance (%) and clips, by row: "seen" and "unseen" clips among all classes, their "harmonic
-        mean", and "unseen among unseen", where only unseen classes can be answered; "seen" alone where none is unseen.
-        Shares of clips, with 95 % Wilson intervals. The harmonic mean rises with both, so that the 97.5 % intervals of
-        both hold it with 95 % or more.
+        mean", and "unseen among unseen", where only unseen classes can be answered; only "seen" if no class is unseen.
+        Intervals are Wilson's, 95 %. That of the harmonic mean comes from the 97.5 % intervals of both accuracies: it
+        rises with both, so it lies between the means of their ends with 95 % or more.
 
     Source: Xian et al., "Zero-Shot Learning: A Comprehensive Evaluation", TPAMI 2019 (there with means over classes).
     """
-    right, new, count = logits.argmax(1) == labels, unseen[labels], len(unseen)
+    right = logits.argmax(1) == labels
+    new = unseen[labels]
+    count = len(unseen)
     rows = {"seen": (*share_right(right[~new]), 100 / count, (~new).sum())}
     if unseen.any():
         rows["unseen"] = (*share_right(right[new]), 100 / count, new.sum())
@@ -114,17 +120,17 @@ def zero_shot(logits: np.ndarray, labels: np.ndarray, unseen: np.ndarray) -> pd.
 
 
 def tsne_layout(embeddings: np.ndarray, texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Clips and texts of one branch in the plane, by t-SNE of cosine distances.
+    """Lay clips and texts of one branch out in the plane by t-SNE of cosine distances.
 
-    The mean of all clips is subtracted from the clips and that of all texts from the texts: otherwise what texts have
-    in common would keep them together, away from the clips.
+    The mean of all clips is subtracted from the clips and that of all texts from the texts: otherwise what all texts
+    have in common would separate them from the clips.
 
     Args:
         embeddings: (n, D), unit length.
         texts: (K, D), unit length.
 
     Returns:
-        (n, 2) clips and (K, 2) texts; no unit. It starts from the principal components: the same every time.
+        (n, 2) clips and (K, 2) texts, without unit; deterministic, since t-SNE starts from the principal components.
 
     Raises:
         ValueError: fewer than 4 points, or no clips or no texts.

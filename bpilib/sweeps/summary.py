@@ -13,7 +13,7 @@ from bpilib.system.tables import plus_minus
 
 
 def results(sweep: Sweep) -> pd.DataFrame:
-    """One row a finished run: its settings, top1, top5 and best_test_epoch_as_published (%)."""
+    """Read the results of finished runs, one row each: settings, top1, top5 and best_test_epoch_as_published (%)."""
     rows = []
     for config in filter(finished, sweep.configs):
         summary = json.loads((config.run_directory / "summary.json").read_text())
@@ -23,14 +23,15 @@ def results(sweep: Sweep) -> pd.DataFrame:
 
 
 def ensembles(sweep: Sweep, weights: str = "published") -> pd.DataFrame:
-    """One row per benchmark, model and seed with two or more finished modalities: their weighted sum.
+    """Combine the modalities of each benchmark, model and seed that has two or more finished ones.
 
     Args:
         sweep: from `load`.
         weights: "published", "searched" (on held-out scores) or "equal".
 
     Returns:
-        The columns of `results` (modality: those in the sum) and weights, origin, low, high (95 % interval).
+        One row per ensemble: settings (modality: those combined), top1, top5, weights, origin of the weights, low, high
+        (95 % interval of top1).
     """
     sums: dict[tuple, list[Config]] = {}
     for config in filter(finished, sweep.configs):
@@ -44,34 +45,22 @@ def ensembles(sweep: Sweep, weights: str = "published") -> pd.DataFrame:
         streams = {config.modality: Scores.load(config.run_directory / "scores.npz") for config in configs}
         whole = ensemble(streams, model, weights)
         used = ", ".join(f"{weight:g}" for weight in whole.weights.values())
-        rows.append(
-            [
-                dataset,
-                benchmark,
-                model,
-                " + ".join(streams),
-                tag,
-                seed,
-                whole.scores.top(1),
-                whole.scores.top(5),
-                used,
-                whole.origin,
-                *whole.scores.interval(),
-            ]
-        )
+        settings = (dataset, benchmark, model, " + ".join(streams), tag, seed)
+        top = (whole.scores.top(1), whole.scores.top(5))
+        rows.append((*settings, *top, used, whole.origin, *whole.scores.interval()))
     return pd.DataFrame(rows, columns=[*COLUMNS, "top1", "top5", "weights", "origin", "low", "high"])
 
 
 def summarise(runs: pd.DataFrame, sums: pd.DataFrame) -> pd.DataFrame:
-    """Mean and standard deviation over seeds.
+    """Average over seeds.
 
     Args:
         runs: from `results`.
         sums: from `ensembles`.
 
     Returns:
-        Per data set, benchmark, model, modality and tag: n (seeds), mean and std of top1 (%; std is NaN for one seed),
-        and mean of best_test_epoch_as_published (%; NaN for ensembles).
+        One row per data set, benchmark, model, modality and tag: n (seeds), mean and std of top1 (%; std is NaN for one
+        seed), and mean of best_test_epoch_as_published (%; NaN for ensembles).
     """
     groups = pd.concat([runs, sums]).groupby(list(GROUP_KEYS), sort=False)
     table = groups.agg(
@@ -85,7 +74,7 @@ def summarise(runs: pd.DataFrame, sums: pd.DataFrame) -> pd.DataFrame:
 
 
 def summary_for_paper(table: pd.DataFrame) -> pd.DataFrame:
-    """`summarise`'s table with a paper's headings and numbers, as texts; for `bpilib.system.tables.write_latex`."""
+    """Format the table of `summarise` for a paper, all cells as text; for `bpilib.system.tables.write_latex`."""
     return pd.DataFrame(
         {
             "Benchmark": [f"{dataset} {benchmark}" for dataset, benchmark in zip(table["dataset"], table["benchmark"])],

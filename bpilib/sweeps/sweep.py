@@ -40,9 +40,9 @@ class Sweep:
 
     Attributes:
         name: of its folder, outputs/sweeps/<name>.
-        folder: where its tables and figures go.
-        given: what each run sets; the rest is as published.
-        configs: each run resolved.
+        folder: for its tables and figures.
+        given: the parameters that each run sets; the others are as published.
+        configs: the resolved configuration of each run.
         slurm: options of SLURM jobs.
     """
 
@@ -54,20 +54,21 @@ class Sweep:
 
 
 def load(path: str | Path, outputs: str | Path = "outputs", here: bool = True) -> Sweep:
-    """Read a table of runs and check all of it.
+    """Read a table of runs and check it completely.
 
-    The YAML has `defaults` (parameters of every run), `grid` (a mapping of parameters to lists, or several: every
-    combination is a run), `runs` (a list of single runs), and may have `name` (else the file's) and `slurm`.
+    The YAML has `defaults` (parameters of every run), `grid` (a mapping of parameters to lists, or a list of such
+    mappings: every combination is a run), `runs` (a list of single runs), and optionally `name` (default: that of the
+    file) and `slurm`.
 
     Args:
-        path: of the YAML; if relative, in the project folder.
-        outputs: where run directories go, unless the table says so itself.
-        here: the runs are executed on this machine; elsewhere the table must name the text encoder, whose default
+        path: of the YAML; a relative one is in the project folder.
+        outputs: the folder of run directories, unless the table sets it.
+        here: the runs are executed on this machine; otherwise the table must name the text encoder, whose default
             depends on the machine.
 
     Raises:
         MissingInputError: no such file.
-        ValueError: anything unknown, mistyped or twice, with the run it is in.
+        ValueError: an unknown, mistyped or duplicate entry; the message names the run.
     """
     path = in_project(path)
     if not path.is_file():
@@ -119,7 +120,7 @@ def _short(run: dict[str, Any]) -> str:
 
 
 def _expanded(content: dict[str, Any], path: Path) -> list[dict[str, Any]]:
-    """What each run sets: every combination of the grids, then the single runs, both over the defaults."""
+    """Parameters of each run: every combination of the grids, then the single runs, each over the defaults."""
     grids = content.get("grid") or []
     singles = []
     for grid in [grids] if isinstance(grids, dict) else grids:
@@ -142,18 +143,18 @@ def _expanded(content: dict[str, Any], path: Path) -> list[dict[str, Any]]:
 
 
 def _resolved(run: dict[str, Any], here: bool) -> tuple[Config, dict[str, Any]]:
-    """A run's configuration, and what its notebook is given: what depends on this machine is settled here."""
+    """Resolve a run: its configuration, and its notebook's parameters, with this machine's defaults filled in."""
     config = resolve(**run)
     for name in run:
         if _FIELDS[name].metadata["changes"] == NOTEBOOK:
-            raise ValueError(f"parameter {name} is not one of training: take it out")
+            raise ValueError(f"parameter {name} does not belong to training: remove it")
     if run.get("text") is None and config.model != "ctrgcn" and not here:
         raise ValueError("set text to clip or minilm, since the default depends on whether a machine has a GPU")
     return config, run | {"outputs": config.outputs, "text": config.text}
 
 
 def check(sweep: Sweep) -> None:
-    """Raise now what would make runs fail later: data not prepared, or a run directory with other settings."""
+    """Check before the start what would make runs fail later: missing data, a run directory with other settings."""
     for data in {config.data for config in sweep.configs if config.data is not None}:
         SkeletonStore.open(data)
     for config in sweep.configs:
@@ -164,22 +165,22 @@ def check(sweep: Sweep) -> None:
 def run(
     sweep: Sweep, client: Client, watch: Watch | None = None, pause: float = 2.0, notebook: Path = TRAIN
 ) -> pd.DataFrame:
-    """Execute what is not finished yet; return when every run has finished or failed.
+    """Execute the runs that are not finished; return when every run has finished or failed.
 
     Args:
         sweep: from `load`.
         client: of the workers, from `bpilib.sweeps.clusters.connect`.
         watch: called every `pause` seconds with the table of states.
         pause: seconds.
-        notebook: what each run executes.
+        notebook: executed for each run.
 
     Returns:
-        The table of states, also in runs.csv: one row a run with state (finished, skipped, failed, interrupted), epoch,
-        test_top1 (%), starts, message, folder.
+        The table of states, also in runs.csv: one row per run with state (finished, skipped, failed, interrupted),
+        epoch, test_top1 (%), starts, message, folder.
 
     Raises:
         MissingInputError, ValueError: see `check`.
-        RuntimeError: SLURM took none of the jobs; says why in sbatch's own words.
+        RuntimeError: SLURM refused all jobs; quotes sbatch.
         KeyboardInterrupt: after Ctrl-C, once the running runs have saved.
     """
     check(sweep)
@@ -195,7 +196,7 @@ def run(
     try:
         return _follow(sweep, futures, ended, watch, pause, refusal)
     except KeyboardInterrupt:
-        logger.warning("stopping: the running runs save after their step (again to stop at once)")
+        logger.warning("stopping: running trainings save after their current step (interrupt again to stop at once)")
         stop.set()
         _follow(sweep, futures, ended, watch, pause, refusal)
         raise KeyboardInterrupt("stopped: run the same again to go on") from None
@@ -209,7 +210,7 @@ def _follow(
     pause: float,
     refusal: Callable[[], str],
 ) -> pd.DataFrame:
-    """Show the table of states until all futures are done; keep it in runs.csv."""
+    """Show the table of states until all runs have ended, then write it to runs.csv."""
     while True:
         for number, future in futures.items():
             if number not in ended and future.done():
@@ -222,7 +223,7 @@ def _follow(
             return table
         if words := refusal():
             raise RuntimeError(
-                f"SLURM took none of the jobs: {words}. Correct `slurm` in the table of runs, and run the same again"
+                f"SLURM refused all jobs: {words}. Correct `slurm` in the table of runs, and run the same again"
             )
         time.sleep(pause)
 
@@ -237,16 +238,17 @@ def _outcome(future: Future) -> tuple[str, str]:
 
 
 def finished(config: Config) -> bool:
-    """Whether a run has ended well."""
+    """Whether a run is complete."""
     return (config.run_directory / "summary.json").exists()
 
 
 def states(sweep: Sweep, ended: dict[int, tuple[str, str]] | None = None) -> pd.DataFrame:
-    """One row a run: its settings, state, epoch, epochs, test_top1 (%), starts, message, folder.
+    """Look up the state of every run, one row each: settings, state, epoch, epochs, test_top1 (%), starts, message,
+    folder.
 
     Args:
         sweep: from `load`.
-        ended: run number → state and message, of those known to have ended.
+        ended: run number → state and message, of runs known to have ended.
     """
     rows = []
     for number, config in enumerate(sweep.configs):

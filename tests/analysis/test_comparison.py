@@ -29,7 +29,7 @@ def test_other_clips_labels_or_classes_are_refused(tmp_path):
     save_result(tmp_path, [True, True], seed=2, labels=[1, 1])
     first, *others = find_results(tmp_path)[0]
     for other in others:
-        with pytest.raises(ValueError, match="scored on other clips or classes"):
+        with pytest.raises(ValueError, match="scored on different clips or classes"):
             paired(first, other)
     with pytest.raises(ValueError, match="1 of the same name"):
         paired(first, others[0])

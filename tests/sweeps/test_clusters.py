@@ -221,7 +221,7 @@ def test_refused_jobs_end_the_sweep_with_sbatch_s_own_words(tmp_path, fake_slurm
     fake_slurm(REFUSES)
     monkeypatch.setattr(sweep, "check", lambda _: None)
     table = table_of_one(tmp_path)
-    words = "SLURM took none of the jobs: sbatch: error: invalid partition specified: gpuu sbatch: error: Batch job"
+    words = "SLURM refused all jobs: sbatch: error: invalid partition specified: gpuu sbatch: error: Batch job"
     with slurm_client(table) as client, pytest.raises(RuntimeError, match=words):
         sweep.run(table, client, pause=0.1)
     assert not table.configs[0].run_directory.exists() and not [*table.folder.glob(f"{KEYS}*")]

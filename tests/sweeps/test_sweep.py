@@ -73,7 +73,7 @@ def test_a_table_is_every_combination_and_every_single_run_over_the_defaults(tmp
         ({"defaults": {"seed": 1}}, "has no runs"),
         ({"grid": {"seed": [0, 1]}, "runs": [{"seed": 1}]}, "2 runs would share .*bpi_joint_seed1: .*tag"),
         ({"grid": {"lr": [0.1, 0.2]}}, "2 runs would share"),
-        ({"runs": [{"clips": 3}]}, "parameter clips is not one of training"),
+        ({"runs": [{"clips": 3}]}, "parameter clips does not belong to training"),
         ({"runs": [{}], "name": "../up"}, "name: expected letters"),
         ({"runs": [{}], "slurm": {"que": "gpu"}}, "slurm: unknown key 'que', did you mean 'queue'"),
         ({"runs": [{"seed": 1, 3: 4}]}, "expected names of parameters, got 3"),
