@@ -51,7 +51,7 @@ def read_clip(path: str | Path, about: dict[str, Any], tracker: str | None = Non
             if suffix == ".json":
                 poses = ucla.poses_of(json.loads(path.read_bytes())["skeletons"])
             else:
-                from bpilib.data.ntu import build as ntu_build  # brings the compiler along
+                from bpilib.data.ntu import build as ntu_build  # here, since it imports numba
 
                 poses = ntu_build.poses_of(path.read_bytes(), about["dataset"])
             inspection = Inspection(skeleton)

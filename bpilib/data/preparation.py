@@ -1,4 +1,4 @@
-"""Raw files, or clips that somebody has prepared already, to one store per data set."""
+"""`prepare`: raw files, or clips that others have prepared, to a store."""
 
 import contextlib
 import re
@@ -26,7 +26,7 @@ from bpilib.skeleton import NTU, UCLA, Skeleton
 from bpilib.system.lock import lock_store
 
 LAYOUTS = f"an .npz or a .pkl of prepared clips, a folder of 2s-AGCN's arrays, or a folder with {clip_folder.LIST}"
-PROTOCOLS = {  # as the published npz files are named, e.g. NTU60_CS.npz, NTU120_CSet.npz, and as ours are
+PROTOCOLS = {  # words in the names of npz files, published (NTU60_CS.npz, NTU120_CSet.npz) or our own → benchmark
     "cs": "xsub", "csub": "xsub", "xsub": "xsub", "cv": "xview", "xview": "xview", "cset": "xset", "xset": "xset",
 }  # fmt: skip
 Raw = str | Path | Sequence[str | Path]
@@ -58,19 +58,20 @@ def prepare(
 
     Args:
         dataset: "ucla", "ntu60", "ntu120", "synthetic", or for prepared clips also a name of your own.
-        raw: folder or zip of the raw files; for NTU also a list of those. "synthetic" writes its raw files there first;
-            by default beside `out`. Or prepared clips: an .npz as NTU60_CS.npz, or a list of such files of the same
-            clips; a .pkl as of PYSKL and MMAction2; a folder of 2s-AGCN's or ST-GCN's arrays; a folder with clips.csv
-            (`bpilib.data.formats.clip_folder`), or that clips.csv. Class names of a
-            data set of your own come from classes.txt beside or in it, one a line; its skeleton from the clips.
-        out: folder of the store; it appears only when it is whole.
-        benchmark: evaluation protocol of a clips.csv, or of an .npz whose name does not tell (_CS, _CV, ...); None:
-            "split", or that of a data set which has but one.
-        tracker: whose joints the clips of a clips.csv or a .pkl have (`data.trackers`); None: NTU's or NW-UCLA's.
-        overwrite: prepare again, and replace the store at `out` once the new one is whole.
-        on_error: "skip" leaves a bad file out, counts it in the store's problems.csv and warns; "raise" raises.
+        raw: folder or zip of the raw files; for NTU also a list of those. For "synthetic" they are written there first
+            (default: beside `out`). Or prepared clips: an .npz like NTU60_CS.npz, or a list of such files with the same
+            clips; a .pkl of PYSKL or MMAction2; a folder of 2s-AGCN's or ST-GCN's arrays; a folder with clips.csv
+            (`bpilib.data.formats.clip_folder`), or the clips.csv. For a data set of your own, class names are read from
+            classes.txt beside or in it, one a line, and the skeleton is recognised from the clips.
+        out: folder of the store; it appears only when it is complete.
+        benchmark: evaluation protocol of a clips.csv, or of an .npz without a protocol (_CS, _CV, ...) in its name;
+            None: the only one of the data set, or "split".
+        tracker: whose joints the clips of a clips.csv or a .pkl have (`bpilib.data.trackers`); None: NTU's or
+            NW-UCLA's.
+        overwrite: prepare again, and replace the store at `out` once the new one is complete.
+        on_error: "skip" leaves a bad file out, lists it in the store's problems.csv and warns; "raise" raises.
         progress: show a bar.
-        n_jobs: processes that read NTU's files, -1: as many as cores; joblib.parallel_config chooses their backend.
+        n_jobs: number of processes that read NTU's files, -1: one per core; joblib.parallel_config sets their backend.
         options: of `synthetic.write_raw` (seed, subjects, episodes).
 
     Returns:
@@ -78,14 +79,15 @@ def prepare(
 
     Raises:
         MissingInputError: no raw data.
-        ValueError: unknown data set; raw that is something else, or whose clips can't be bodies in metres; a store at
-            `out` that was made of other files, or that
-            another process is making (says which, where and since when).
+        ValueError: unknown data set; raw data of another kind, or clips that can't be bodies in metres; a store at
+            `out` that was made from other files, or that another process is making (the message says which process,
+            where and since when).
     """
     if len(_places(raw)) == 1 and _places(raw)[0].name.lower() == clip_folder.LIST and _places(raw)[0].is_file():
         raw = _places(raw)[0].parent
-    places, layout = _places(raw), _layout(raw)
-    if dataset not in BENCHMARKS and not layout and all(place.exists() for place in places):  # gone ones may be known
+    places = _places(raw)
+    layout = _layout(raw)
+    if dataset not in BENCHMARKS and not layout and all(place.exists() for place in places):
         raise ValueError(
             f"unknown data set {dataset!r}: expected {', '.join(BENCHMARKS)}; or, for one of your own, raw: {LAYOUTS}, "
             f"got {raw}"
@@ -112,7 +114,7 @@ def prepare(
             stack.enter_context(lock_store(out, "data"))
         if synthetic:
             dataset_module.write_raw(synthetic_raw, **options)
-        if not overwrite and _there(out):  # from before, or made by another process while this one waited
+        if not overwrite and _there(out):  # made earlier, or by another process while this one waited
             return _reopen(out, dataset, raw, tracker, benchmark)
         if tracker and layout not in ("folder", "pickle"):
             only = f"only clips of a {clip_folder.LIST} or a .pkl are made NTU's"
@@ -121,7 +123,7 @@ def prepare(
             store = _import(layout, dataset, raw, out, benchmark, tracker, settings)
             differs = protocol.compare_with_published(store) if dataset in protocol.MAX_IDS else ""
         elif dataset in protocol.MAX_IDS:
-            from bpilib.data.ntu import build as ntu_build  # brings the compiler along, which nobody else needs
+            from bpilib.data.ntu import build as ntu_build  # here, since it imports numba
 
             store, differs = ntu_build.build(dataset, raw, out, n_jobs=n_jobs, **settings)
             warn_of_problems(store)
@@ -138,12 +140,12 @@ def prepare(
 
 
 def _there(out: Path) -> bool:
-    """Whether there is a store."""
+    """Whether a folder holds a store."""
     return (out / "manifest.json").is_file()
 
 
 def _build_ucla(dataset: str, raw: Path, out: Path, overwrite: bool, on_error: str, progress: bool) -> SkeletonStore:
-    """The JSON clips of NW-UCLA or of the synthetic set to a store."""
+    """Build the store of NW-UCLA or of the synthetic set from JSON clips."""
     classes: Sequence[str] = ucla.CLASSES
     actions: tuple[int, ...] = ucla.ACTIONS
     if dataset == "synthetic":
@@ -180,7 +182,7 @@ def _places(raw: Raw | None) -> list[Path]:
 
 
 def _layout(raw: Raw | None) -> str | None:
-    """"npz", "pickle", "arrays" or "folder" of clips that are prepared already; None: raw files."""
+    """Recognise the layout of prepared clips: "npz", "pickle", "arrays" or "folder"; None: raw files."""
     places = _places(raw)
     if places and all(place.suffix.lower() == ".npz" for place in places):
         return "npz"
@@ -196,7 +198,7 @@ def _layout(raw: Raw | None) -> str | None:
 def _import(
     layout: str, dataset: str, raw: Raw, out: Path, benchmark: str | None, tracker: str | None, settings: _Settings
 ) -> SkeletonStore:
-    """Prepared clips to a store: of a published data set with its skeleton and classes, or of one's own."""
+    """Import prepared clips, of a published data set with its skeleton and classes, or of the user's own."""
     skeleton: Skeleton | None = None
     classes: Sequence[str] | None = None
     if dataset in protocol.MAX_IDS:
@@ -226,7 +228,7 @@ def _import(
 
 
 def _source(dataset: str, raw: Raw, tracker: str | None = None, benchmark: str | None = None) -> dict[str, object]:
-    """What a store is made of, so far as it can be told at once: names and sizes."""
+    """Describe the files a store would be made from, as far as this is possible without reading them."""
     layout = _layout(raw)
     first, *_ = _places(raw)
     if layout == "folder":
@@ -248,7 +250,11 @@ def _source(dataset: str, raw: Raw, tracker: str | None = None, benchmark: str |
 
 
 def _reopen(out: Path, dataset: str, raw: Raw, tracker: str | None, benchmark: str | None) -> SkeletonStore:
-    """The store that is there already, if it is the one that would be made."""
+    """Open the existing store, if it is the one that would be made.
+
+    Raises:
+        ValueError: a store of another data set, or made from other files.
+    """
     store = SkeletonStore.open(out)
     again = "choose another folder, or pass overwrite=True to replace it"
     if store.dataset != dataset:
@@ -259,5 +265,5 @@ def _reopen(out: Path, dataset: str, raw: Raw, tracker: str | None, benchmark: s
     except MissingInputError:  # the raw files are gone, which is fine
         return store
     if any(now[key] != source.get(key) for key in now if key != "name"):
-        raise ValueError(f"{out} was made of other files ({source}) than there are at {raw} ({now}): {again}")
+        raise ValueError(f"{out} was made from other files ({source}) than those at {raw} ({now}): {again}")
     return store

@@ -28,7 +28,7 @@ Splits = Mapping[str, Mapping[str, Sequence[int] | np.ndarray]]  # benchmark →
 
 @dataclass(frozen=True)
 class Problem:
-    """A raw file that could not be taken as it is: what is wrong, on which line (0: whole file), what was done."""
+    """A raw file that could not be used as it is: what is wrong, on which line (0: whole file), what was done."""
 
     file: str
     what: str
@@ -54,12 +54,12 @@ def mark_present(poses: np.ndarray) -> np.ndarray:
 
 
 def valid_frames(poses: np.ndarray) -> int:
-    """Frames of poses (L, M, V, 3) whose coordinates do not add up to 0."""
+    """Count the frames of poses (L, M, V, 3) whose coordinates do not sum to 0 (the published definition)."""
     return int((poses.sum((1, 2, 3), dtype=np.float64) != 0).sum())
 
 
 def _checksum(manifest: dict) -> str:
-    """SHA-256 of what a manifest says, but for its checksum, however it is laid out."""
+    """SHA-256 of a manifest's content without its checksum, independent of whitespace and order."""
     content = {key: value for key, value in manifest.items() if key != "checksum"}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -70,19 +70,19 @@ def _sha256(path: Path) -> str:
 
 
 class StoreWriter:
-    """Writes clips one by one beside `out`, and renames the whole into place when it is finished.
+    """Writes clips one by one to a folder beside `out`, which is renamed into place when it is complete.
 
-    Nothing is kept in memory but the index. Use as a context manager; leaving it by an exception removes what
-    was written, a kill leaves a folder `<out>.partial` that the next writer removes. With `resume`, what lies in the
-    writer's folder `parts` outlives both, for the next writer of the same.
+    Only the index is kept in memory. Use as a context manager: an exception removes what was written; a kill leaves a
+    folder `<out>.partial`, which the next writer removes. With `resume`, the writer's folder `parts` survives both, for
+    the next writer with the same fingerprint.
 
     Args:
-        out: the store's folder; must not exist or be empty, unless `overwrite`, which replaces nothing but a store.
+        out: the store's folder; must be empty or missing, unless `overwrite` and it holds a store.
         dataset: name of the data set.
         skeleton, persons: V and M of the clips.
         classes: class names in label order.
-        overwrite: replace a store at `out` once the new one is whole.
-        resume: fingerprint of all that the store is made of; None: nothing is kept for another try.
+        overwrite: replace a store at `out` once the new one is complete.
+        resume: fingerprint of everything that the store is made from; None: nothing is kept for another attempt.
     """
 
     def __init__(self, out: str | Path, dataset: str, skeleton: Skeleton, classes: Iterable[str],
@@ -119,12 +119,12 @@ class StoreWriter:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def _header(self) -> None:
-        """Write the header of poses.npy; NumPy pads it so that the first axis can grow."""
+        """Write the header of poses.npy; NumPy pads it, so it can be overwritten when the first axis has grown."""
         header = {"descr": "<f4", "fortran_order": False, "shape": (self._offsets[-1], *self.shape)}
         np.lib.format.write_array_header_1_0(self._poses, header)
 
-    def checked(self, clip: Clip) -> np.ndarray:
-        """The poses (L, M, V, 3) float32 of a clip that can be appended.
+    def check_clip(self, clip: Clip) -> np.ndarray:
+        """Check a clip, and return its poses (L, M, V, 3) float32.
 
         Raises:
             ValueError: wrong shape, no frame, a number that is not finite, or a label without a class.
@@ -140,8 +140,8 @@ class StoreWriter:
         return poses
 
     def add(self, clip: Clip) -> None:
-        """Append a clip; raises ValueError as `checked`."""
-        poses = self.checked(clip)
+        """Append a clip; raises ValueError as `check_clip`."""
+        poses = self.check_clip(clip)
         self._poses.write(np.ascontiguousarray(poses, "<f4").tobytes())
         self._offsets.append(self._offsets[-1] + len(poses))
         self._rows.append((clip.name, clip.label, valid_frames(poses), clip.subject, clip.camera, clip.setup))
@@ -154,13 +154,14 @@ class StoreWriter:
         options: Mapping[str, object] | None = None,
         plausibility: Mapping[str, object] | None = None,
     ) -> "SkeletonStore":
-        """Close the files, write index and manifest, rename into place.
+        """Close the files, write index and manifest, rename the folder into place.
 
         Args:
             splits: benchmark → part ("train", "test") → clip indices in the published order.
             source: what the store was made from; compared when the same store is prepared again.
-            counts, options, plausibility: for the manifest: more counts, how the clips were made, whether they are
-                bodies in metres (`bpilib.data.plausibility`).
+            counts: more counts for the manifest.
+            options: for the manifest, how the clips were made.
+            plausibility: for the manifest, a summary of `bpilib.data.plausibility`.
         """
         if not self._rows:
             first = "; ".join(f"{problem.file}: {problem.what}" for problem in self.problems[:3])
@@ -218,12 +219,17 @@ class SkeletonStore:
     """Clips of one data set, read from a prepared folder. Open with `SkeletonStore.open`.
 
     Attributes:
-        path, manifest: where it lies and what it says of itself.
-        poses: (sum of L, M, V, 3) float32, memory-mapped.
-        names (n,) str; labels (n,) from 0, lengths, valid_frames (of non-zero sum), offsets (n+1,), subjects, cameras,
-        setups (n,) int64.
+        path: of its folder.
+        manifest: content of manifest.json.
+        poses: (sum of L, M, V, 3) float32, memory-mapped; clip i is poses[offsets[i] : offsets[i + 1]].
+        names: (n,) str.
+        labels: (n,) int64, from 0.
+        lengths, valid_frames: (n,) int64, frames of each clip, and those whose coordinates do not sum to 0.
+        offsets: (n+1,) int64.
+        subjects, cameras, setups: (n,) int64; 0: unknown.
         classes: class names in label order.
         skeleton: NTU or UCLA.
+        persons: M.
     """
 
     def __init__(self, path: Path, manifest: dict, poses: np.ndarray, index: dict[str, np.ndarray]):
@@ -239,11 +245,11 @@ class SkeletonStore:
 
     @classmethod
     def open(cls, path: str | Path) -> "SkeletonStore":
-        """Open a prepared folder; cheap, nothing but the index is read.
+        """Open a prepared folder; only the index is read.
 
         Raises:
-            MissingInputError: nothing there.
-            ValueError: not a store, a store of another version, or files of the wrong size.
+            MissingInputError: no store there.
+            ValueError: not a store, a store of another version, or a damaged one.
         """
         file = (path := Path(path)) / "manifest.json"
         if not file.is_file():
@@ -261,10 +267,10 @@ class SkeletonStore:
             raise ValueError(f"{file} is not a store's manifest ({error}): {renew}") from error
         if version != VERSION:
             raise ValueError(f"{path} is a store of version {version}, this bpilib reads version {VERSION}: {renew}")
-        if "checksum" in manifest and manifest["checksum"] != _checksum(manifest):  # stores made before have none
+        if "checksum" in manifest and manifest["checksum"] != _checksum(manifest):  # older stores have none
             raise ValueError(
-                f"{file} is not as it was written (its checksum differs): were class names or counts changed by hand? "
-                f"Labels and scores would go to other classes; {renew}"
+                f"{file} was changed after it was written (its checksum differs). If class names were edited, labels "
+                f"and scores would belong to other classes; {renew}"
             )
         try:
             poses = np.load(path / "poses.npy", mmap_mode="c", allow_pickle=False)
@@ -273,7 +279,7 @@ class SkeletonStore:
             if _sha256(path / "index.npz") != manifest["sha256"]["index.npz"]:
                 raise ValueError("index.npz differs from its checksum")
             if out := next((name for name in index["names"].tolist() if ".." in name.split("/")), None):
-                raise ValueError(f"the clip name {out!r} leads out of a folder")
+                raise ValueError(f"the clip name {out!r} leads out of its folder")
         except Exception as error:  # zip, zlib and NumPy each have their own for a damaged file
             raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}): {renew}") from error
         if len(poses) != frames or frames != manifest["counts"]["frames"]:
@@ -281,10 +287,10 @@ class SkeletonStore:
         return cls(path, manifest, poses, index)
 
     def verify(self) -> None:
-        """Read every file and compare its SHA-256 with the manifest's.
+        """Read every file, and compare its SHA-256 with the manifest's.
 
         Raises:
-            ValueError: naming the files that differ.
+            ValueError: names the files that differ.
         """
         files = {name: self.path / name for name in self.manifest["sha256"]}
         wrong = [n for n, file in files.items() if not file.is_file() or _sha256(file) != self.manifest["sha256"][n]]
@@ -295,7 +301,7 @@ class SkeletonStore:
         return len(self.labels)
 
     def sample(self, i: int) -> np.ndarray:
-        """Clip i as float32 (L, M, V, 3), read-only; what the feeder starts from."""
+        """Clip i, float32 (L, M, V, 3), read-only, as the feeder takes it."""
         if not -len(self) <= i < len(self):
             raise IndexError(f"clip {i} of {len(self)}")
         i %= len(self)
@@ -309,10 +315,10 @@ class SkeletonStore:
         return list(self.manifest["counts"]["splits"])
 
     def split(self, benchmark: str, part: str) -> np.ndarray:
-        """int64 clip indices of a part ("train" or "test") of a benchmark, in the published order.
+        """The clip indices, int64, of a part ("train" or "test") of a benchmark, in the published order.
 
         Raises:
-            ValueError: naming the benchmarks and parts there are.
+            ValueError: no such split; names those there are.
         """
         key = f"{benchmark}/{part}"
         if key not in self._splits:

@@ -1,8 +1,10 @@
-"""NW-UCLA and the synthetic set: JSON clips, one a file, in a folder or a zip, to a store.
+"""Reads the JSON clips of NW-UCLA and of the synthetic set, one per file, from a folder or a zip.
+
+A file `aAA_sSS_eEE_vVV.json` (action, subject, episode, view) holds `file_name`, `skeletons` (L, 20, 3) and `label`,
+the class counted from 1.
 
 Source: Wang et al., "Cross-view Action Modeling, Learning, and Recognition", CVPR 2014; the skeletons in JSON as the
-CTR-GCN authors share them. A file `aAA_sSS_eEE_vVV.json` (action, subject, episode, view) holds `file_name`,
-`skeletons` (L, 20, 3) and `label`, the class counted from 1.
+CTR-GCN authors share them.
 """
 
 import contextlib
@@ -31,7 +33,7 @@ VIEWS = (1, 2, 3)
 CLIPS = 1484
 DAMAGED = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)  # a zip member
 URL = "https://www.dropbox.com/s/10pcm4pksjy6mkq/all_sqe.zip?dl=1"
-CONTENT = "64a21ec5e56332613349ae99a400a1f6ceb3aa9a8a0a945a81083ff741287b94"  # of names, sizes and CRCs
+CONTENT = "64a21ec5e56332613349ae99a400a1f6ceb3aa9a8a0a945a81083ff741287b94"  # SHA-256 of names, sizes and CRCs
 FILE_NAME = re.compile(r"a(\d\d)_s(\d\d)_e(\d\d)_v(\d\d)")
 MAX_FILE_BYTES = 64 << 20  # of one clip's file; the largest real one has 0.2 MB
 MAX_ZIP_BYTES = 1 << 30  # of a zip in a zip, which is read whole
@@ -40,15 +42,15 @@ HOW = f"download all_sqe.zip ({URL}) or set the parameter download=True"
 
 @contextmanager
 def raw_files(raw: str | Path) -> Iterator[dict[str, Callable[[], bytes]]]:
-    """The JSON files below `raw`, by clip name: a dict of readers, sorted by name.
+    """Find the JSON files in `raw`: clip name → function that reads the file, sorted by name.
 
     Args:
-        raw: a zip (maybe of one zip), a folder of JSON files, or a folder that holds either at any depth. Zips are
-            read in place: nothing is unpacked, so no member can land anywhere.
+        raw: a zip (possibly of one zip), a folder of JSON files, or a folder that holds either at any depth. Zips are
+            read in place: nothing is unpacked, so a hostile member name has no effect.
 
     Raises:
         MissingInputError: nothing at `raw`.
-        ValueError: a file that is no zip, or no clip found.
+        ValueError: a file that is not a zip, or no clip found.
     """
     raw = Path(raw)
     if not raw.exists():
@@ -99,7 +101,7 @@ def _members(archive: zipfile.ZipFile) -> dict[str, list[zipfile.ZipInfo]]:
 
 
 def _reader(readers: list[Callable[[], bytes]]) -> Callable[[], bytes]:
-    """Of a clip that may lie there several times; then all must be the same."""
+    """A function that reads a clip which may lie there several times; all of its files must then be equal."""
 
     def read() -> bytes:
         first, *others = (reader() for reader in readers)
@@ -131,7 +133,11 @@ def _zip_reader(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Callable[[
 
 
 def poses_of(skeletons: object) -> np.ndarray:
-    """A clip's `skeletons`, nested lists (L, 20, 3), to poses (L, 1, 20, 3) float32; ValueError says what is wrong."""
+    """Convert a clip's `skeletons`, nested lists (L, 20, 3), to poses (L, 1, 20, 3) float32.
+
+    Raises:
+        ValueError: another shape, or numbers that are not finite.
+    """
     try:
         with np.errstate(over="ignore"):
             poses = np.array(skeletons, np.float64).astype(np.float32)
@@ -146,7 +152,7 @@ def poses_of(skeletons: object) -> np.ndarray:
 
 
 def parse(name: str, content: bytes, actions: tuple[int, ...] = ACTIONS) -> Clip:
-    """One JSON file to a clip of poses (L, 1, 20, 3).
+    """Parse a JSON file to a clip of poses (L, 1, 20, 3).
 
     Args:
         name: the file's name without ending.
@@ -177,7 +183,7 @@ def parse(name: str, content: bytes, actions: tuple[int, ...] = ACTIONS) -> Clip
 
 
 def read(raw: str | Path, actions: tuple[int, ...] = ACTIONS) -> Iterator[tuple[int, Clip | Problem]]:
-    """Every clip below `raw` in file-name order, or the problem that kept it out, with the number of files."""
+    """Read every clip in `raw` in the order of names: (number of files, clip or the problem with it)."""
     with raw_files(raw) as files:
         for name, content in files.items():
             try:
@@ -187,17 +193,17 @@ def read(raw: str | Path, actions: tuple[int, ...] = ACTIONS) -> Iterator[tuple[
 
 
 def splits(cameras: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
-    """Cross-view: train on views 1 and 2, test on view 3."""
+    """Split by view: views 1 and 2 are for training, view 3 for testing."""
     return {"xview": {"train": np.flatnonzero(cameras != 3), "test": np.flatnonzero(cameras == 3)}}
 
 
 def download(folder: str | Path, url: str = URL, content: str = CONTENT) -> Path:
-    """Fetch all_sqe.zip into `folder` (data/NW-UCLA), unless it is there; returns its path.
+    """Download all_sqe.zip into `folder` (data/NW-UCLA), unless it is there; return its path.
 
-    The file appears in its place only when it is whole and holds what the published file holds.
+    The file appears only when it is complete and its content is that of the published one.
 
     Raises:
-        ValueError: the address gave something else, or could not be reached.
+        ValueError: the address returned something else, or could not be reached.
     """
     target = Path(folder) / "all_sqe.zip"
     if target.exists():

@@ -279,7 +279,7 @@ def test_a_store_that_can_not_be_written_is_looked_through_each_time(tmp_path, m
         raise PermissionError(13, "read-only")
 
     monkeypatch.setattr(copies, "write_atomically", refuse)
-    with pytest.warns(UserWarning, match=r"copies\.json can't be written .*looked for again each time"):
+    with pytest.warns(UserWarning, match=r"copies\.json can't be written .*searched again each time"):
         assert len(benchmark_copies(store, "split", progress=False)) == 1
     assert not (store.path / "copies.json").exists()
 

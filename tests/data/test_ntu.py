@@ -415,7 +415,7 @@ def test_a_store_that_is_there_is_opened_if_it_is_the_same(few, tmp_path):
         ready("ntu120", few, store.path)
     victim = min(few.iterdir())
     victim.rename(victim.with_name("S017C003P040R002A060.skeleton"))
-    with pytest.raises(ValueError, match="was made of other files"):
+    with pytest.raises(ValueError, match="was made from other files"):
         ready("ntu60", few, store.path)
     shutil.rmtree(few)
     assert len(ready("ntu60", few, store.path)) == 12  # the raw files may be gone

@@ -138,7 +138,7 @@ def test_nothing_is_run(tmp_path, protocol):
         np.load,
     ):
         for content in (hostile, [{"keypoint": hostile}], {"split": {"xsub_train": [hostile]}}):
-            with pytest.raises(ValueError, match=r"the pickle asks for .* refused, nothing of it was run"):
+            with pytest.raises(ValueError, match=r"the pickle asks for .* refused, none of it was run"):
                 read(tmp_path / "p", pickle.dumps(content, protocol))
     assert not mark.exists()
 

@@ -387,7 +387,7 @@ def test_clip_names_that_lead_out_of_a_folder_are_refused(tmp_path, name):
     """Figures are named after clips."""
     with StoreWriter(tmp_path / "store", "test", UCLA, ["a"]) as writer:
         writer.add(Clip(name, np.ones((2, 1, 20, 3), np.float32), 0))
-        with pytest.raises(ValueError, match="leads out of a folder"):
+        with pytest.raises(ValueError, match="leads out of its folder"):
             writer.finish({"all": {"train": np.arange(1)}}, {})
 
 
@@ -400,7 +400,7 @@ def test_a_manifest_changed_by_hand_is_noticed(out, key):
     manifest = json.loads((out / "manifest.json").read_text())
     changed = {"classes": [*CLASSES[::-1]], "dataset": "ntu60", "source": {"name": "other"}}
     (out / "manifest.json").write_text(json.dumps(manifest | {key: changed[key]}))
-    with pytest.raises(ValueError, match=r"is not as it was written .*class names .* prepare the data again"):
+    with pytest.raises(ValueError, match=r"was changed after it was written .*class names .* prepare the data again"):
         SkeletonStore.open(out)
 
 

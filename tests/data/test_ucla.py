@@ -418,10 +418,10 @@ def test_other_raw_files_at_the_same_out_are_refused(folder, tmp_path):
     store = ready(folder, tmp_path / "store")
     before = files(store.path)
     other = write_folder(tmp_path / "other", dict(list(good_json().items())[:30]))
-    with pytest.raises(ValueError, match=r"was made of other files.*choose another folder, or pass overwrite=True"):
+    with pytest.raises(ValueError, match=r"was made from other files.*choose another folder, or pass overwrite=True"):
         ready(other, tmp_path / "store")
     (folder / f"{FIRST}.json").write_bytes(good_json()[FIRST] + b" ")
-    with pytest.raises(ValueError, match="was made of other files"):
+    with pytest.raises(ValueError, match="was made from other files"):
         ready(folder, tmp_path / "store")
     assert files(store.path) == before
     assert len(ready(other, tmp_path / "store", overwrite=True)) == 30

@@ -1,9 +1,9 @@
-"""The arrays of ST-GCN and 2s-AGCN, to a store.
+"""Imports the arrays of ST-GCN and 2s-AGCN.
 
 A folder holds `train_data_joint.npy` (or `train_data.npy`), (N, 3, T, V, M) padded to T = 300, and `train_label.pkl`, a
-pair of lists, names and labels; and the same for `val`. A folder for each benchmark (`xsub`, `xview`) may lie in one.
-ST-GCN keeps camera coordinates and pads with zeros; 2s-AGCN pads by repeating the clip, centres every frame, and turns
-the axes so that z is up. Which it is, the numbers tell.
+pair of lists, names and labels; and the same for `val`. It may also hold one such folder per benchmark (`xsub`,
+`xview`). ST-GCN keeps camera coordinates and pads with zeros; 2s-AGCN pads by repeating the clip, centres every frame,
+and turns the axes so that z is up. Which of both a file is, is recognised from its numbers.
 
 Sources: Yan et al., ST-GCN, AAAI 2018; Shi et al., 2s-AGCN, CVPR 2019, their preparation of NTU RGB+D.
 """
@@ -24,20 +24,20 @@ from bpilib.data.plausibility import is_body, measure
 from bpilib.data.store import Clip, SkeletonStore
 from bpilib.skeleton import NTU, Skeleton
 
-PARTS = {"train": ("train",), "test": ("val", "test")}  # of a benchmark → how its files begin
+PARTS = {"train": ("train",), "test": ("val", "test")}  # part of a benchmark → prefixes of its files
 DATA = ("_data_joint.npy", "_data.npy")
-OTHERS = ("bone", "motion")  # streams that are made of the joints
+OTHERS = ("bone", "motion")  # streams that are computed from the joints
 HOW = "expected train_data_joint.npy, train_label.pkl, val_data_joint.npy and val_label.pkl, as 2s-AGCN writes them"
 
 
 def find(folder: Path) -> dict[str, Path]:
-    """Names of folders (`xsub`, ...) with such arrays, at `folder` or in it; {} if there are none."""
+    """Find the folders with such arrays, `folder` itself or in it, by name (`xsub`, ...)."""
     folders = [folder, *sorted(path for path in folder.iterdir() if path.is_dir())] if folder.is_dir() else []
     return {path.name: path for path in folders if any(_data(path, part) for part in PARTS)}
 
 
 def _data(folder: Path, part: str) -> Path | None:
-    """The array of a part."""
+    """Find the array of a part."""
     paths = (folder / f"{start}{ending}" for start in PARTS[part] for ending in DATA)
     return next((path for path in paths if path.is_file()), None)
 
@@ -47,7 +47,7 @@ def _label_file(data: Path) -> Path:
 
 
 def files_of(folder: Path) -> list[Path]:
-    """The arrays and their labels.
+    """List the arrays of a folder and their label files.
 
     Raises:
         ValueError: arrays without labels.
@@ -74,23 +74,23 @@ def import_arrays(
     overwrite: bool = False,
     progress: bool = True,
 ) -> SkeletonStore:
-    """Make a store of a folder of arrays, clip by clip.
+    """Make a store from a folder of arrays, clip by clip.
 
-    Padding is cut: trailing zeros, or the repetitions of a clip. Names, subjects, cameras and setups come from the
-    label files where they are NTU's.
+    Padding is cut: trailing zeros, or repetitions of the clip. Clips have the names in the label files; if these are
+    NTU's, subjects, cameras and setups are read from them.
 
     Args:
-        folder: with the arrays, or with one folder of them (of several, `benchmark` names one).
+        folder: holds the arrays, or folders of them; `benchmark` chooses one of several.
         out: folder of the store.
         dataset: name of the data set.
         classes: its class names in label order; None: those of classes.txt in the folder, else "class 0" and so on.
-        skeleton: V and M; None: by the arrays' axes.
-        benchmark: what the split is called; None: the folder's name, where it is xsub, xview or xset, else what the
-            subjects, cameras or setups of NTU's names tell, else "split".
-        on_error, overwrite, progress: as of `bpilib.data.prepare`.
+        skeleton: V and M; None: recognised from the shape of the arrays.
+        benchmark: name of the split; None: the folder's name if it is xsub, xview or xset, else the protocol that the
+            subjects, cameras or setups follow, else "split".
+        on_error, overwrite, progress: see `bpilib.data.prepare`.
 
     Raises:
-        ValueError: arrays and labels that do not go together.
+        ValueError: arrays and labels that do not fit each other.
     """
     found = find(Path(folder))
     if len(found) > 1 and benchmark not in found:
@@ -140,7 +140,7 @@ def import_arrays(
 
 
 def _open(path: Path) -> np.ndarray:
-    """An array (N, 3, T, V, M), mapped."""
+    """Open an array (N, 3, T, V, M), memory-mapped."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
@@ -153,7 +153,7 @@ def _open(path: Path) -> np.ndarray:
 
 
 def _labels(path: Path) -> tuple[list[str], list[int]]:
-    """Names without ending, and labels."""
+    """Read names, without ending, and labels."""
     with unpickled(path, False) as content:
         names, labels = content if isinstance(content, tuple | list) and len(content) == 2 else (None, None)
         labels = labels.load().tolist() if isinstance(labels, PickledArray) else labels
@@ -169,7 +169,7 @@ def _labels(path: Path) -> tuple[list[str], list[int]]:
 
 
 def _cut(array: np.ndarray) -> np.ndarray:
-    """A clip (3, T, V, M) to (L, M, V, 3) float32 without the padding.
+    """Remove the padding of a clip (3, T, V, M): (L, M, V, 3) float32.
 
     Raises:
         ValueError: numbers that are not finite, no frame.
@@ -198,7 +198,7 @@ def _probe(array: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _protocol(dataset: str, seen: dict[str, set]) -> str:
-    """The benchmark whose training part has just these subjects, cameras or setups."""
+    """Recognise the benchmark by the subjects, cameras or setups of its training part."""
     train, test = (seen.get(part, set()) for part in ("train", "test"))
     if dataset not in MAX_IDS or not train or not test or (0, 0, 0) in train | test:
         return "split"

@@ -1,12 +1,12 @@
-"""Clips of one's own, a folder of `.npy` files and a list, to a store.
+"""Imports a folder of the user's own clips: `.npy` files and a list.
 
-    clips.csv       name,label,subject,split (camera and setup too, if known), a row for each clip
-    <name>.npy      (L, V, 3) or (L, M, V, 3) numbers, joints in the order of `bpilib.skeleton`, or of a tracker's
-    <name>/         or OpenPose's files of a clip, ..._keypoints.json, one a frame
-    classes.txt     optional: class names, one a line, in label order
+    clips.csv       name,label,subject,split (optionally camera and setup), one row per clip
+    <name>.npy      (L, V, 3) or (L, M, V, 3) numbers, joints in the order of `bpilib.skeleton`, or of a tracker
+    <name>/         instead of a .npy: OpenPose's files of a clip, ..._keypoints.json, one per frame
+    classes.txt     optional: class names in label order, one a line
 
-A label is a class name or its number, from 0 (from 1, where only that goes with classes.txt); a split is train, test or
-empty; a subject is a whole number, or empty.
+A label is a class name or its number, from 0 (from 1, if only that fits classes.txt); a split is train, test or empty;
+a subject is a whole number or empty.
 """
 
 import contextlib
@@ -56,26 +56,26 @@ def import_folder(
     overwrite: bool = False,
     progress: bool = True,
 ) -> SkeletonStore:
-    """Make a store of a folder of clips, in the order of clips.csv.
+    """Make a store from a folder of clips, in the order of clips.csv.
 
-    Missing persons are zeros; of too many, those that move most are kept (`fit_persons`), and problems.csv says so.
+    Missing persons are zeros; of too many, those that move most are kept (`fit_persons`), and problems.csv lists it.
 
     Args:
-        folder: clips.csv, the clips it names (also in folders below), and maybe classes.txt.
+        folder: clips.csv, the clips it names (also in subfolders), and optionally classes.txt.
         out: folder of the store.
         dataset: name of the data set.
-        skeleton: NTU or UCLA, whose joints the clips have; None: by the number of joints.
-        classes: class names in label order; else those of classes.txt; else the labels of clips.csv, sorted, or
-            "class 0" and so on where all of them are numbers.
-        benchmark: name of the one evaluation protocol, the column split.
-        tracker: whose joints the clips have, to be made NTU's (`bpilib.data.trackers`); None: those of `skeleton`.
+        skeleton: NTU or UCLA, whose joints the clips have; None: recognised by the number of joints.
+        classes: class names in label order; None: those of classes.txt, else the labels of clips.csv, sorted, or
+            "class 0" and so on if all are numbers.
+        benchmark: name of the evaluation protocol that the column split defines.
+        tracker: whose joints the clips have, to be converted to NTU's (`bpilib.data.trackers`); None: `skeleton`'s.
         on_error: "skip" leaves a bad clip out, lists it in problems.csv and warns; "raise" raises.
-        overwrite: replace a store at `out` once the new one is whole.
+        overwrite: replace a store at `out` once the new one is complete.
         progress: show a bar.
 
     Raises:
         MissingInputError: no folder, or no clips.csv in it.
-        ValueError: a clips.csv or classes.txt that is something else.
+        ValueError: clips.csv or classes.txt can't be read.
     """
     folder = Path(folder)
     if not (folder / LIST).is_file():
@@ -87,9 +87,9 @@ def import_folder(
     skeleton = NTU if tracker else skeleton or _skeleton(folder, rows)
     inspection = start_inspection(skeleton, tracker)
     convention = Convention(skeleton, () if tracker else _probe(folder, rows, skeleton), dataset == "ntu120")
-    labelled = [row["label"] or "" for _, row in rows]
-    named = classes is None and (folder / CLASS_NAMES_FILE).is_file()  # those of published sets count from 0
-    base, said = number_from(labelled, names) if named else (0, "")
+    base, said = 0, ""
+    if classes is None and (folder / CLASS_NAMES_FILE).is_file():  # labels of published data sets count from 0
+        base, said = number_from((row["label"] or "" for _, row in rows), names)
     unnamed = {path.relative_to(folder).as_posix(): None for path in sorted(folder.rglob("*.npy"))}
     turned: dict[str, str] = {}  # clip → how its axes were read
     with ImportWriter(out, dataset, skeleton, names, on_error, overwrite, inspection) as writer:
@@ -112,7 +112,7 @@ def import_folder(
                 label = _label(row["label"].strip(), names, base)
                 check_label(dataset, PurePosixPath(name).name, label, len(names))
                 if not path.exists() and (there := [other for other in unnamed if other.endswith(f"/{name}.npy")]):
-                    raise ValueError(f"no such file, but {', '.join(there[:3])}: write the folder, too")
+                    raise ValueError(f"no such file, but {', '.join(there[:3])}: add the folder to the name")
                 place = (f"{name}.npy" if path.suffix else name, 0)
                 clip = load(path, (skeleton.num_joints,), tracker)
                 if clip.said:
@@ -136,7 +136,7 @@ def import_folder(
 
 
 def folder_source(folder: Path, tracker: str | None = None) -> dict[str, object]:
-    """What a store of a folder is made of: names, sizes and content of all files, and whose joints they have.
+    """Describe the folder that a store is made from: names, sizes and a hash of all files, and the tracker.
 
     Raises:
         MissingInputError: no clips.csv.
@@ -151,7 +151,7 @@ def folder_source(folder: Path, tracker: str | None = None) -> dict[str, object]
 
 
 def read_list(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """(line, row) of a clips.csv."""
+    """Read a clips.csv: (line, row) of each row."""
     try:
         yield from read_rows(path, ("name", "label", "split"))
     except (ValueError, csv.Error) as error:
@@ -159,7 +159,7 @@ def read_list(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
 
 
 def _skeleton(folder: Path, rows: list[tuple[int, dict[str, str]]]) -> Skeleton:
-    """That of the first clip that can be read."""
+    """Recognise the skeleton of the first clip that can be read."""
     wrong = f"it names none: {HOW}"
     for _, row in rows:
         try:
@@ -171,7 +171,11 @@ def _skeleton(folder: Path, rows: list[tuple[int, dict[str, str]]]) -> Skeleton:
 
 
 def path_in(folder: Path, name: str) -> Path:
-    """The file of a name, or its folder of OpenPose's frames; it must not leave the folder."""
+    """Find the file of a clip, or its folder of OpenPose's frames.
+
+    Raises:
+        ValueError: a name that leads out of the folder.
+    """
     if {"", ".", ".."} & {*name.split("/")} or {"\\", "\0", ":"} & {*name}:
         raise ValueError(f"name {name[:100]!r}: expected that of a .npy file in the folder")
     path = folder / PurePosixPath(f"{name}.npy")
@@ -209,7 +213,13 @@ def _probe(folder: Path, rows: list[tuple[int, dict[str, str]]], skeleton: Skele
 
 
 class Loaded(NamedTuple):
-    """A clip on its way in: poses (L, M, V, 3), what they were made of (L, M, V, C), how axes were read, if turned."""
+    """A clip as it was read.
+
+    Attributes:
+        poses: (L, M, V, 3), with the tracker's joints converted to NTU's.
+        raw: (L, M, V, C), before that.
+        said: a sentence if its axes were swapped, else "".
+    """
 
     poses: np.ndarray
     raw: np.ndarray
@@ -217,12 +227,15 @@ class Loaded(NamedTuple):
 
 
 def load(path: Path, joints: tuple[int, ...], tracker: str | None = None) -> Loaded:
-    """A clip's file, V one of `joints`, or a tracker's joints to NTU's; ValueError says what is wrong.
+    """Read a clip.
 
     Args:
-        path: `.npy`, (L, V, 3) or (L, M, V, 3), (M, L, V, 3) where the numbers tell; or a folder of OpenPose's frames.
-        joints: V that are expected.
-        tracker: whose joints they are; None: one of `joints`.
+        path: a `.npy` of (L, V, 3), (L, M, V, 3) or (M, L, V, 3) numbers, or a folder of OpenPose's frames.
+        joints: the numbers of joints V that are accepted.
+        tracker: whose joints they are, to be converted to NTU's; None: those of a skeleton.
+
+    Raises:
+        ValueError: what is wrong with it.
     """
     if is_folder(path):
         poses = read_folder(path)
@@ -242,20 +255,20 @@ def load(path: Path, joints: tuple[int, ...], tracker: str | None = None) -> Loa
 def load_one(
     path: Path, skeleton: Skeleton, tracker: str | None, trained_with: str | None, copy_single: bool = False
 ) -> tuple[np.ndarray, list[str]]:
-    """A single clip as a store of such clips would have it, and what is to be said of it.
+    """Read a single clip for a classifier, converted as in a store.
 
     Args:
-        path: as of `load`.
-        skeleton: of the classifier that it is for.
-        tracker: whose joints the clip has; None: see `trained_with`.
-        trained_with: the tracker that the classifier's clips came from; the clip's, too, if the joints are as many.
-        copy_single: a person alone stands twice (NTU120).
+        path: see `load`.
+        skeleton: of the classifier.
+        tracker: whose joints the clip has; None: `trained_with`, if the number of joints fits.
+        trained_with: the tracker of the clips that the classifier was trained with.
+        copy_single: copy a person who is alone to the second place (NTU120).
 
     Returns:
-        (L, M, V, 3) float32, and sentences.
+        (L, M, V, 3) float32, and sentences for the user.
 
     Raises:
-        ValueError: what is wrong with it; no body in metres.
+        ValueError: what is wrong with it; not a body in metres.
     """
     if tracker is None and trained_with in MAPPINGS:
         joints = len(MAPPINGS[trained_with].joints)
@@ -277,13 +290,13 @@ def load_one(
 
 
 def _read_npy(path: Path) -> np.ndarray:
-    """The numbers of a `.npy` file, mapped."""
+    """Open the array of a `.npy` file, memory-mapped."""
     if not path.is_file():
         raise ValueError("no such file")
     if path.stat().st_size > MAX_CLIP_BYTES:
         raise ValueError(f"{path.stat().st_size} bytes, more than the {MAX_CLIP_BYTES} a clip may have")
     try:
-        poses = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped: a shape that lies takes no memory
+        poses = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped: a false shape takes no memory
     except (ValueError, EOFError) as error:
         raise ValueError(f"not a .npy file of numbers ({error})") from error
     if not isinstance(poses, np.ndarray) or poses.dtype.kind not in "fiu":

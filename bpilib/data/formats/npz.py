@@ -1,8 +1,8 @@
-"""Arrays that others prepared, to a store, and back: the `NTU60_CS.npz` family.
+"""Imports and exports arrays of prepared clips, `NTU60_CS.npz` and the like.
 
 Such a file holds x_train and x_test (n, T, M·V·3) float32, clips padded with zero frames to T = 300 (columns: x y z of
-the first person's joints, then of the second's), and y_train and y_test (n, K), one-hot. Also read: x (n, 3, T, V, M),
-and y (n,) of class numbers. It can be larger than memory: both directions go clip by clip.
+the first person's joints, then of the second's), and y_train and y_test (n, K), one-hot. Also accepted: x (n, 3, T, V,
+M), and y (n,) of class numbers. Files can be larger than memory: both directions work clip by clip.
 
 Source: the preparation scripts that CTR-GCN, InfoGCN, HD-GCN, GAP and BPI share.
 """
@@ -33,7 +33,7 @@ PARTS = ("train", "test")
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Whatever reading meets becomes a ValueError that names the file."""
+    """Turn whatever error reading raises into a ValueError that names the file."""
     try:
         yield
     except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError) as error:
@@ -74,7 +74,7 @@ class _Rows:
 
 
 def _open(path: Path, stack: ExitStack) -> dict[str, tuple[_Rows, _Rows]]:
-    """part → (x, y) of an npz; the file is closed with the stack."""
+    """Open an npz: part → (x, y); the file is closed with the stack."""
     if not path.is_file():
         raise MissingInputError(f"no file {path}: expected an npz with x_train, y_train, x_test and y_test")
     with _reading(path):
@@ -83,7 +83,7 @@ def _open(path: Path, stack: ExitStack) -> dict[str, tuple[_Rows, _Rows]]:
 
 
 def _check(parts: dict[str, tuple[_Rows, _Rows]], shape: tuple[int, int, int], classes: int, first: int) -> None:
-    """Whether the arrays have the shapes expected: clips of (M, V, 3), classes counted from `first`."""
+    """Check the shapes of the arrays: clips of (M, V, 3), classes counted from `first`."""
     columns = math.prod(shape)
     for part, (x, y) in parts.items():
         axes = len(x.shape) == 5 and x.shape[1::3] == (3, shape[0]) and x.shape[3] == shape[1]
@@ -99,18 +99,21 @@ def _check(parts: dict[str, tuple[_Rows, _Rows]], shape: tuple[int, int, int], c
 
 
 def _frames(row: np.ndarray) -> np.ndarray:
-    """A row of x, (T, MV3) or (3, T, V, M), to (L, MV3) without the padding."""
+    """Remove the padding of a row of x, (T, MV3) or (3, T, V, M): (L, MV3)."""
     if row.ndim == 4:
         row = row.transpose(1, 3, 2, 0).reshape(row.shape[1], -1)  # (3,T,V,M) -> (T,M,V,3) -> (T,MV3)
     return row[: 1 + np.flatnonzero(row.any(1)).max(initial=-1)]
 
 
 def _labels(opened: dict[str, dict[str, tuple[_Rows, _Rows]]], known: int | None) -> tuple[int, int, str]:
-    """How many classes labels are of, the number of the first, and what is to be said of it.
+    """Recognise the number of classes, and whether labels count from 0 or 1.
 
     Args:
         opened: benchmark → part → (x, y).
-        known: number of classes, where it is known.
+        known: number of classes; None: unknown.
+
+    Returns:
+        Number of classes, number of the first one, and a sentence for the user, "" if there is no doubt.
     """
     every = [y for parts in opened.values() for _, y in parts.values()]
     used = {label for y in every for label in map(_label, y) if label is not None}
@@ -125,7 +128,7 @@ def _labels(opened: dict[str, dict[str, tuple[_Rows, _Rows]]], known: int | None
 
 
 def _skeleton(shape: tuple[int, ...]) -> Skeleton:
-    """The skeleton whose clips are so many columns, or (3, T, V, M)."""
+    """Recognise the skeleton by the number of columns, or by the axes V and M."""
     columns = math.prod(shape[1::2]) * shape[4] if len(shape) == 5 else shape[-1]
     for skeleton in SKELETONS.values():
         if skeleton.persons * skeleton.num_joints * 3 == columns:
@@ -135,7 +138,7 @@ def _skeleton(shape: tuple[int, ...]) -> Skeleton:
 
 
 def _label(row: np.ndarray) -> int | None:
-    """The class of a one-hot row, or of a whole number; None where it is neither."""
+    """The class of a row of y, one-hot or a whole number; None if it is neither."""
     if row.ndim == 0:
         return int(row) if row == np.floor(row) and 0 <= row < 1 << 31 else None
     hot = np.flatnonzero(row)
@@ -153,27 +156,27 @@ def import_npz(
     overwrite: bool = False,
     progress: bool = True,
 ) -> SkeletonStore:
-    """Make a store of published arrays; memory stays that of a clip and the index, whatever the files' size.
+    """Make a store from published arrays; memory holds one clip and the index, whatever the size of the files.
 
-    Padding is cut: trailing frames that are zero throughout. The files carry no names and no subjects: clips are called
-    train_000001, test_000001 after the first file and lie in its order; subjects, cameras and setups are 0.
+    Padding is cut: trailing frames that are zero throughout. The files have neither names nor subjects: clips are named
+    train_000001, test_000001 and so on by the first file, and are in its order; subjects, cameras and setups are 0.
 
     Args:
-        files: benchmark → npz, e.g. {"xsub": "NTU60_CS.npz", "xview": "NTU60_CV.npz"}. Files of the same clips in
-            different splits become one store: clips are recognised by the SHA-256 of their frames, and their label.
+        files: benchmark → npz, e.g. {"xsub": "NTU60_CS.npz", "xview": "NTU60_CV.npz"}. Files with the same clips in
+            different splits become one store: clips are identified by the SHA-256 of their frames, and their label.
         out: folder of the store.
         dataset: name of the data set.
         classes: its K class names in label order; None: those of classes.txt beside the first file, else "class 0" and
             so on.
-        skeleton: V and M of the columns; None: by their number.
+        skeleton: V and M; None: recognised by the number of columns.
         on_error: "skip" leaves a bad clip out, lists it in problems.csv (file: x_train or x_test; line: row, from 1)
             and warns; "raise" raises.
-        overwrite: replace a store at `out` once the new one is whole.
+        overwrite: replace a store at `out` once the new one is complete.
         progress: show a bar.
 
     Raises:
         MissingInputError: no such file.
-        ValueError: a file that is damaged or something else; files that do not hold the same clips.
+        ValueError: a file that is damaged or of another kind; files that do not hold the same clips.
     """
     paths = {benchmark: Path(path) for benchmark, path in files.items()}
     if not paths:
@@ -181,7 +184,8 @@ def import_npz(
     apart = "import each file into a store of its own"
     with ExitStack() as stack:
         opened = {b: _open(path, stack) for b, path in paths.items()}
-        first, (x, y) = next(iter(paths.values())), next(iter(opened.values()))["train"]
+        first = next(iter(paths.values()))
+        x, y = opened[next(iter(paths))]["train"]
         with _reading(first):
             if not x.shape or not y.shape:
                 raise ValueError(f"expected arrays of clips, got {x.shape} and {y.shape}")
@@ -209,7 +213,8 @@ def import_npz(
             for part, (x, y) in parts.items():
                 for row, (frames, onehot) in enumerate(zip(x, y), 1):
                     bar.update()
-                    place, label = (f"{paths[benchmark].name}: x_{part}", row), _label(onehot)
+                    place = (f"{paths[benchmark].name}: x_{part}", row)
+                    label = _label(onehot)
                     label = label if label is None else label - base
                     frames = _frames(frames)
                     key = (hashlib.sha256(frames.data).digest(), label) if len(paths) > 1 else None
@@ -251,7 +256,7 @@ def _take(
     place: tuple[str, int],
     convention: Convention,
 ) -> int | None:
-    """A row of the first file to the store; its index, or None if it was refused."""
+    """Add a row of the first file to the store: its index, or None if it was refused."""
     try:
         if label is None:
             raise ValueError("its label is not one-hot: expected a single 1 among zeros")
@@ -272,7 +277,7 @@ def export_npz(
     *,
     progress: bool = True,
 ) -> Path:
-    """Write the clips of a benchmark as published arrays, clip by clip; the file appears when it is whole.
+    """Write the clips of a benchmark as published arrays, clip by clip; the file appears when it is complete.
 
     Args:
         store: any store; `import_npz` reads the file, with its skeleton and classes.

@@ -1,8 +1,8 @@
-"""Annotation pickles of PYSKL and MMAction2, to a store, and back.
+"""Imports and exports annotation pickles of PYSKL and MMAction2.
 
 Such a pickle is a dict of `split`, {name: [frame_dir, ...]}, and `annotations`, a list of dicts with frame_dir (the
 clip's name), label, total_frames and keypoint (M, T, V, C), and for keypoints in an image keypoint_score (M, T, V);
-other keys are not looked at. NTU's joints come in camera coordinates, and are moved as NTU's preparation does.
+other keys are ignored. NTU's joints are in camera coordinates, and are moved as by NTU's preparation.
 
 Source: Duan et al., "PYSKL: Towards Good Practices for Skeleton Action Recognition", ACM MM 2022.
 """
@@ -38,7 +38,7 @@ from bpilib.system.files import write_atomically
 
 EXPECTED = "expected a dict of split {name: [frame_dir, ...]} and annotations, a list of dicts, as PYSKL has them"
 SPLIT = re.compile(r"(?:(.+)_)?(train|val|test)(\d*)")  # xsub_train, xset_val; train1 of data sets with numbered splits
-NAME_PATTERNS = (  # of clips, and what their numbers are
+NAME_PATTERNS = (  # names of clips, and the meaning of their numbers
     (NTU_NAME, ("setup", "camera", "subject")),
     (UCLA_NAME, ("action", "subject", "episode", "camera")),
 )
@@ -56,12 +56,12 @@ def import_pickle(
     overwrite: bool = False,
     progress: bool = True,
 ) -> SkeletonStore:
-    """Make a store of an annotation pickle: nothing that it asks for is run, and its arrays are read one by one.
+    """Make a store from an annotation pickle; no code in it is run, and its arrays are read one by one.
 
-    Clips keep their names and their order. Subject, camera and setup come from the annotation, where it has them (ours
-    do), or from a name as NTU RGB+D and NW-UCLA have them; else they are 0. Splits xsub_train and xsub_val (or
-    xsub_test) become benchmark "xsub", train and test, and so on; plain train and val become benchmark "split".
-    Missing persons are zeros; of too many, those that move most are kept (`fit_persons`), and problems.csv says so.
+    Clips keep their names and their order. Subject, camera and setup come from the annotation if it has them (ours do),
+    or from names in the form of NTU RGB+D and NW-UCLA; else they are 0. Splits xsub_train and xsub_val (or xsub_test)
+    become benchmark "xsub", train and test, and so on; plain train and val become benchmark "split".
+    Missing persons are zeros; of too many, those that move most are kept (`fit_persons`), and problems.csv lists it.
 
     Args:
         path: the pickle.
@@ -69,16 +69,16 @@ def import_pickle(
         dataset: name of the data set.
         classes: its K class names in label order; None: those of classes.txt beside the pickle, else "class 0" and so
             on to the highest label.
-        skeleton: V and M of the clips; None: by the joints of the first.
-        tracker: whose joints the clips have, to be made NTU's (`bpilib.data.trackers`); None: those of `skeleton`.
+        skeleton: V and M of the clips; None: recognised by the joints of the first.
+        tracker: whose joints the clips have, to be converted to NTU's (`bpilib.data.trackers`); None: `skeleton`'s.
         on_error: "skip" leaves a bad clip out, lists it in problems.csv and warns; "raise" raises.
-        overwrite: replace a store at `out` once the new one is whole.
+        overwrite: replace a store at `out` once the new one is complete.
         progress: show bars.
 
     Raises:
         MissingInputError: no such file.
-        ValueError: a pickle of something else, or one that asks for more than plain containers and arrays; a clip in
-            both parts of a split.
+        ValueError: a pickle of another kind, or with more than plain containers and arrays; a clip in both parts of a
+            split.
     """
     path = Path(path)
     with unpickled(path, progress) as content:
@@ -86,9 +86,9 @@ def import_pickle(
         dicts = [annotation for annotation in annotations if isinstance(annotation, dict)]
         labels = [entry.get("label") for entry in dicts]
         whole = (str(label) for label in labels if type(label) is int and 0 <= label < 1 << 31)
-        named = classes is None and (path.parent / CLASS_NAMES_FILE).is_file()  # those of published sets count from 0
+        own_names = classes is None and (path.parent / CLASS_NAMES_FILE).is_file()  # else labels count from 0
         classes = class_names(path.parent, whole, classes)
-        base = number_from(map(str, labels), classes)[0] if named else 0
+        base = number_from(map(str, labels), classes)[0] if own_names else 0
         arrays = [entry["keypoint"] for entry in dicts if isinstance(entry.get("keypoint"), PickledArray)]
         arrays = [array for array in arrays if len(array.shape) == 4 and 0 not in array.shape]
         if tracker:
@@ -109,7 +109,7 @@ def import_pickle(
                 name = annotation.get("frame_dir") if isinstance(annotation, dict) else None
                 name = name if isinstance(name, str) else f"annotations[{number}]"
                 try:
-                    if clips.get(name) is not None:  # before it is loaded: two bytes may name it once more
+                    if clips.get(name) is not None:  # before its array is loaded: a repetition takes only two bytes
                         raise ValueError("its frame_dir comes a second time")
                     clip, raw, dropped = _clip(annotation, skeleton, tracker, convention, base)
                     check_label(dataset, clip.name, annotation["label"], len(classes))
@@ -125,7 +125,7 @@ def import_pickle(
 
 
 def pickle_source(path: Path, tracker: str | None = None) -> dict[str, object]:
-    """What a store of a pickle is made of, and whose joints it has.
+    """Describe the pickle that a store is made from, and the tracker.
 
     Raises:
         MissingInputError: no such file.
@@ -134,10 +134,10 @@ def pickle_source(path: Path, tracker: str | None = None) -> dict[str, object]:
 
 
 def check_label(dataset: str, name: str, label: int, classes: int) -> None:
-    """Whether the label of a clip of NTU or NW-UCLA goes with the action in its name.
+    """Check the label of a clip of NTU or NW-UCLA against the action in its name.
 
     Raises:
-        ValueError: it does not.
+        ValueError: they differ.
     """
     if dataset in MAX_IDS and (match := NTU_NAME.fullmatch(name)):
         expected = int(match[5]) - 1
@@ -151,7 +151,7 @@ def check_label(dataset: str, name: str, label: int, classes: int) -> None:
 
 
 def _skeleton(keypoint: PickledArray | None, path: Path) -> Skeleton:
-    """That of keypoints (M, T, V, C)."""
+    """Recognise the skeleton of keypoints (M, T, V, C)."""
     try:
         return skeleton_by_joints(keypoint.shape[2] if keypoint else 0, f"{path}, keypoint of the first annotation")
     except ValueError as error:
@@ -159,7 +159,7 @@ def _skeleton(keypoint: PickledArray | None, path: Path) -> Skeleton:
 
 
 def _probe(arrays: list[PickledArray], skeleton: Skeleton) -> Iterator[np.ndarray]:
-    """Some of the clips (L, M, V, 3), evenly spread; one that is named often in the file counts once."""
+    """Some of the clips (L, M, V, 3), evenly spread; an array that occurs several times in the file counts once."""
     arrays = list({id(array): array for array in arrays}.values())
     for number in np.unique(np.linspace(0, len(arrays) - 1, min(len(arrays), PROBED)).astype(int)):
         if arrays[number].shape[2:] == (skeleton.num_joints, 3):
@@ -170,6 +170,7 @@ def _probe(arrays: list[PickledArray], skeleton: Skeleton) -> Iterator[np.ndarra
 
 
 def _parts(content: object, path: Path) -> tuple[dict, list]:
+    """Check the content of a pickle: its splits and its annotations."""
     if not isinstance(content, dict) or not isinstance(content.get("annotations"), list):
         got = (
             f"a dict of {', '.join(map(str, [*content][:6]))}" if isinstance(content, dict) else type(content).__name__
@@ -189,7 +190,7 @@ def _parts(content: object, path: Path) -> tuple[dict, list]:
 def _clip(
     annotation: object, skeleton: Skeleton, tracker: str | None, convention: Convention, base: int
 ) -> tuple[Clip, np.ndarray, int]:
-    """An annotation to a clip, what it was made of (L, M, V, C), and the number of persons left out."""
+    """Convert an annotation: the clip, the array it was made from (L, M, V, C), and the number of persons left out."""
     if not isinstance(annotation, dict):
         raise ValueError(f"expected a dict, got {type(annotation).__name__}")
     missing = [key for key in ("frame_dir", "label", "total_frames", "keypoint") if key not in annotation]
@@ -199,7 +200,7 @@ def _clip(
     if not isinstance(name, str):
         raise ValueError(f"frame_dir: expected str, got {type(name).__name__}")
     if ".." in name.split("/"):
-        raise ValueError("frame_dir: expected a name without '..', which a store does not take")
+        raise ValueError("frame_dir: expected a name without '..', which a store does not accept")
     if type(label) is not int or type(frames) is not int:
         raise ValueError("label and total_frames: expected whole numbers")
     keypoint = annotation["keypoint"]
@@ -235,7 +236,7 @@ def _clip(
 def _splits(
     split: dict[str, Iterable[str]], clips: dict[str, int | None], writer: ImportWriter
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Split names and frame_dirs to benchmarks, parts and indices; clips that are not there are listed."""
+    """Convert splits to clip indices, benchmark → part → (n,); unknown clips are listed as problems."""
     splits: dict[str, dict[str, np.ndarray]] = {}
     for split_name, names in split.items():
         match = SPLIT.fullmatch(split_name)
@@ -264,19 +265,19 @@ def _splits(
 
 
 def export_pickle(store: SkeletonStore, path: str | Path, *, progress: bool = True) -> Path:
-    """Write a store as an annotation pickle, clip by clip; the file appears when it is whole.
+    """Write a store as an annotation pickle, clip by clip; the file appears when it is complete.
 
-    keypoint is float32 (M, T, V, 3) without the last persons that are zero throughout (with them for NTU120, where one
-    person alone stands for two, and is doubled when the file is read); the part "test" of a benchmark
-    is called val, as PYSKL does. Annotations also carry subject, camera and setup, which others pass over.
+    keypoint is float32 (M, T, V, 3) without trailing persons that are zero throughout (they are kept for NTU120, where
+    a single person would be doubled when the file is read); the part "test" of a benchmark is called val, as in PYSKL.
+    Annotations also have subject, camera and setup, which other readers ignore.
 
     Args:
         store: any store.
-        path: the pickle, of protocol 3; old NumPy reads it, too.
+        path: the pickle, of protocol 3, which old versions of NumPy read as well.
         progress: show a bar.
 
     Raises:
-        ValueError: clips of the same name, which a split could not tell apart.
+        ValueError: clips of the same name, which a split could not distinguish.
     """
     if len(set(store.names)) < len(store):
         raise ValueError("some clips have the same name: a pickle's splits could not tell them apart")
@@ -287,7 +288,7 @@ def export_pickle(store: SkeletonStore, path: str | Path, *, progress: bool = Tr
     }
 
     def write(target: Path) -> None:
-        with target.open("wb") as file:  # opcodes by hand, as no pickler takes a list bit by bit
+        with target.open("wb") as file:  # opcodes by hand, since no pickler writes a list piece by piece
             file.write(pickle.PROTO + b"\x03" + pickle.EMPTY_DICT + pickle.MARK)
             _append(file, "split", split, "annotations", [])
             file.write(pickle.MARK)
@@ -303,7 +304,7 @@ def _append(file: BinaryIO, *values: object) -> None:
     for value in values:
         content = pickle.dumps(value, protocol=3)[2:-1]
         new, old = b"cnumpy._core.multiarray\n_reconstruct\n", b"cnumpy.core.multiarray\n_reconstruct\n"
-        file.write(content.replace(new, old, 1))  # the name that NumPy 1 and 2 know; it comes before any array's bytes
+        file.write(content.replace(new, old, 1))  # the name that NumPy 1 and 2 know; it precedes the bytes of arrays
 
 
 def _annotation(store: SkeletonStore, i: int) -> dict[str, object]:

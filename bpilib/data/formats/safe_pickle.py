@@ -1,12 +1,12 @@
-"""Pickles of plain containers, numbers, text and NumPy arrays, read without running anything they ask for.
+"""Reads pickles of plain containers, numbers, text and NumPy arrays without running any code in them.
 
-A pickle is a program. The standard library's unpickler reads it here, with an allow list of opcodes and of names: it
-builds dicts, lists and tuples, and the few names by which NumPy pickles an array stand for small functions of our own
-that check what they are given. Every other name or opcode is refused. Long bytes stay in the file until an array is
-loaded, so a pickle of gigabytes takes about a kilobyte of memory for each of its clips.
+A pickle is a program. It is read by the standard library's unpickler with an allow list of opcodes and names: it builds
+dicts, lists and tuples, and the few names by which NumPy pickles an array are replaced by functions of our own that
+check their arguments. Every other name or opcode is refused. Long bytes stay in the file until an array is loaded, so a
+pickle of gigabytes takes about a kilobyte of memory per clip.
 
-It is the one that `pickle` has in Python: the one in C can't be kept from taking 64 GB for a memo index in five bytes,
-nor from hashing, as keys of a dict, nested tuples or numbers chosen to collide.
+The unpickler is the one written in Python: the one in C can't be prevented from allocating 64 GB for a memo index of
+five bytes, nor from hashing nested tuples or colliding numbers as keys of a dict.
 """
 
 import math
@@ -30,15 +30,15 @@ from bpilib.data.importer import MAX_CLIP_BYTES
 from bpilib.errors import MissingInputError
 
 DAMAGE = (LookupError, TypeError, AttributeError, OverflowError, EOFError, struct.error, pickle.PickleError)
-LEFT = 512  # bytes or characters from which a value is left in the file
-MOST_NUMBERS = 256  # keys of a dict that are numbers: those can be chosen to collide, text can't
-MOST_STEPS = 1 << 20  # opcodes, and one more for every 16 bytes: where arrays are, there are hundreds for each
+LEFT = 512  # bytes or characters; a longer value is left in the file
+MOST_NUMBERS = 256  # keys of a dict that are numbers: these can be chosen to collide, text can't
+MOST_STEPS = 1 << 20  # opcodes, plus one for every 16 bytes: an array takes hundreds of bytes per opcode
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class _Left:
-    """Long bytes, or text that stands for bytes, at a place in the file; `size` counts bytes or characters."""
+    """Long bytes, or text that stands for bytes, left in the file; `size` counts bytes or characters."""
 
     file: BinaryIO
     start: int
@@ -64,10 +64,10 @@ class _DType:
 
 @dataclass(slots=True, eq=False)
 class PickledArray:
-    """A NumPy array that lies in a pickle: `shape` and `dtype` are known, `load` reads it while the file is open."""
+    """A NumPy array in a pickle: `shape` and `dtype` are known, and `load` reads it while the file is open."""
 
     dtype: np.dtype | None = None  # None: not filled yet
-    stored: tuple[int, ...] = ()  # the shape before its axes are ordered
+    stored: tuple[int, ...] = ()  # the shape before the axes are permuted
     axes: tuple[int, ...] = ()
     order: Literal["C", "F"] = "C"
     data: object = b""
@@ -77,7 +77,7 @@ class PickledArray:
         return tuple(self.stored[axis] for axis in self.axes)
 
     def fill(self, data: object, dtype: object, shape: object, order: object, axes: object = None) -> "PickledArray":
-        """Take what the pickle says of the array, if it is an array of plain numbers."""
+        """Set content, data type and shape; ValueError unless it is an array of plain numbers."""
         if not isinstance(dtype, _DType) or not isinstance(data, _Left | bytes | str):
             raise ValueError("expected an array of plain numbers, got one of objects")
         axes = tuple(range(len(_check(shape, tuple)))) if axes is None else axes
@@ -92,7 +92,7 @@ class PickledArray:
         return self
 
     def load(self) -> np.ndarray:
-        """The array, read-only."""
+        """Read the array, read-only."""
         if self.dtype is None:
             raise ValueError("an array without content")
         content = self.data.read() if isinstance(self.data, _Left) else _bytes(self.data)
@@ -106,7 +106,7 @@ def _whole(numbers: object) -> TypeGuard[tuple[int, ...]]:
 
 
 def _bytes(value: object) -> bytes:
-    """Bytes as protocols 3 up have them; text of the same codes as Python 2 and protocols 0 to 2 have them."""
+    """Convert to bytes: protocols 3 and later have bytes, Python 2 and protocols 0 to 2 have text of the same codes."""
     return value.encode("latin1") if isinstance(value, str) else _check(value, bytes)
 
 
@@ -116,18 +116,19 @@ def _decoded(content: bytes, text: bool) -> bytes | str:
 
 @contextmanager
 def unpickled(path: str | Path, progress: bool = True) -> Iterator[object]:
-    """Read a pickle of protocol 0 to 5; the file stays open within the `with`, for the arrays to be loaded.
+    """Read a pickle of protocol 0 to 5; the file stays open within the `with`, so that arrays can be loaded.
 
     Args:
         path: the file.
-        progress: show a bar of the bytes gone through.
+        progress: show a bar of the bytes read.
 
     Yields:
-        dict, list, tuple, str, bytes, int, float, bool, None, and `PickledArray` where an array is.
+        dict, list, tuple, str, bytes, int, float, bool, None, and a `PickledArray` for each array.
 
     Raises:
         MissingInputError: no such file.
-        ValueError: a pickle of anything else (naming what it asks for; nothing of it was run), or a damaged one.
+        ValueError: a pickle of anything else (the message names what it refers to; none of it was run), or a damaged
+            one.
     """
     path = Path(path)
     if not path.is_file():
@@ -140,14 +141,14 @@ def unpickled(path: str | Path, progress: bool = True) -> Iterator[object]:
         except ValueError as error:
             raise ValueError(f"{path} is not read as a pickle of plain containers and arrays: {error}") from error
         except DAMAGE as error:
-            raise ValueError(f"{path} is damaged or no pickle ({error!r:.200}): get it again") from error
+            raise ValueError(f"{path} is damaged or not a pickle ({error!r:.200}): get it again") from error
         yield content
 
 
 def _refusal(what: str) -> ValueError:
     return ValueError(
-        f"the pickle asks for {what}, which is neither a plain container nor a NumPy array: refused, nothing of it was "
-        f"run; save it again with dicts, lists, str, numbers and arrays alone"
+        f"the pickle asks for {what}, which is neither a plain container nor a NumPy array: refused, none of it was "
+        f"run; save it again with only dicts, lists, str, numbers and arrays"
     )
 
 
@@ -174,16 +175,16 @@ def _encode(text: object, encoding: object = "latin1") -> object:
     return text if isinstance(text, _Left) else _bytes(text)
 
 
-NAMES = {  # as NumPy 1 calls them; NumPy 2 says numpy._core for numpy.core
+NAMES = {  # as in NumPy 1; NumPy 2 has numpy._core for numpy.core
     "numpy.core.multiarray._reconstruct": _reconstruct,
     "numpy.core.multiarray.scalar": _scalar,
     "numpy.core.numeric._frombuffer": lambda *arguments: PickledArray().fill(*arguments),
     "numpy.ndarray": np.ndarray,
     "numpy.dtype": lambda text, *_: _DType(text),
-    "_codecs.encode": _encode,  # protocols 0 to 2 have no bytes: they encode text,
-    "__builtin__.bytes": lambda: b"",  # or call bytes() where there are none
+    "_codecs.encode": _encode,  # protocols 0 to 2 have no bytes: they encode text
+    "__builtin__.bytes": lambda: b"",  # or, for empty bytes, call bytes()
 }
-OPCODES = (  # that the standard library's unpickler reads as it always does
+OPCODES = (  # handled by the standard library's unpickler
     "PROTO NONE NEWTRUE NEWFALSE MARK INT BININT BININT1 BININT2 LONG LONG1 FLOAT BINFLOAT STRING SHORT_BINSTRING "
     "UNICODE SHORT_BINUNICODE SHORT_BINBYTES GET BINGET LONG_BINGET MEMOIZE EMPTY_TUPLE TUPLE1 TUPLE2 TUPLE3 TUPLE "
     "EMPTY_LIST LIST EMPTY_DICT GLOBAL STACK_GLOBAL"
@@ -191,7 +192,7 @@ OPCODES = (  # that the standard library's unpickler reads as it always does
 
 
 class _Reader(pickle._Unpickler):
-    """The standard library's unpickler, with the opcodes of `OPCODES` and `STEPS` and the names of `NAMES` alone."""
+    """The standard library's unpickler, restricted to the opcodes in `STEPS` and the names in `NAMES`."""
 
     stack: list[Any]  # these four are the standard library's, and missing in its stubs
     metastack: list[list[Any]]
@@ -207,7 +208,7 @@ class _Reader(pickle._Unpickler):
         self.numbers: Counter[int] = Counter()  # id of a dict → its keys that are numbers
 
     def load(self) -> object:
-        """Go through the opcodes; return what is on the stack at the end."""
+        """Execute the opcodes; return the value on the stack at the end."""
         for _ in range(MOST_STEPS + self.size // 16):
             code = self.read(1)
             if code == pickle.STOP:
@@ -232,7 +233,7 @@ class _Reader(pickle._Unpickler):
 
     def load_reduce(self) -> None:
         arguments, function = self.stack.pop(), self.stack.pop()
-        if not isinstance(function, FunctionType):  # of which there are those of `NAMES` alone
+        if not isinstance(function, FunctionType):  # only `NAMES` puts functions on the stack
             raise _refusal(f"a call of {'ndarray' if function is np.ndarray else type(function).__name__}")
         self.append(function(*_check(arguments, tuple)))
 
@@ -248,7 +249,7 @@ class _Reader(pickle._Unpickler):
             raise _refusal("a state (BUILD)")
 
     def keep(self, index: int) -> None:
-        if not 0 <= index <= self.file.tell():  # values that are kept are numbered, and each takes a byte
+        if not 0 <= index <= self.file.tell():  # memo indices count up, and each entry takes at least a byte
             raise ValueError(f"a damaged pickle: number {index:.6g} of those kept, at byte {self.file.tell()}")
         self.memo[index] = self.stack[-1]
 
@@ -259,7 +260,7 @@ class _Reader(pickle._Unpickler):
         """Put keys and values into a dict, and it on the stack."""
         target = _check(target, dict)
         numbers = [key for key in items[::2] if type(key) is not str]
-        for key in numbers:  # of others, hashing alone can take for ever
+        for key in numbers:  # hashing any other type can take arbitrarily long
             if not isinstance(key, float) and not (isinstance(key, int) and key.bit_length() <= 64):
                 raise ValueError(f"a dict with keys of {type(key).__name__}: expected str or numbers of up to 64 bits")
         if numbers:
@@ -270,7 +271,7 @@ class _Reader(pickle._Unpickler):
         self.append(target)
 
     def value(self, width: int, text: bool) -> None:
-        """Bytes or text with their number before them, as `width` bytes."""
+        """Read bytes or text that follow their length, a number of `width` bytes."""
         count = int.from_bytes(self.exactly(width), "little")
         start = self.file.tell()
         if count > min(MAX_CLIP_BYTES, self.size - start):
@@ -294,7 +295,7 @@ BYTES4, TEXT4, BYTES8, TEXT8 = (partial(_Reader.value, width=w, text=t) for w in
 LIBRARY = {getattr(pickle, name): pickle._Unpickler.dispatch[getattr(pickle, name)[0]] for name in OPCODES}
 STEPS: dict[bytes, Callable[[_Reader], object]] = {
     **LIBRARY,  # type: ignore[dict-item]  # the stubs have these of the unpickler in C
-    pickle.FRAME: lambda reader: reader.exactly(8),  # a hint of sizes for reading ahead
+    pickle.FRAME: lambda reader: reader.exactly(8),  # the size of a frame, needed only for reading ahead
     pickle.PUT: lambda reader: reader.keep(int(reader.readline()[:-1])),
     pickle.BINPUT: lambda reader: reader.keep(reader.exactly(1)[0]),
     pickle.LONG_BINPUT: lambda reader: reader.keep(int.from_bytes(reader.exactly(4), "little")),

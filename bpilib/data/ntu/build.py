@@ -1,4 +1,4 @@
-"""NTU RGB+D raw files to a store: in parallel, resumable, in bounded memory, whatever some of the files hold."""
+"""Builds the store of NTU RGB+D from raw files: in parallel, resumable, in bounded memory, tolerant of bad files."""
 
 import contextlib
 import os
@@ -20,18 +20,18 @@ from bpilib.data.plausibility import Inspection
 from bpilib.data.store import Clip, Problem, SkeletonStore, StoreWriter
 from bpilib.skeleton import NTU
 
-CHUNK = 64  # files of a part
-FEW = 32  # parts that one process has done before others have started
-LAYOUT = 1  # of the parts; those of another are not taken up again
+CHUNK = 64  # files in a part
+FEW = 32  # parts; fewer are read by one process, which is done before others have started
+LAYOUT = 1  # version of the part files; those of another version are not reused
 
 
 def clip(name: str, content: bytes | memoryview, dataset: str) -> Clip:
-    """One file to a clip of poses (L, 2, 25, 3).
+    """Convert a file to a clip of poses (L, 2, 25, 3).
 
     Args:
         name: the file's name without ending.
         content: its bytes.
-        dataset: "ntu60" or "ntu120"; they differ in the second person where there is one actor: zeros, or a copy.
+        dataset: "ntu60" or "ntu120"; if there is a single actor, the second person is zeros or a copy, respectively.
 
     Raises:
         BadFileError: what is wrong with it, and on which line.
@@ -41,13 +41,13 @@ def clip(name: str, content: bytes | memoryview, dataset: str) -> Clip:
 
 
 def poses_of(content: bytes | memoryview, dataset: str) -> np.ndarray:
-    """A file's content to poses (L, 2, 25, 3) float32; see `clip`, which raises the same."""
+    """Convert a file's content to poses (L, 2, 25, 3) float32; raises as `clip` does."""
     with np.errstate(over="ignore", invalid="ignore"):
         return actors(parse(content), copy_single=dataset == "ntu120")
 
 
 def _make_part(path: str, files: list[RawFile], dataset: str) -> None:
-    """Read a chunk of files into one file of arrays, which appears when it is whole."""
+    """Read a chunk of files into one file of arrays, which appears when it is complete."""
     clips, problems, reader = [], [], Reader()
     for file in files:
         try:
@@ -67,7 +67,7 @@ def _make_part(path: str, files: list[RawFile], dataset: str) -> None:
 
 
 def _whole(path: Path) -> bool:
-    """Whether a part is there and undamaged (its checksums are compared)."""
+    """Whether a part exists and is undamaged (by its checksums)."""
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None
@@ -76,7 +76,7 @@ def _whole(path: Path) -> bool:
 
 
 def _taken_from(path: Path, dataset: str) -> Iterator[Clip | Problem]:
-    """The clips of a part, and the problems after them."""
+    """Read a part: its clips, then its problems."""
     with np.load(path, allow_pickle=False) as part:
         names, lengths, poses, problems = (part[key] for key in ("names", "lengths", "poses", "problems"))
     for name, own in zip(names.tolist(), np.split(poses, np.cumsum(lengths)[:-1])):
@@ -96,14 +96,14 @@ def build(
     progress: bool = True,
     n_jobs: int = -1,
 ) -> tuple[SkeletonStore, str]:
-    """Prepare a store; arguments as for `bpilib.data.prepare`.
+    """Build a store; see `bpilib.data.prepare` for the arguments.
 
-    Chunks of files are read in parallel by joblib, into part files in `<out>.partial`, and appended to the store in
-    order. A killed preparation of the same raw files continues with the parts that are there; it takes twice the
-    store's place on the disk until it is done. The backend is the one of `joblib.parallel_config`.
+    Chunks of files are read in parallel by joblib into part files in `<out>.partial`, and appended to the store in
+    order. A preparation that was killed continues with the parts that exist. Until it is done, it takes twice the disk
+    space of the store. The backend is that of `joblib.parallel_config`.
 
     Returns:
-        the store, and in what it differs from the published sizes (empty: in nothing).
+        The store, and how it differs from the published sizes ("" if it does not).
     """
     listed, names = listing(dataset, raw), classes(dataset)
     if on_error == "raise" and listed.problems:

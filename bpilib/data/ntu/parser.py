@@ -1,9 +1,10 @@
-"""The text of an NTU RGB+D `.skeleton` file to its bodies: a compiled scanner, exact to the bit, strict on structure.
+"""Parses the text of an NTU RGB+D `.skeleton` file: a compiled scanner, exact to the bit, strict about the structure.
 
 The format: a frame count; for each frame a body count; for each body a line of 10 fields that begins with the body's
 id, the joint count 25, and 25 lines of 12 fields that begin with x y z in metres. Numbers go text → double → float32.
-A line of the wrong kind or length, a missing or surplus line, an id twice in a frame or a coordinate that is no finite
-number makes the file a bad one; what is never used (colour, orientation, tracking state) may hold any printable word.
+A line of the wrong kind or length, a missing or surplus line, an id twice in a frame or a coordinate that is not a
+finite number makes a file bad; fields that are never used (colour, orientation, tracking state) may be any printable
+word.
 """
 
 import contextlib
@@ -22,17 +23,17 @@ STRANGE = re.compile(rb"[^\t\n\r -~]|\r(?=[^\n])")
 POWERS = np.array([float(f"1e{n}") for n in range(23)])  # exact in a double, as are whole numbers up to 2**53
 EXACT = 1 << 53
 MARK = b"\xef\xbb\xbf"  # the byte order mark some editors put first
-_FRAMES, _BODIES, _BODY, _JOINT_COUNT, _JOINT, _END, _MORE, _TWICE, _IDS = range(1, 10)  # the scanner's objections
+_FRAMES, _BODIES, _BODY, _JOINT_COUNT, _JOINT, _END, _MORE, _TWICE, _IDS = range(1, 10)  # error codes of the scanner
 
 
 @dataclass(frozen=True)
 class Bodies:
-    """What the sensor saw, one row a body in a frame, in the file's order.
+    """The tracked bodies of a file, one row per body and frame, in the file's order.
 
     Attributes:
         frames: number of frames with a body; those without are dropped and not counted.
         at: (B,) int64, the frame of each row.
-        ids: (B,) int64, whose row it is; bodies are numbered in the order they first appear.
+        ids: (B,) int64, the body of each row; bodies are numbered in the order they first appear.
         joints: (B, 25, 3) float32, metres.
     """
 
@@ -44,7 +45,7 @@ class Bodies:
 
 @compile_numba
 def _words(text, i):
-    """Number of words from i to the end of the line, and where that is; a word under way at i counts."""
+    """Count the words from i to the end of the line, and find that end; a word that has begun before i counts."""
     count = 1 if text[i] > 32 else 0
     while text[i] != 10:
         count += (text[i] <= 32) & (text[i + 1] > 32)
@@ -54,9 +55,9 @@ def _words(text, i):
 
 @compile_numba
 def _number(text, i):
-    """The number that follows i on the line: its double, where it ends, and whether it is exact.
+    """Read the number that follows i on the line: its double, where it ends, and whether it is exact.
 
-    A whole number times or over a power of ten is one operation on exact doubles, hence rounded as it should be.
+    A whole number times or over a power of ten is one operation on exact doubles, hence correctly rounded.
     """
     while text[i] == 32 or text[i] == 9:
         i += 1
@@ -99,7 +100,7 @@ def _number(text, i):
 
 @compile_numba
 def _whole(text, start, end):
-    """The only word of text[start:end] as a whole number, or -1."""
+    """Read the only word of text[start:end] as a whole number; -1 if it is not one."""
     while start < end and text[start] <= 32:
         start += 1
     while start < end and text[end - 1] <= 32:
@@ -116,11 +117,11 @@ def _whole(text, start, end):
 
 @compile_numba
 def _scan(text, size, at, ids, lines, joints, odd):
-    """Walk over text[:size], filling the rows; text has a byte more, so that the last line has an end.
+    """Scan text[:size] and fill the rows; text has one byte more, so that the last line has an end.
 
     Returns:
-        what is wrong (0: nothing), on which line (from 1), where that starts and ends, the frame count, frames with a
-        body, rows, and words left to Python; of these, `odd` holds the coordinate's number, the start and the end.
+        Error code (0: none), its line (from 1), where that starts and ends, the frame count, the number of frames with
+        a body, of rows, and of words left to Python, for which `odd` holds the coordinate's number, start and end.
     """
     known = np.empty((MAX_IDS, 3), np.int64)  # start and end of an id's first mention, its last frame
     bodies, rows, odds, valid, frame, frames = 0, 0, 0, 0, 0, 1
@@ -212,7 +213,7 @@ def _scan(text, size, at, ids, lines, joints, odd):
 
 @compile_numba
 def _is_text(text, size):
-    """Whether text[:size] is printable ASCII, blanks and line ends (CR before LF alone). Text has a byte more."""
+    """Whether text[:size] is printable ASCII, blanks and line ends (CR only before LF); text has one byte more."""
     strange = 0
     for i in range(size):
         c = text[i]
@@ -221,7 +222,7 @@ def _is_text(text, size):
 
 
 def compile_now() -> None:
-    """Compile the scanner, or load it from where it is kept, before there is work for it."""
+    """Compile the scanner, or load it from its cache, in advance."""
     with contextlib.suppress(BadFileError):
         parse(b"1\n0\n")
 
@@ -278,7 +279,7 @@ def _shown(words: bytes) -> str:
 
 
 def _message(wrong: int, words: bytes, frames: int) -> str:
-    """What the scanner objects to, in words."""
+    """The error message for an error code of the scanner."""
     fields = len(words.split())
     return {
         _FRAMES: f"frame count: expected a whole number of at least 1, got {_shown(words)}",

@@ -1,7 +1,8 @@
-"""NTU RGB+D 60 and 120: what belongs to them. Names, protocols, splits, classes, the official list of missing samples.
+"""The protocols of NTU RGB+D 60 and 120: file names, splits, classes, the official list of missing samples.
 
-Source: Shahroudy et al., "NTU RGB+D", CVPR 2016; Liu et al., "NTU RGB+D 120", TPAMI 2020. A
-file `SsssCcccPpppRrrrAaaa.skeleton` is named by setup, camera, subject, replication and action.
+A file `SsssCcccPpppRrrrAaaa.skeleton` is named by setup, camera, subject, replication and action.
+
+Source: Shahroudy et al., "NTU RGB+D", CVPR 2016; Liu et al., "NTU RGB+D 120", TPAMI 2020.
 """
 
 import functools
@@ -36,15 +37,16 @@ MISSING = PARAMS / "ntu_missing.txt"
 
 @functools.cache
 def missing() -> frozenset[str]:
-    """The samples that the data set's authors list as without usable skeletons: 302 of NTU60, 535 of NTU120."""
+    """Read the official list of samples without usable skeletons: 302 of NTU60, 535 of NTU120."""
     return frozenset(MISSING.read_text().split())
 
 
 def classes(dataset: str) -> list[str]:
-    """The official class names in the order A001, A002, ...
+    """Read the official class names in the order A001, A002, ...
 
     Raises:
-        MissingInputError, ValueError: the file that holds them is not there, or holds another number.
+        MissingInputError: their file is missing.
+        ValueError: it holds another number of them.
     """
     if not CLASS_NAMES_FILE.is_file():
         raise MissingInputError(f"no class names at {CLASS_NAMES_FILE}: restore the file from git")
@@ -55,10 +57,10 @@ def classes(dataset: str) -> list[str]:
 
 
 def ids_of(name: str, dataset: str) -> tuple[int, ...]:
-    """Setup, camera, subject, replication and action from a file's name without ending.
+    """Parse a file's name, without ending: setup, camera, subject, replication and action.
 
     Raises:
-        BadFileError: not such a name, or a number outside the data set's protocol.
+        BadFileError: a name of another form, or a number outside the data set's protocol.
     """
     match = FILE_NAME.fullmatch(name)
     if match is None:
@@ -71,7 +73,7 @@ def ids_of(name: str, dataset: str) -> tuple[int, ...]:
 
 
 def splits(dataset: str, subjects: np.ndarray, cameras: np.ndarray, setups: np.ndarray) -> dict[str, dict]:
-    """Benchmark → part → clip indices as published: by subject, camera or setup ascending, then as the clips come."""
+    """Split clips as published: benchmark → part → indices, sorted by subject, camera or setup, else in their order."""
 
     def ordered(key: np.ndarray, chosen: np.ndarray) -> np.ndarray:
         indices = np.flatnonzero(chosen)
@@ -91,19 +93,27 @@ def splits(dataset: str, subjects: np.ndarray, cameras: np.ndarray, setups: np.n
 
 @dataclass
 class Listing:
-    """The raw files by what is to be done with them, each list sorted by name."""
+    """The raw files that were found, sorted by name in each list.
 
-    files: list[RawFile] = field(default_factory=list)  # to be read
-    problems: list[Problem] = field(default_factory=list)  # bad by their names alone
-    missing: list[str] = field(default_factory=list)  # on the official list, and here nevertheless
-    elsewhere: int = 0  # of setups that are NTU120's, where NTU60 is asked for
-    source: dict[str, object] = field(default_factory=dict)  # what a store's manifest says of them
+    Attributes:
+        files: to be read.
+        problems: bad by their names or sizes.
+        missing: names on the official list of missing samples; their files are skipped.
+        elsewhere: number of files from NTU120's setups, which NTU60 does not use.
+        source: description of the files for a store's manifest.
+    """
+
+    files: list[RawFile] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    elsewhere: int = 0
+    source: dict[str, object] = field(default_factory=dict)
 
     def absent(self) -> list[str]:
-        """Names that the full recordings have and the raw files have not.
+        """Names of recordings whose files are missing.
 
-        Every subject who was recorded in a setup did its 60 actions twice before three cameras; scenes of which there
-        is no file at all can't be told.
+        Every subject recorded in a setup performed its 60 actions twice before three cameras. A setup and subject of
+        whom there is no file at all can't be noticed.
         """
         here = {file.name for file in self.files} | {p.file.removesuffix(ENDING) for p in self.problems} | missing()
         every = (range(1, 4), range(1, 3), range(1, 61))
@@ -118,10 +128,10 @@ class Listing:
 
 
 def listing(dataset: str, raw: str | Path | Sequence[str | Path]) -> Listing:
-    """Find the raw files, and sort out what their names alone tell.
+    """Find the raw files, and sort them by what their names tell.
 
     Raises:
-        MissingInputError, ValueError: as `ntu_files.find`.
+        MissingInputError, ValueError: see `bpilib.data.ntu.raw_files.find`.
     """
     listed, taken = Listing(), []
     for name, group in itertools.groupby(find(raw), key=lambda file: file.name):
@@ -133,7 +143,7 @@ def listing(dataset: str, raw: str | Path | Sequence[str | Path]) -> Listing:
         taken.append(file)
         try:
             ids_of(name, dataset)
-            if any(other.size != file.size for other in others):  # of one size: unpacked and in the zip, say
+            if any(other.size != file.size for other in others):  # else perhaps the same, unpacked and in the zip
                 raise BadFileError(f"{1 + len(others)} files of this name, of different sizes")
             if any(differ(file, other) for other in others):
                 raise BadFileError(f"{1 + len(others)} files of this name, that differ")
@@ -155,11 +165,11 @@ def listing(dataset: str, raw: str | Path | Sequence[str | Path]) -> Listing:
 
 
 def compare_with_published(store: SkeletonStore, listed: Listing | None = None) -> str:
-    """By how many clips, and which, a store's splits differ from the published sizes; empty: in none.
+    """Describe how the sizes of a store's splits differ from the published ones, and why; "" if they do not.
 
     Args:
-        store: of NTU60 or NTU120; of benchmarks that it does not have, nothing is said.
-        listed: the raw files it was made of; None: it was imported.
+        store: of NTU60 or NTU120; benchmarks that it does not have are not compared.
+        listed: the raw files it was made from; None: it was imported.
     """
     lines = []
     for benchmark, sizes in PUBLISHED_SIZES[store.dataset].items():

@@ -1,4 +1,4 @@
-"""NTU RGB+D raw files where they lie: in folders or in zips, read in place without unpacking."""
+"""Finds and reads raw files of NTU RGB+D, in folders or in zips, without unpacking."""
 
 import filecmp
 import hashlib
@@ -15,7 +15,7 @@ from bpilib.errors import MissingInputError
 
 ENDING = ".skeleton"
 MAX_FILE_BYTES = 32 << 20  # of one file; the largest real ones have a few MB
-PREPARED = (".npz", ".pkl")  # clips that somebody has prepared
+PREPARED = (".npz", ".pkl")  # endings of files with prepared clips
 HOW = (
     "get nturgbd_skeletons_s001_to_s017.zip (and nturgbd_skeletons_s018_to_s032.zip for ntu120) from "
     "https://rose1.ntu.edu.sg/dataset/actionRecognition and name the folder they are in, or where they are unpacked"
@@ -31,10 +31,15 @@ class BadFileError(ValueError):
 
 
 class RawFile(NamedTuple):
-    """A `.skeleton` file: its name without ending, size in bytes, and where to read it.
+    """A `.skeleton` file in a folder or in a zip.
 
-    `stamp` is the time of its last change, or its CRC in a zip. In a zip, `start` and `packed` are where its header
-    and how long its packed content is, `method` how it is packed; -1 outside.
+    Attributes:
+        name: without ending.
+        path: of the file, or of the zip.
+        size: bytes of its content.
+        stamp: time of its last change; in a zip its CRC.
+        start, packed, method: in a zip the position of its header, the bytes and the method of its compressed content;
+            else -1.
     """
 
     name: str
@@ -47,14 +52,14 @@ class RawFile(NamedTuple):
 
 
 def find(raw: str | Path | Sequence[str | Path]) -> list[RawFile]:
-    """All `.skeleton` files below `raw`, sorted by name.
+    """Find all `.skeleton` files in `raw`, sorted by name.
 
     Args:
         raw: a folder (files and zips at any depth), a zip, or several of either.
 
     Raises:
-        MissingInputError: nothing there.
-        ValueError: a file that is no zip.
+        MissingInputError: none there.
+        ValueError: a file that is not a zip.
     """
     places = [Path(raw)] if isinstance(raw, str | Path) else [Path(place) for place in raw]
     found: list[RawFile] = []
@@ -89,13 +94,13 @@ def _held(archive: Path) -> str:
 
 
 def _name(file: str) -> str | None:
-    """A raw file's name without ending; None: another file."""
+    """The name of a raw file without its ending; None for any other file."""
     stem, ending = os.path.splitext(file)
     return stem if ending.lower() == ENDING and not file.startswith(".") else None
 
 
 def _in_folder(folder: Path) -> tuple[list[RawFile], list[Path]]:
-    """Raw files and zips at any depth."""
+    """Find raw files and zips in a folder, at any depth."""
     found, archives = [], []
     seen = set()  # links are followed, but no folder is entered twice
     for place, folders, files in os.walk(folder, followlinks=True):
@@ -128,14 +133,14 @@ def _in_zip(path: Path) -> Iterator[RawFile]:
 
 
 def differ(one: RawFile, other: RawFile) -> bool:
-    """Whether two files of one size differ, both in zips or both outside; else they are not compared."""
+    """Whether two files of the same size differ; a file in a zip and one outside are not compared."""
     if one.start >= 0 and other.start >= 0:
         return one.stamp != other.stamp
     return one.start < 0 and other.start < 0 and not filecmp.cmp(one.path, other.path, shallow=False)
 
 
 class Reader:
-    """Reads raw files, one after the other into the same memory: new memory costs more than the reading."""
+    """Reads raw files one after the other into the same memory: allocating it anew takes longer than reading."""
 
     def __init__(self) -> None:
         self._memory = bytearray()
@@ -163,7 +168,7 @@ class Reader:
 
 
 def _member(file: RawFile) -> bytes:
-    """The content of a file in a zip, found without going through the zip's table of contents again."""
+    """Read a file in a zip without reading the zip's table of contents again."""
     with open(file.path, "rb") as source:
         source.seek(file.start)
         kind, name, extra = struct.unpack("<4s22xHH", source.read(30))
@@ -179,7 +184,7 @@ def _member(file: RawFile) -> bytes:
 
 
 def fingerprint(files: Iterable[RawFile], *others: object) -> str:
-    """SHA-256 of the files' names and sizes, and of anything else that matters."""
+    """SHA-256 of the files' names and sizes, and of any other values."""
     digest = hashlib.sha256(repr(others).encode())
     for file in files:
         digest.update(f"\n{file.name} {file.size}".encode("utf-8", "surrogateescape"))

@@ -1,6 +1,6 @@
-"""Clips as somebody brings them: the built-in people as a tracker of MediaPipe's joints sees them, .npy and a list.
+"""Example clips of the user's own: the built-in people with MediaPipe's joints, as .npy files and a clips.csv.
 
-The people are those of `bpilib.data.synthetic.people`; nothing here was filmed.
+The people are those of `bpilib.data.synthetic.people`; nothing was filmed.
 """
 
 import csv
@@ -17,8 +17,8 @@ from bpilib.system.files import write_atomically
 
 ACTIONS = ("wave", "clap", "kick", "squat")
 TEST_SUBJECTS = (5, 6)
-# MediaPipe's joints that Kinect's first skeleton lacks: the joint that stands for it, and the share of the way from a
-# second one to it that it lies beyond.
+# MediaPipe's joints that Kinect's first skeleton lacks: the joint they are placed at, a second joint, and by what share
+# of the distance from the second to the first they lie beyond the first.
 LACKING = {
     "ear": ("head", "", 0), "pinky": ("hand", "wrist", 0.2), "index": ("hand", "wrist", 0.6),
     "thumb": ("hand", "wrist", 0.1), "heel": ("ankle", "foot", 0.3),
@@ -26,7 +26,7 @@ LACKING = {
 
 
 def as_mediapipe(clip: np.ndarray) -> np.ndarray:
-    """Kinect's 20 joints as MediaPipe's 33 world landmarks; all of the face lies in the head.
+    """Convert Kinect's 20 joints to MediaPipe's 33 world landmarks; those of the face are at the head.
 
     Args:
         clip: (L, 20, 3), metres, Kinect's axes.
@@ -47,7 +47,7 @@ def as_mediapipe(clip: np.ndarray) -> np.ndarray:
 
 
 def write_clips(folder: str | Path, subjects: int = 6, episodes: int = 4) -> Path:
-    """Write clips.csv and a .npy of MediaPipe's joints for each performance; the same call, the same bytes.
+    """Write clips.csv and a .npy of MediaPipe's joints for each performance; deterministic to the byte.
 
     Args:
         folder: where to.
