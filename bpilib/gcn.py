@@ -1,12 +1,13 @@
 """CTR-GCN, the backbone: channel-wise topology refinement and multi-scale temporal convolution.
 
 Source: Chen et al., "Channel-wise Topology Refinement Graph Convolution for Skeleton-Based Action Recognition",
-ICCV 2021. The numbers are the published ones; the work is less: averages over T are taken before the 1x1
+ICCV 2021. The results are the published ones, with less computation: averages over T are taken before the 1x1
 convolutions that feed the topology, the convolutions of the three subsets are one, and one product sums over subsets
-and neighbours; scale, bias and the learned adjacency ride along in the convolution that makes the topology.
+and neighbours; scale, bias and the learned adjacency are part of the convolution that makes the topology.
 
-Features are (N, C, V, T) here, joints before frames, so that subset and joint are one axis of that product. They lie
-channels-last in memory, which convolutions like best, but for the product itself, which needs each channel's matrix.
+Features are (N, C, V, T) here, joints before frames, so that subset and joint are one axis of that product. Their
+memory format is channels-last, which is fastest for convolutions, except in the product itself, which needs the matrix
+of each channel to be contiguous.
 """
 
 import math
@@ -30,7 +31,7 @@ class NarrowPointwise(nn.Conv2d):
 
     With fewer input channels than a vector register holds (16 floats under AVX-512), oneDNN's backward pass of the
     strided, channels-last form writes beyond its buffer (github.com/uxlfoundation/oneDNN/issues/6035). Wider ones are
-    not affected, and left to oneDNN they save a copy of x.
+    not affected; they keep the stride, which saves a copy of x.
     """
 
     CHANNELS = 16
@@ -41,7 +42,7 @@ class NarrowPointwise(nn.Conv2d):
 
 
 def pointwise(channels_in: int, channels_out: int, groups_out: int = 1, stride: int = 1) -> nn.Conv2d:
-    """A 1x1 convolution that stands for `groups_out` published ones side by side."""
+    """Make a 1x1 convolution that replaces `groups_out` published ones with the same input."""
     narrow = stride > 1 and channels_in < NarrowPointwise.CHANNELS
     conv = (NarrowPointwise if narrow else nn.Conv2d)(channels_in, channels_out, 1, stride=(1, stride))
     _init_conv(conv.weight, conv.bias, channels_out // groups_out)
@@ -49,9 +50,9 @@ def pointwise(channels_in: int, channels_out: int, groups_out: int = 1, stride: 
 
 
 class _Uncounted(nn.modules.batchnorm._BatchNorm):
-    """A BatchNorm that leaves `num_batches_tracked` to `CTRGCN.forward`, which counts for all in one call.
+    """A BatchNorm that does not count batches; `CTRGCN.forward` counts for all of them in one call.
 
-    The counter belongs to the state dict, as PyTorch and the published weights have it; no computation uses it.
+    The counter `num_batches_tracked` is part of the state dict of PyTorch and of published weights, but is not used.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -72,13 +73,13 @@ class BatchNorm2d(_Uncounted, nn.BatchNorm2d):
 
 
 def _affine(bn: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Scale and shift (C,) that a BatchNorm amounts to in eval mode."""
+    """The scale and shift (C,) that a BatchNorm applies in eval mode."""
     scale = bn.weight / torch.sqrt(bn.running_var + bn.eps)
     return scale, bn.bias - scale * bn.running_mean
 
 
 class Affine(nn.Module):
-    """Scale (or none) and shift of each channel of (N, C, V, T): what is left of a BatchNorm after nothing linear."""
+    """Scale (optional) and shift of each channel of (N, C, V, T), for a BatchNorm that can't be folded."""
 
     def __init__(self, scale: Tensor | None, shift: Tensor):
         super().__init__()
@@ -92,7 +93,7 @@ class Affine(nn.Module):
 
 
 def _fold(pair: nn.Sequential | None) -> nn.Conv2d | None:
-    """A convolution and its BatchNorm as one convolution."""
+    """Fold a convolution and its BatchNorm into one convolution."""
     return None if pair is None else fuse_conv_bn_eval(*pair)
 
 
@@ -125,7 +126,7 @@ class SpatialUnit(nn.Module):
     def topology(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(N, Cin, V, T) to alpha * conv4 (3, C, R+2) and tanh(q_u - p_v) (N, 3, R, VV), neighbour v before joint u.
 
-        conv4 has two more columns, for PA and for its bias; see `Refined.rows`.
+        conv4 has two more columns, for PA and for its bias; see `bpilib.ops.topology_refinement`.
         """
         n, v = x.shape[0], x.shape[2]
         pooled = self.relate(F.avg_pool2d(x, (1, x.shape[3])))  # (N, 2*3*R, V, 1)
@@ -151,7 +152,7 @@ class SpatialUnit(nn.Module):
 
     @torch.no_grad()
     def fold(self) -> None:
-        """Fold each BatchNorm into what stands before it, for inference."""
+        """Fold each BatchNorm into the layer before it, for inference."""
         scale, shift = _affine(self.bn)
         each = scale.repeat_interleave(SUBSETS)
         self.transform.weight.mul_(each[:, None, None, None])
@@ -169,12 +170,12 @@ class MaxPool(nn.MaxPool2d):
         """(N, C, V, T) to (N, C, V, T/stride)."""
         if not torch.are_deterministic_algorithms_enabled():
             return super().forward(x)
-        windows = F.pad(x, (1, 1), value=-math.inf).unfold(-1, 3, self.stride[1])  # PyTorch's own backward is not
+        windows = F.pad(x, (1, 1), value=-math.inf).unfold(-1, 3, self.stride[1])  # max_pool2d's backward is not
         return windows.max(-1).values
 
 
 class TemporalUnit(nn.Module):
-    """Four branches over T, each a quarter of the channels: two dilated convolutions, a max-pool, a 1x1."""
+    """Four branches over T with a quarter of the channels each: two dilated convolutions, max-pooling, a 1x1."""
 
     def __init__(self, channels: int, stride: int):
         super().__init__()
@@ -195,14 +196,14 @@ class TemporalUnit(nn.Module):
             nn.init.normal_(bn.weight, 1.0, 0.02)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, V, T) to (N, C, V, T/stride), without the closing relu."""
+        """(N, C, V, T) to (N, C, V, T/stride), without the final relu."""
         first, second, pooled = torch.relu_(self.reduce_bn(self.reduce(x))).chunk(3, 1)
         branches = [self.convs[0](first), self.convs[1](second), self.pool(pooled), self.skip(x)]
         return self.bn(torch.cat(branches, 1))
 
     @torch.no_grad()
     def fold(self) -> None:
-        """Fold each BatchNorm into what stands before it, for inference; the pooled branch has a 1x1 one left."""
+        """Fold each BatchNorm into the layer before it, for inference; that after the pooling becomes an `Affine`."""
         self.reduce, self.reduce_bn = fuse_conv_bn_eval(self.reduce, self.reduce_bn), nn.Identity()
         scale, shift = (values.chunk(4) for values in _affine(self.bn))
         for conv, a, b in zip((*self.convs, self.skip), (scale[0], scale[1], scale[3]), (shift[0], shift[1], shift[3])):
@@ -234,7 +235,7 @@ class Block(nn.Module):
         return torch.relu_(out)
 
     def fold(self) -> None:
-        """Fold each BatchNorm into what stands before it, for inference."""
+        """Fold each BatchNorm into the layer before it, for inference."""
         self.spatial.fold()
         self.temporal.fold()
         self.shortcut = _fold(self.shortcut)
@@ -271,11 +272,11 @@ class CTRGCN(nn.Module):
             block.spatial.triton_refinement = TritonRefinement
 
     def find_norms(self) -> None:
-        """Note which BatchNorms there are to count for; to be called again after some were exchanged for others."""
+        """List the BatchNorms whose batches are counted; to be called again after some were replaced."""
         self._norms: list[_Uncounted] = [norm for norm in self.modules() if isinstance(norm, _Uncounted)]
 
     def _count_batch(self) -> None:
-        """Count the batch in every BatchNorm at once."""
+        """Count the batch for all BatchNorms at once."""
         if self.training:
             torch._foreach_add_([norm.num_batches_tracked for norm in self._norms], 1)
 

@@ -38,11 +38,11 @@ class Skeleton:
         bones: V-1 pairs (child, parent), in the published edge order.
         root: the joint no bone starts from.
         persons: M, the persons of a sample.
-        window: T, the frames fed to the networks.
-        joint_k: the exponent k of `bone_operator` that belongs to the published joint streams.
-        operator_reversed: the published bone operator has its direction reversed (NW-UCLA).
-        operator_flips: links that the published bone operator takes the other way round than the graph
-            (NTU: upper spine -> middle of spine, so that its tree hangs from the middle of the spine).
+        window: T, the frames that networks take.
+        joint_k: the exponent k of `bone_operator` of the published joint streams.
+        operator_reversed: the published bone operator has the opposite direction (NW-UCLA).
+        operator_flips: links whose direction the published bone operator reverses against the graph
+            (NTU: upper spine -> middle of spine, which makes the middle of the spine the root).
         part_lists: joint indices by (model, stream, part); read them through `parts`.
     """
 
@@ -74,8 +74,8 @@ class Skeleton:
         """The joints of each body part, as published, in the published order.
 
         Args:
-            modality: one of joint, bone, joint_motion, bone_motion. The bone lists follow the order of the
-                published edge list, not of the joints: they are kept since published weights depend on them.
+            modality: one of joint, bone, joint_motion, bone_motion. The bone lists index the published edge list, not
+                the joints; published weights depend on this.
             model: "bpi" (torso, arm, leg) or "gap" (head, hand, hip, foot).
 
         Raises:
@@ -103,13 +103,13 @@ class Skeleton:
         return np.stack(stack).astype(np.float32)
 
     def bone_operator(self, k: int, true_bones: bool = False) -> np.ndarray:
-        """(V, V) float32, I - B^k: applied over joints it turns joints into the input of a stream.
+        """(V, V) float32, I - B^k; multiplied by the joints it gives the input of a stream.
 
         Args:
             k: 1 for the bone streams; 8 (NTU) and 6 (NW-UCLA) for the joint streams, where B^k vanishes
                 (on NW-UCLA in all rows but one). At least 1.
             true_bones: use B[child, parent] = 1 (k=1: child minus parent) on NW-UCLA too, where the published
-                operator has the direction reversed (k=1: parent minus the sum of its children).
+                operator has the opposite direction (k=1: parent minus the sum of its children).
 
         Source: the published BPI and GAP code.
         """

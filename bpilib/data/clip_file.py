@@ -1,4 +1,4 @@
-"""One raw file to poses."""
+"""Reads a single clip for a classifier, from a file of any supported format."""
 
 import json
 import warnings
@@ -16,21 +16,21 @@ from bpilib.skeleton import SKELETONS
 
 
 def read_clip(path: str | Path, about: dict[str, Any], tracker: str | None = None) -> np.ndarray:
-    """One raw file to poses (L, M, V, 3) float32, looked at as those of a data set are.
+    """Read a clip and check it as clips of a data set are checked.
 
     Args:
         path: NW-UCLA's .json, NTU's .skeleton, a .npy (L, V, 3) or (L, M, V, 3), of any name, or a folder of OpenPose's
             frames. NTU's joints may be in camera coordinates.
-        about: of the classifier that it is for.
-        tracker: whose joints they are, to be made NTU's (`bpilib.data.trackers`); None: of the tracker that the
-            classifier was trained with, unless the clip has the classifier's own joints and not the tracker's.
+        about: metadata of the classifier (`bpilib.classify.describe`).
+        tracker: whose joints the clip has, to be converted to NTU's (`bpilib.data.trackers`); None: those of the
+            tracker that the classifier was trained with, unless the clip has the classifier's own joints.
 
     Returns:
-        (L, M, V, 3) float32, as a store has them.
+        (L, M, V, 3) float32, as in a store.
 
     Raises:
-        MissingInputError: not there.
-        ValueError: another kind of file or another skeleton; what is wrong with it; no body in metres.
+        MissingInputError: no such file.
+        ValueError: another kind of file or another skeleton; what is wrong with it; not a body in metres.
     """
     path, skeleton = Path(path), SKELETONS[about["skeleton"]]
     folder = openpose.is_folder(path)

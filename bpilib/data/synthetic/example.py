@@ -17,8 +17,8 @@ from bpilib.system.files import write_atomically
 
 ACTIONS = ("wave", "clap", "kick", "squat")
 TEST_SUBJECTS = (5, 6)
-# MediaPipe's joints that Kinect's first skeleton lacks: the joint they are placed at, a second joint, and by what share
-# of the distance from the second to the first they lie beyond the first.
+# MediaPipe's joints that Kinect's first skeleton lacks → (a, b, share): they lie beyond a on the line from b to a, by
+# that share of the distance between both.
 LACKING = {
     "ear": ("head", "", 0), "pinky": ("hand", "wrist", 0.2), "index": ("hand", "wrist", 0.6),
     "thumb": ("hand", "wrist", 0.1), "heel": ("ankle", "foot", 0.3),
