@@ -41,7 +41,7 @@ def skeleton_text_loss(
     cross_entropy = F.cross_entropy(out.logits.float(), labels, label_smoothing=label_smoothing)
     if texts is None:
         return Loss(cross_entropy, cross_entropy, cross_entropy.new_zeros(0))
-    if out.global_embedding is None:
+    if out.global_embedding is None or out.part_embeddings is None or out.logit_scale is None:
         raise ValueError("texts were given, but this model has no embeddings: pass texts=None for ctrgcn")
     skeletons = torch.cat([out.global_embedding.unsqueeze(0), out.part_embeddings.transpose(0, 1)])  # (1+P, N, D)
     if texts.shape != skeletons.shape:

@@ -173,12 +173,14 @@ class _AttentionBrowser(_Browser):
         if run in self._looking:
             return
         self._looking.add(run)
+        job = self._worker.submit(self._seen, run)
         try:
-            looked = asyncio.get_running_loop().run_in_executor(self._worker, self._seen, run)
+            loop = asyncio.get_running_loop()
         except RuntimeError:  # no loop that answers meanwhile, as a kernel has one
-            looked = self._worker.submit(self._seen, run)
-            wait([looked])
-        looked.add_done_callback(lambda done: self._looked(run, done.exception()))
+            wait([job])
+            job.add_done_callback(lambda done: self._looked(run, done.exception()))
+        else:
+            asyncio.wrap_future(job, loop=loop).add_done_callback(lambda done: self._looked(run, done.exception()))
 
     def _looked(self, run: str, error: BaseException | None):
         self._looking.discard(run)

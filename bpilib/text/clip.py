@@ -151,14 +151,14 @@ class ClipText(TextEncoder):
 
 
 def _pooling(tower: nn.Module) -> Pool | None:
-    """Where a causal tower is read at the end of text, after which nothing counts, how that is found.
+    """How a causal tower finds the end of text, from which it reads the embedding; later tokens have no effect there.
 
     None for a tower that needs whole texts: attention both ways, Hugging Face towers, towers that read another token
     or append their own.
     """
     from open_clip.transformer import Transformer
 
-    kind = getattr(tower, "text_pool_type", getattr(tower, "pool_type", None))
+    kind = getattr(tower, "text_pool_type", getattr(tower, "pool_type", ""))
     causal = getattr(tower, "attn_mask", None) is not None and getattr(tower, "cls_emb", None) is None
     fits = causal and kind in ("argmax", "eos") and isinstance(tower.transformer, Transformer)
     return Pool(kind, getattr(tower, "text_eos_id", getattr(tower, "eos_id", None))) if fits else None

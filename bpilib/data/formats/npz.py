@@ -205,7 +205,8 @@ def import_npz(
         writer = stack.enter_context(ImportWriter(out, dataset, skeleton, classes, on_error, overwrite))
         writer.said += [said] if said else []
         bar = stack.enter_context(tqdm(unit=" clips", total=sum(totals.values()), disable=not progress, desc="import"))
-        taken: dict[tuple, list[int | None]] = {}  # (SHA-256, label) → clips of the first file; None: left out
+        # (SHA-256, label) → clips of the first file, None for those left out; empty if there is no second file
+        taken: dict[tuple[bytes, int | None] | None, list[int | None]] = {}
         splits: dict[str, dict[str, list[int]]] = {}
         for benchmark, parts in opened.items():
             left = {key: list(indices) for key, indices in taken.items()} if splits else None

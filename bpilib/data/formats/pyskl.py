@@ -257,8 +257,8 @@ def _splits(
             elif index is not None:
                 indices[index] = None
         parts[part] = np.array([*indices], np.int64)
-        both = np.intersect1d(parts["train"], parts["test"]) if len(parts) == 2 else ()
-        if len(both):
+        train, test = (parts.get(part, np.empty(0, np.int64)) for part in ("train", "test"))
+        if len(both := np.intersect1d(train, test)):
             name = next(name for name, index in clips.items() if index == both[0])
             raise ValueError(f"{len(both)} clips are in both parts of {benchmark}, {name} among them")
     return splits

@@ -101,8 +101,9 @@ class PickledArray:
 
 def _whole(numbers: object) -> TypeGuard[tuple[int, ...]]:
     """Whether it is a tuple of up to 8 whole numbers, as a shape is."""
-    few = isinstance(numbers, tuple) and len(numbers) <= 8
-    return few and all(type(n) is int and 0 <= n < 1 << 63 for n in numbers)
+    if not isinstance(numbers, tuple) or len(numbers) > 8:
+        return False
+    return all(type(n) is int and 0 <= n < 1 << 63 for n in numbers)
 
 
 def _bytes(value: object) -> bytes:
