@@ -30,10 +30,10 @@ TOLERANCE = 1e-4  # of the largest difference between two clips' logits
 
 
 def export_run(run: Run, what: str = "all") -> dict[str, Path]:
-    """Write a run's classifier into the folder `export` of its run directory.
+    """Write a run's classifier to the folder `export` of its run directory.
 
     Before they are written, the files are loaded and run on test clips, one alone and several at once: their logits
-    must equal those of the trained network, up to 1e-4 of the largest difference between two clips.
+    must equal those of the trained network up to 1e-4 of the largest difference between two clips.
 
     Args:
         run: from `open_run`.
@@ -50,7 +50,9 @@ def export_run(run: Run, what: str = "all") -> dict[str, Path]:
         hint = did_you_mean(what, [*FILES, "all"])
         raise ValueError(f"export: expected {', '.join(FILES)} or all, got {what!r}{hint}")
     wanted = [name for name in FILES if what in (name, "all")]
-    about, contents, found = describe(run), {}, {}
+    about = describe(run)
+    contents: dict[str, bytes] = {}
+    found: dict[str, float] = {}  # file → its largest difference from PyTorch
     if {"onnx", "pt2"} & {*wanted}:
         x, logits = _check_clips(run)
         program = _program(run, x)
@@ -74,7 +76,7 @@ def export_run(run: Run, what: str = "all") -> dict[str, Path]:
 
 @full_float32()
 def _check_clips(run: Run) -> tuple[Tensor, np.ndarray]:
-    """Test clips spread over the split, x (8, 3, T, V, M) on the CPU, and the trained network's logits for them."""
+    """Choose test clips spread over the split: x (8, 3, T, V, M) on the CPU, and the trained network's logits."""
     feeder = run.feeder("test")
     x = feeder.batch(np.linspace(0, len(feeder) - 1, CHECKED).astype(int))[0]
     was_training = run.model.training
@@ -85,7 +87,7 @@ def _check_clips(run: Run) -> tuple[Tensor, np.ndarray]:
 
 
 def _program(run: Run, x: Tensor) -> torch.export.ExportedProgram:
-    """The network as an exported program for any number of clips."""
+    """Export the network as a program for any number of clips."""
     module = Logits(run.model).cpu()
     program = torch.export.export(module, (x,), dynamic_shapes={"x": {0: torch.export.Dim("N", min=1)}})
     for node in program.graph.nodes:
@@ -94,6 +96,7 @@ def _program(run: Run, x: Tensor) -> torch.export.ExportedProgram:
 
 
 def _saved(save: Callable[[io.BytesIO], object]) -> bytes:
+    """The bytes that a function writes to a file."""
     buffer = io.BytesIO()
     save(buffer)
     return buffer.getvalue()
@@ -106,7 +109,7 @@ def _pt2(program: torch.export.ExportedProgram, about: dict[str, Any]) -> bytes:
 
 def _onnx(program: torch.export.ExportedProgram, about: dict[str, Any]) -> bytes:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about the exporter itself
+        warnings.simplefilter("ignore")  # they are about the exporter itself
         made = torch.onnx.export(program, dynamo=True, verbose=False, input_names=["x"], output_names=["logits"])
     proto = made.model_proto
     graph = proto.graph
@@ -121,7 +124,11 @@ def _onnx(program: torch.export.ExportedProgram, about: dict[str, Any]) -> bytes
 
 
 def _difference(file: str, network: Network, x: Tensor, logits: np.ndarray) -> float:
-    """The largest difference from the given logits, as a share of the largest difference between two clips."""
+    """The largest difference of a file's logits from those given, relative to that between two clips.
+
+    Raises:
+        ValueError: it exceeds `TOLERANCE`.
+    """
     got = np.concatenate([network(x[:1].numpy()), network(x[1:].numpy())])
     difference = float(np.abs(got - logits).max() / (np.ptp(logits, axis=0).max() or np.abs(logits).max()))
     if not difference <= TOLERANCE:

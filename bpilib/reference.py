@@ -33,10 +33,12 @@ def _linear(published: str, ours: str, index: Any = slice(None)) -> list[Place]:
 
 
 def _block(number: int, model: CTRGCNClassifier) -> list[Place]:
-    published, ours = f"l{number + 1}", f"backbone.blocks.{number}"
     block = model.backbone.blocks[number]
-    c, r = block.spatial.channels, block.spatial.rank
+    published, ours = f"l{number + 1}", f"backbone.blocks.{number}"
     gcn, spatial = f"{published}.gcn1", f"{ours}.spatial"
+    tcn, temporal = f"{published}.tcn1.branches", f"{ours}.temporal"
+    r = block.spatial.rank
+    q = block.spatial.channels // 4
     places: list[Place] = [
         (f"{gcn}.PA", f"{spatial}.adjacency", slice(None)),
         (f"{gcn}.alpha", f"{spatial}.alpha", slice(None)),
@@ -51,7 +53,6 @@ def _block(number: int, model: CTRGCNClassifier) -> list[Place]:
         places += [(f"{conv}.conv4.bias", f"{spatial}.expand_bias", s)]
     if block.spatial.down is not None:
         places += _linear(f"{gcn}.down.0", f"{spatial}.down.0") + _batch_norm(f"{gcn}.down.1", f"{spatial}.down.1")
-    tcn, temporal, q = f"{published}.tcn1.branches", f"{ours}.temporal", c // 4
     for b in range(3):
         places += _linear(f"{tcn}.{b}.0", f"{temporal}.reduce", slice(b * q, (b + 1) * q))
         places += _batch_norm(f"{tcn}.{b}.1", f"{temporal}.reduce_bn", slice(b * q, (b + 1) * q))
@@ -69,7 +70,7 @@ def _block(number: int, model: CTRGCNClassifier) -> list[Place]:
 
 
 def _places(model: CTRGCNClassifier) -> list[Place]:
-    """The place of each tensor of the published state dict in ours."""
+    """List where each tensor of the published state dict is in ours."""
     places = _batch_norm("data_bn", "backbone.data_bn") + _linear("fc", "classifier")
     for number in range(len(model.backbone.blocks)):
         places += _block(number, model)
@@ -88,19 +89,23 @@ def _places(model: CTRGCNClassifier) -> list[Place]:
 
 
 def _without_ones(tensor: Tensor) -> list[int]:
-    """The shape but for its axes of length 1, in which the published layout and ours differ."""
+    """The shape without axes of length 1, in which the published layout and ours differ."""
     return [length for length in tensor.shape if length != 1]
 
 
 def read_weights(path: str | Path) -> dict[str, Any]:
-    """What a weight file holds, without running any code in it; ValueError: it is damaged, or holds other things."""
+    """Read the state dict in a weight file without running any code in it.
+
+    Raises:
+        ValueError: it is damaged, or holds anything but weights.
+    """
     try:
-        if zipfile.is_zipfile(path):  # else of PyTorch before 1.6
+        if zipfile.is_zipfile(path):  # files of PyTorch before 1.6 are not
             checkpoint.check_archive(Path(path))
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
-            f"{path} is not a file of weights alone: it is damaged, or holds objects that could run code when read. "
+            f"{path} does not hold weights only: it is damaged, or holds objects that could run code when read. "
             "Ask its author for a state dict"
         ) from error
     if not isinstance(state, dict):
@@ -117,8 +122,8 @@ def load_reference_weights(model: CTRGCNClassifier, source: str | Path | dict[st
 
     Args:
         model: from `build_model`, with the skeleton, classes and persons the weights were trained with.
-        source: a file saved by the published code (read with weights_only=True), or its state dict. Names may
-            stand under "module.".
+        source: a file saved by the published code (read with weights_only=True), or its state dict. Names may have the
+            prefix "module.".
 
     Raises:
         ValueError: names or shapes that do not match, each listed; the model is then unchanged.
@@ -129,7 +134,8 @@ def load_reference_weights(model: CTRGCNClassifier, source: str | Path | dict[st
         listed = ", ".join(others[:8])
         raise ValueError(f"expected a state dict, name to tensor; no tensors: {listed}. Is it in one of these entries?")
     state = {name.removeprefix("module."): torch.as_tensor(tensor) for name, tensor in state.items()}
-    places, own = _places(model), model.state_dict()
+    places = _places(model)
+    own = model.state_dict()
     expected = {published for published, _, _ in places}
     problems = [f"missing: {name}" for name in sorted(expected - state.keys())]
     problems += [f"not in this model: {name}" for name in sorted(state.keys() - expected)]
@@ -149,30 +155,32 @@ def load_reference_weights(model: CTRGCNClassifier, source: str | Path | dict[st
 
 
 def reference_state_dict(model: CTRGCNClassifier) -> dict[str, Tensor]:
-    """A copy of our weights, from `build_model`, under the published names and in the published shapes."""
+    """Copy the weights of a model from `build_model`, under the published names and in the published shapes."""
     own = model.state_dict()
     return {published: own[ours][index].clone() for published, ours, index in _places(model)}
 
 
 def import_weights(config: Config, file: str | Path) -> Config:
-    """Make a run directory from a published weight file, so that 03, 04 and 05 treat it as a trained run.
+    """Make a run directory from a published weight file, so that notebooks 03, 04 and 05 treat it as a trained run.
 
-    Nothing is trained. The file does not say what it was trained on: dataset, benchmark, model and modality (and k,
-    where it is not the published one) have to be right, or accuracy is near chance.
+    Nothing is trained. The file does not say what it was trained on: dataset, benchmark, model and modality (and k, if
+    it is not the published one) have to be right, or accuracy is near chance.
 
     Args:
-        config: names the run; its tag is "published" where it has none.
+        config: of the run; its tag is "published" if it has none.
         file: saved by the published code; see `load_reference_weights`.
 
     Returns:
-        The configuration of that run, for `evaluate` and the like. Its `text` is "none": published files hold none.
+        The configuration of that run, for `evaluate` and the like. Its `text` is "none": published files hold no text
+        encoder.
 
     Raises:
         MissingInputError: no prepared data, or no such file.
         ValueError: weights that do not match, each difference listed; the directory holds a run of other weights.
     """
     config = config.changed(tag=config.tag or "published", text="none")
-    target, file = config.run_directory / "best.pt", Path(file)
+    target = config.run_directory / "best.pt"
+    file = Path(file)
     if not file.is_file():
         raise MissingInputError(f"no weight file at {file}: set weights_file to one saved by the published code")
     with lock_run(config.run_directory):

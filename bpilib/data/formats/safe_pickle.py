@@ -149,7 +149,7 @@ def unpickled(path: str | Path, progress: bool = True) -> Iterator[object]:
 def _refusal(what: str) -> ValueError:
     return ValueError(
         f"the pickle asks for {what}, which is neither a plain container nor a NumPy array: refused, none of it was "
-        f"run; save it again with only dicts, lists, str, numbers and arrays"
+        f"run; save it again with dicts, lists, str, numbers and arrays only"
     )
 
 
