@@ -120,9 +120,8 @@ def _read_ensemble(folder: Path, name: str, found: dict[str, Result]) -> Result:
     if len(streams) == 1:
         raise ValueError("an ensemble of one stream, which is listed by itself: run 05_ensemble.ipynb with more")
     if lost := [run for run in runs if run not in found]:
-        raise ValueError(
-            f"an ensemble of {', '.join(lost)}, of which no finished run is here: how its epoch was selected is unknown"
-        )
+        names = ", ".join(lost)
+        raise ValueError(f"an ensemble of {names}, no finished run here: how its epoch was selected is unknown")
     honest = all(found[run].honest for run in runs)
     settings = {"weights": whole["weights"], "origin": whole["origin"]}
     scores = _read_scores(folder)
