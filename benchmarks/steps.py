@@ -48,7 +48,7 @@ FEEDER_SECONDS = 2
 Work = Callable[[], object]
 
 
-def seconds(work: Work, least: float = 0, clock: Callable[[], float] = time.perf_counter) -> list[float]:
+def time_calls(work: Work, least: float = 0, clock: Callable[[], float] = time.perf_counter) -> list[float]:
     """Time REPEATS calls, or as many as take `least` seconds, after one to warm up: seconds of each."""
     work()
     found = []
@@ -59,7 +59,7 @@ def seconds(work: Work, least: float = 0, clock: Callable[[], float] = time.perf
     return found
 
 
-def ntu_store(folder: Path) -> SkeletonStore:
+def write_ntu_store(folder: Path) -> SkeletonStore:
     """Write a store of random clips of NTU's shape: 512 clips of 40 to 160 frames, two persons."""
     draw = np.random.default_rng(0)
     with StoreWriter(folder / "ntu", "ntu60", NTU, ["a", "b"]) as writer:
@@ -68,7 +68,7 @@ def ntu_store(folder: Path) -> SkeletonStore:
         return writer.finish({"xsub": {"train": np.arange(512), "test": np.arange(0)}}, {"name": "made"})
 
 
-def ucla_config(**changes: object):
+def resolve_ucla(**changes: object):
     """The configuration of a run on NW-UCLA if it is prepared, else on the synthetic clips of the same shape."""
     dataset = "ucla" if (PROJECT / "data/prepared/ucla").exists() else "synthetic"
     if dataset == "synthetic":
@@ -77,7 +77,7 @@ def ucla_config(**changes: object):
                    text="minilm", **changes)  # fmt: skip
 
 
-def peak_memory(work: Work) -> float:
+def measure_peak_memory(work: Work) -> float:
     """The peak of tensor memory that a call allocates, MB."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
         work()
@@ -85,7 +85,7 @@ def peak_memory(work: Work) -> float:
     return float(np.cumsum([size for _, size in sorted(events)]).max() / 1e6)
 
 
-def network(plain: bool, skeleton: Skeleton) -> tuple[torch.nn.Module, torch.Tensor]:
+def build_network(plain: bool, skeleton: Skeleton) -> tuple[torch.nn.Module, torch.Tensor]:
     """Build BPI, ours or plain, and a random batch for it."""
     torch.manual_seed(0)
     model = build_model("bpi", skeleton, 60, embed_dim=384)
@@ -93,9 +93,9 @@ def network(plain: bool, skeleton: Skeleton) -> tuple[torch.nn.Module, torch.Ten
     return (PlainNetwork(model) if plain else model).to(pick_device()), x.to(pick_device())
 
 
-def network_works(plain: bool, skeleton: Skeleton, precision: str) -> dict[str, Work]:
+def make_network_works(plain: bool, skeleton: Skeleton, precision: str) -> dict[str, Work]:
     """Functions to be timed: forward and backward pass of a training step, and inference."""
-    model, x = network(plain, skeleton)
+    model, x = build_network(plain, skeleton)
     labels = torch.arange(len(x), device=x.device) % 10
     texts = torch.randn(4, len(x), 384, device=x.device)
     fused = model if plain else model.fuse()
@@ -115,9 +115,9 @@ def network_works(plain: bool, skeleton: Skeleton, precision: str) -> dict[str, 
     return {"training": train, "inference": infer}
 
 
-def step_work(plain: bool) -> Work:
+def make_step_work(plain: bool) -> Work:
     """A function to be timed: a whole training step on NW-UCLA, with feeder, network, texts, loss and optimizer."""
-    trainer = Trainer(ucla_config())
+    trainer = Trainer(resolve_ucla())
     positions = np.arange(BATCH["ucla"])
     trainer.run.model.train()
     if not plain:
@@ -144,25 +144,25 @@ def measure(plain: bool) -> dict[str, list[float]]:
     precisions = ["fp32"] + ["bf16"] * (autocast("auto", pick_device())[1] == "bf16")
     for skeleton in (UCLA, NTU):
         for precision in precisions:
-            for name, work in network_works(plain, skeleton, precision).items():
+            for name, work in make_network_works(plain, skeleton, precision).items():
                 key = f"{name}, {skeleton.name}, {precision}"
-                rows[f"network, {key}"] = [BATCH[skeleton.name] / t for t in seconds(work)]
+                rows[f"network, {key}"] = [BATCH[skeleton.name] / t for t in time_calls(work)]
                 if name == "training" and skeleton is UCLA:
-                    rows[f"peak memory, {key} (MB)"] = [peak_memory(work)]
-    rows["whole step, ucla, auto"] = [BATCH["ucla"] / t for t in seconds(step_work(plain))]
+                    rows[f"peak memory, {key} (MB)"] = [measure_peak_memory(work)]
+    rows["whole step, ucla, auto"] = [BATCH["ucla"] / t for t in time_calls(make_step_work(plain))]
     return rows | measure_feeder(plain)
 
 
-def feeder_stores(folder: str) -> tuple[SkeletonStore, SkeletonStore]:
+def open_feeder_stores(folder: str) -> tuple[SkeletonStore, SkeletonStore]:
     """Open a store of NW-UCLA's clips, and write one of NTU's shape."""
-    return SkeletonStore.open(ucla_config().data), ntu_store(Path(folder))
+    return SkeletonStore.open(resolve_ucla().data), write_ntu_store(Path(folder))
 
 
 def measure_feeder(plain: bool) -> dict[str, list[float]]:
     """Measure the feeder on all clips in random order, in batches of 32: row → clips/s of CPU time of its thread."""
     rows = {}
     with tempfile.TemporaryDirectory(dir=FOLDER) as folder:
-        for store, modality in itertools.product(feeder_stores(folder), MODALITIES):
+        for store, modality in itertools.product(open_feeder_stores(folder), MODALITIES):
             every = np.arange(len(store))
             order = np.random.default_rng(0).permutation(every)[: len(every) // 32 * 32]
             if plain:
@@ -170,46 +170,46 @@ def measure_feeder(plain: bool) -> dict[str, list[float]]:
             else:
                 make = Feeder(store, every, modality, train=True).batch
             work = map(make, itertools.cycle(order.reshape(-1, 32))).__next__
-            times = seconds(work, FEEDER_SECONDS, time.thread_time)
+            times = time_calls(work, FEEDER_SECONDS, time.thread_time)
             rows[f"feeder, {store.skeleton.name}, {modality}"] = [32 / t for t in times]
     return rows
 
 
-def product_rate(dtype: torch.dtype) -> float:
+def measure_product(dtype: torch.dtype) -> float:
     """Measure one large matrix product, FLOP/s."""
     a, b = torch.randn(2, 2048, 2048, device=pick_device()).to(dtype)
-    return 2 * 2048**3 / statistics.median(seconds(lambda: a @ b))
+    return 2 * 2048**3 / statistics.median(time_calls(lambda: a @ b))
 
 
-def network_flops(skeleton: Skeleton) -> int:
+def count_flops(skeleton: Skeleton) -> int:
     """Count the multiplications and additions of inference on one clip, in the published order of operations."""
-    model, x = network(True, skeleton)
+    model, x = build_network(True, skeleton)
     with FlopCounterMode(display=False) as counter:
         model.eval()(x[:1])
     return counter.get_total_flops()
 
 
-def limits() -> dict[str, float]:
+def compute_limits() -> dict[str, float]:
     """Compute the network's limits, as if it ran at the speed of one large matrix product: row → clips/s."""
     rows = {}
     for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-        rate = product_rate(dtype)
+        rate = measure_product(dtype)
         rows[f"matrix product, {precision} (GFLOP/s)"] = rate / 1e9
         for skeleton in (UCLA, NTU):
-            flops = network_flops(skeleton)
+            flops = count_flops(skeleton)
             rows[f"network, inference, {skeleton.name}, {precision}"] = rate / flops
             rows[f"network, training, {skeleton.name}, {precision}"] = rate / flops / 3
     return rows
 
 
-def feeder_limits() -> dict[str, float]:
+def compute_feeder_limits() -> dict[str, float]:
     """Compute the feeder's limits, as if it ran at the speed of a memory copy: row → clips/s."""
     source = np.ones(1 << 26, np.float32)
     target = np.ones_like(source)
-    rate = 2 * source.nbytes / statistics.median(seconds(lambda: np.copyto(target, source)))  # read and written
+    rate = 2 * source.nbytes / statistics.median(time_calls(lambda: np.copyto(target, source)))  # read and written
     rows = {"memory copy (GB/s)": rate / 1e9}
     with tempfile.TemporaryDirectory(dir=FOLDER) as folder:
-        for store in feeder_stores(folder):
+        for store in open_feeder_stores(folder):
             frame = store.poses[0].nbytes
             for modality in MODALITIES:
                 one = (store.lengths.mean() + store.skeleton.window) * frame  # bytes
@@ -220,7 +220,7 @@ def feeder_limits() -> dict[str, float]:
 def main(what: str) -> None:
     """Measure the steps or only the feeder, and print the table."""
     FOLDER.mkdir(parents=True, exist_ok=True)
-    most = feeder_limits() | ({} if what == "feeder" else limits())
+    most = compute_feeder_limits() | ({} if what == "feeder" else compute_limits())
     found: dict[str, dict[str, list[float]]] = {"ours": {}, "plain": {}, "plain, memory kept": {}}
     for _ in range(ROUNDS):
         for kind, rows in found.items():

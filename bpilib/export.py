@@ -55,15 +55,15 @@ def export_run(run: Run, what: str = "all") -> dict[str, Path]:
     found: dict[str, float] = {}  # file → its largest difference from PyTorch
     if {"onnx", "pt2"} & {*wanted}:
         x, logits = _check_clips(run)
-        program = _program(run, x)
+        program = _export_program(run, x)
     for name in wanted:
         if name == "published":
             state = {key: tensor.cpu() for key, tensor in reference_state_dict(run.model).items()}
-            contents[name] = _saved(functools.partial(torch.save, state))
+            contents[name] = _save_to_bytes(functools.partial(torch.save, state))
             continue
-        contents[name] = _onnx(program, about) if name == "onnx" else _pt2(program, about)
+        contents[name] = _save_onnx(program, about) if name == "onnx" else _save_pt2(program, about)
         network, _ = OPENERS[f".{name}"](contents[name])
-        found[name] = _difference(FILES[name], network, x, logits)
+        found[name] = _measure_difference(FILES[name], network, x, logits)
     folder = run.config.run_directory / "export"
     paths = {name: write_atomically(folder / FILES[name], content) for name, content in contents.items()}
     if found:
@@ -86,7 +86,7 @@ def _check_clips(run: Run) -> tuple[Tensor, np.ndarray]:
     return x.cpu(), logits
 
 
-def _program(run: Run, x: Tensor) -> torch.export.ExportedProgram:
+def _export_program(run: Run, x: Tensor) -> torch.export.ExportedProgram:
     """Export the network as a program for any number of clips."""
     module = Logits(run.model).cpu()
     program = torch.export.export(module, (x,), dynamic_shapes={"x": {0: torch.export.Dim("N", min=1)}})
@@ -95,19 +95,19 @@ def _program(run: Run, x: Tensor) -> torch.export.ExportedProgram:
     return program
 
 
-def _saved(save: Callable[[io.BytesIO], object]) -> bytes:
+def _save_to_bytes(save: Callable[[io.BytesIO], object]) -> bytes:
     """The bytes that a function writes to a file."""
     buffer = io.BytesIO()
     save(buffer)
     return buffer.getvalue()
 
 
-def _pt2(program: torch.export.ExportedProgram, about: dict[str, Any]) -> bytes:
+def _save_pt2(program: torch.export.ExportedProgram, about: dict[str, Any]) -> bytes:
     extra = {"classifier.json": json.dumps(about)}
-    return _saved(lambda file: torch.export.save(program, file, extra_files=extra))
+    return _save_to_bytes(lambda file: torch.export.save(program, file, extra_files=extra))
 
 
-def _onnx(program: torch.export.ExportedProgram, about: dict[str, Any]) -> bytes:
+def _save_onnx(program: torch.export.ExportedProgram, about: dict[str, Any]) -> bytes:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they are about the exporter itself
         made = torch.onnx.export(program, dynamo=True, verbose=False, input_names=["x"], output_names=["logits"])
@@ -123,7 +123,7 @@ def _onnx(program: torch.export.ExportedProgram, about: dict[str, Any]) -> bytes
     return proto.SerializeToString()
 
 
-def _difference(file: str, network: Network, x: Tensor, logits: np.ndarray) -> float:
+def _measure_difference(file: str, network: Network, x: Tensor, logits: np.ndarray) -> float:
     """The largest difference of a file's logits from those given, relative to that between two clips.
 
     Raises:

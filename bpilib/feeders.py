@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from bpilib.data.importer import fit_persons
-from bpilib.data.store import SkeletonStore, valid_frames
+from bpilib.data.store import SkeletonStore, count_valid_frames
 from bpilib.ops import counter_rng, feeder_kernels
 from bpilib.ops.augmentation import PUBLISHED, Augmentation, drop
 from bpilib.ops.feeder_kernels import NTU_TEST_SHARE, UCLA_COPIES
@@ -240,7 +240,7 @@ def prepare_clip(
             f"not of the {skeleton.name} skeleton"
         )
     poses, _ = fit_persons(poses, persons)
-    frames = _counted(skeleton, np.array([len(poses)]), np.array([valid_frames(poses)]))
+    frames = _counted(skeleton, np.array([len(poses)]), np.array([count_valid_frames(poses)]))
     first = np.zeros(1, np.int64)
     x = np.empty((1, 3, _window(skeleton, window), skeleton.num_joints, persons), np.float32)
     _fill(x, skeleton, np.ascontiguousarray(poses), first, frames, first, _modality(modality))

@@ -41,7 +41,7 @@ class NarrowPointwise(nn.Conv2d):
         return F.conv2d(x[..., :: self.stride[1]], self.weight, self.bias)
 
 
-def pointwise(channels_in: int, channels_out: int, groups_out: int = 1, stride: int = 1) -> nn.Conv2d:
+def make_pointwise(channels_in: int, channels_out: int, groups_out: int = 1, stride: int = 1) -> nn.Conv2d:
     """Make a 1x1 convolution that replaces `groups_out` published ones with the same input."""
     narrow = stride > 1 and channels_in < NarrowPointwise.CHANNELS
     conv = (NarrowPointwise if narrow else nn.Conv2d)(channels_in, channels_out, 1, stride=(1, stride))
@@ -72,7 +72,7 @@ class BatchNorm2d(_Uncounted, nn.BatchNorm2d):
     """BatchNorm over (N, C, V, T)."""
 
 
-def _affine(bn: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+def _read_affine(bn: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     """The scale and shift (C,) that a BatchNorm applies in eval mode."""
     scale = bn.weight / torch.sqrt(bn.running_var + bn.eps)
     return scale, bn.bias - scale * bn.running_mean
@@ -109,8 +109,8 @@ class SpatialUnit(nn.Module):
         super().__init__()
         self.channels = channels_out
         self.rank = 8 if channels_in == 3 else channels_in // 8
-        self.relate = pointwise(channels_in, 2 * SUBSETS * self.rank, 2 * SUBSETS)  # conv1 and conv2 of the subsets
-        self.transform = pointwise(channels_in, channels_out * SUBSETS, SUBSETS)  # conv3, channels (C, 3)
+        self.relate = make_pointwise(channels_in, 2 * SUBSETS * self.rank, 2 * SUBSETS)  # conv1 and conv2
+        self.transform = make_pointwise(channels_in, channels_out * SUBSETS, SUBSETS)  # conv3, channels (C, 3)
         self.expand_weight = nn.Parameter(torch.empty(SUBSETS, channels_out, self.rank))  # conv4
         self.expand_bias = nn.Parameter(torch.empty(SUBSETS, channels_out))
         _init_conv(self.expand_weight, self.expand_bias, channels_out)
@@ -121,7 +121,7 @@ class SpatialUnit(nn.Module):
         nn.init.constant_(self.bn.weight, 1e-6)
         self.down = None
         if channels_in != channels_out:
-            self.down = nn.Sequential(pointwise(channels_in, channels_out), BatchNorm2d(channels_out))
+            self.down = nn.Sequential(make_pointwise(channels_in, channels_out), BatchNorm2d(channels_out))
 
     def topology(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(N, Cin, V, T) to alpha * conv4 (3, C, R+2) and tanh(q_u - p_v) (N, 3, R, VV), neighbour v before joint u.
@@ -153,7 +153,7 @@ class SpatialUnit(nn.Module):
     @torch.no_grad()
     def fold(self) -> None:
         """Fold each BatchNorm into the layer before it, for inference."""
-        scale, shift = _affine(self.bn)
+        scale, shift = _read_affine(self.bn)
         each = scale.repeat_interleave(SUBSETS)
         self.transform.weight.mul_(each[:, None, None, None])
         self.transform.bias.mul_(each)
@@ -180,7 +180,7 @@ class TemporalUnit(nn.Module):
     def __init__(self, channels: int, stride: int):
         super().__init__()
         quarter = channels // 4
-        self.reduce = pointwise(channels, 3 * quarter, 3)
+        self.reduce = make_pointwise(channels, 3 * quarter, 3)
         self.reduce_bn = BatchNorm2d(3 * quarter)
         self.convs = nn.ModuleList()
         for dilation in (1, 2):
@@ -190,7 +190,7 @@ class TemporalUnit(nn.Module):
             _init_conv(conv.weight, conv.bias, 5 * quarter)
             self.convs.append(conv)
         self.pool = MaxPool(stride)
-        self.skip = pointwise(channels, channels - 3 * quarter, stride=stride)
+        self.skip = make_pointwise(channels, channels - 3 * quarter, stride=stride)
         self.bn = BatchNorm2d(channels)
         for bn in (self.reduce_bn, self.bn):
             nn.init.normal_(bn.weight, 1.0, 0.02)
@@ -205,7 +205,7 @@ class TemporalUnit(nn.Module):
     def fold(self) -> None:
         """Fold each BatchNorm into the layer before it, for inference; that after the pooling becomes an `Affine`."""
         self.reduce, self.reduce_bn = fuse_conv_bn_eval(self.reduce, self.reduce_bn), nn.Identity()
-        scale, shift = (values.chunk(4) for values in _affine(self.bn))
+        scale, shift = (values.chunk(4) for values in _read_affine(self.bn))
         for conv, a, b in zip((*self.convs, self.skip), (scale[0], scale[1], scale[3]), (shift[0], shift[1], shift[3])):
             conv.weight.mul_(a[:, None, None, None])
             conv.bias.mul_(a).add_(b)
@@ -224,7 +224,7 @@ class Block(nn.Module):
         self.shortcut = None
         if residual and (channels_in != channels_out or stride != 1):
             self.shortcut = nn.Sequential(
-                pointwise(channels_in, channels_out, stride=stride), BatchNorm2d(channels_out)
+                make_pointwise(channels_in, channels_out, stride=stride), BatchNorm2d(channels_out)
             )
 
     def forward(self, x: Tensor) -> Tensor:

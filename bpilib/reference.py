@@ -23,16 +23,16 @@ BATCH_NORM = ("weight", "bias", "running_mean", "running_var")
 Place = tuple[str, str, Any]  # published name, our name, index into our tensor
 
 
-def _batch_norm(published: str, ours: str, index: Any = slice(None)) -> list[Place]:
+def _place_batch_norm(published: str, ours: str, index: Any = slice(None)) -> list[Place]:
     places: list[Place] = [(f"{published}.{leaf}", f"{ours}.{leaf}", index) for leaf in BATCH_NORM]
     return [*places, (f"{published}.num_batches_tracked", f"{ours}.num_batches_tracked", ())]
 
 
-def _linear(published: str, ours: str, index: Any = slice(None)) -> list[Place]:
+def _place_linear(published: str, ours: str, index: Any = slice(None)) -> list[Place]:
     return [(f"{published}.{leaf}", f"{ours}.{leaf}", index) for leaf in ("weight", "bias")]
 
 
-def _block(number: int, model: CTRGCNClassifier) -> list[Place]:
+def _place_block(number: int, model: CTRGCNClassifier) -> list[Place]:
     block = model.backbone.blocks[number]
     published, ours = f"l{number + 1}", f"backbone.blocks.{number}"
     gcn, spatial = f"{published}.gcn1", f"{ours}.spatial"
@@ -42,53 +42,54 @@ def _block(number: int, model: CTRGCNClassifier) -> list[Place]:
     places: list[Place] = [
         (f"{gcn}.PA", f"{spatial}.adjacency", slice(None)),
         (f"{gcn}.alpha", f"{spatial}.alpha", slice(None)),
-        *_batch_norm(f"{gcn}.bn", f"{spatial}.bn"),
+        *_place_batch_norm(f"{gcn}.bn", f"{spatial}.bn"),
     ]
     for s in range(SUBSETS):
         conv = f"{gcn}.convs.{s}"
-        places += _linear(f"{conv}.conv1", f"{spatial}.relate", slice(s * r, (s + 1) * r))
-        places += _linear(f"{conv}.conv2", f"{spatial}.relate", slice((SUBSETS + s) * r, (SUBSETS + s + 1) * r))
-        places += _linear(f"{conv}.conv3", f"{spatial}.transform", slice(s, None, SUBSETS))
+        places += _place_linear(f"{conv}.conv1", f"{spatial}.relate", slice(s * r, (s + 1) * r))
+        places += _place_linear(f"{conv}.conv2", f"{spatial}.relate", slice((SUBSETS + s) * r, (SUBSETS + s + 1) * r))
+        places += _place_linear(f"{conv}.conv3", f"{spatial}.transform", slice(s, None, SUBSETS))
         places += [(f"{conv}.conv4.weight", f"{spatial}.expand_weight", (s, ..., None, None))]  # (C, R, 1, 1)
         places += [(f"{conv}.conv4.bias", f"{spatial}.expand_bias", s)]
     if block.spatial.down is not None:
-        places += _linear(f"{gcn}.down.0", f"{spatial}.down.0") + _batch_norm(f"{gcn}.down.1", f"{spatial}.down.1")
+        places += _place_linear(f"{gcn}.down.0", f"{spatial}.down.0")
+        places += _place_batch_norm(f"{gcn}.down.1", f"{spatial}.down.1")
     for b in range(3):
-        places += _linear(f"{tcn}.{b}.0", f"{temporal}.reduce", slice(b * q, (b + 1) * q))
-        places += _batch_norm(f"{tcn}.{b}.1", f"{temporal}.reduce_bn", slice(b * q, (b + 1) * q))
+        places += _place_linear(f"{tcn}.{b}.0", f"{temporal}.reduce", slice(b * q, (b + 1) * q))
+        places += _place_batch_norm(f"{tcn}.{b}.1", f"{temporal}.reduce_bn", slice(b * q, (b + 1) * q))
     for b in range(2):
         conv = f"{tcn}.{b}.3.conv"
         places.append((f"{conv}.weight", f"{temporal}.convs.{b}.weight", (..., 0, slice(None), None)))  # (q, q, 5, 1)
         places.append((f"{conv}.bias", f"{temporal}.convs.{b}.bias", slice(None)))
-    places += _linear(f"{tcn}.3.0", f"{temporal}.skip")
+    places += _place_linear(f"{tcn}.3.0", f"{temporal}.skip")
     for b, name in enumerate(("0.3.bn", "1.3.bn", "2.4", "3.1")):
-        places += _batch_norm(f"{tcn}.{name}", f"{temporal}.bn", slice(b * q, (b + 1) * q))
+        places += _place_batch_norm(f"{tcn}.{name}", f"{temporal}.bn", slice(b * q, (b + 1) * q))
     if block.shortcut is not None:
-        places += _linear(f"{published}.residual.conv", f"{ours}.shortcut.0")
-        places += _batch_norm(f"{published}.residual.bn", f"{ours}.shortcut.1")
+        places += _place_linear(f"{published}.residual.conv", f"{ours}.shortcut.0")
+        places += _place_batch_norm(f"{published}.residual.bn", f"{ours}.shortcut.1")
     return places
 
 
-def _places(model: CTRGCNClassifier) -> list[Place]:
+def _list_places(model: CTRGCNClassifier) -> list[Place]:
     """List where each tensor of the published state dict is in ours."""
-    places = _batch_norm("data_bn", "backbone.data_bn") + _linear("fc", "classifier")
+    places = _place_batch_norm("data_bn", "backbone.data_bn") + _place_linear("fc", "classifier")
     for number in range(len(model.backbone.blocks)):
-        places += _block(number, model)
+        places += _place_block(number, model)
     if isinstance(model, GAPClassifier):
         places.append(("logit_scale", "stored_scale", None))  # (1, 1+P)
-        places += _linear(f"linear_head.{CLIP_NAME}", "global_head")
+        places += _place_linear(f"linear_head.{CLIP_NAME}", "global_head")
     if isinstance(model, BPIClassifier):
         leaves = {"wq": "query", "wk": "key", "wv": "value", "layer_norm": "norm", "proj": "project"}
         for number, part in enumerate(("torso", "arm", "leg"), 1):
             for theirs, mine in leaves.items():
-                places += _linear(f"cross_part.CA{number}.{theirs}", f"part_heads.{part}.{mine}")
+                places += _place_linear(f"cross_part.CA{number}.{theirs}", f"part_heads.{part}.{mine}")
     elif isinstance(model, GAPClassifier):
         for number, part in enumerate(("head", "hand", "foot", "hip")):
-            places += _linear(f"part_list.{number}", f"part_heads.{part}")
+            places += _place_linear(f"part_list.{number}", f"part_heads.{part}")
     return places
 
 
-def _without_ones(tensor: Tensor) -> list[int]:
+def _drop_ones(tensor: Tensor) -> list[int]:
     """The shape without axes of length 1, in which the published layout and ours differ."""
     return [length for length in tensor.shape if length != 1]
 
@@ -134,14 +135,14 @@ def load_reference_weights(model: CTRGCNClassifier, source: str | Path | dict[st
         listed = ", ".join(others[:8])
         raise ValueError(f"expected a state dict, name to tensor; no tensors: {listed}. Is it in one of these entries?")
     state = {name.removeprefix("module."): torch.as_tensor(tensor) for name, tensor in state.items()}
-    places = _places(model)
+    places = _list_places(model)
     own = model.state_dict()
     expected = {published for published, _, _ in places}
     problems = [f"missing: {name}" for name in sorted(expected - state.keys())]
     problems += [f"not in this model: {name}" for name in sorted(state.keys() - expected)]
     for published, ours, index in places:
         want, got = own[ours][index], state.get(published)
-        if got is not None and _without_ones(got) != _without_ones(want):
+        if got is not None and _drop_ones(got) != _drop_ones(want):
             problems.append(f"{published}: expected shape {tuple(want.shape)} of {ours}, got {tuple(got.shape)}")
     if problems:
         more = f"\n  ... and {len(problems) - 12} more" if len(problems) > 12 else ""
@@ -157,7 +158,7 @@ def load_reference_weights(model: CTRGCNClassifier, source: str | Path | dict[st
 def reference_state_dict(model: CTRGCNClassifier) -> dict[str, Tensor]:
     """Copy the weights of a model from `build_model`, under the published names and in the published shapes."""
     own = model.state_dict()
-    return {published: own[ours][index].clone() for published, ours, index in _places(model)}
+    return {published: own[ours][index].clone() for published, ours, index in _list_places(model)}
 
 
 def import_weights(config: Config, file: str | Path) -> Config:

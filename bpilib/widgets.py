@@ -121,7 +121,7 @@ class _AttentionBrowser(_Browser):
             raise ValueError("no run to browse: pass run name → its views, or a function that returns them")
         self._skeleton, self._window, self._frames, self._count = skeleton, window, frames, len(clips)
         if len(frames) != len(clips):
-            raise ValueError(f"expected the frames of {len(clips)} clips, got {len(frames)}: pass clip_frames of each")
+            raise ValueError(f"expected the frames of {len(clips)} clips, got {len(frames)}: pass locate_frames of each")
         self._run = next(iter(self._views))  # the last that could be shown
         first = self._seen(self._run)
         heads = min((maps[0].shape[1] for maps in first["maps"].values()), default=0)
@@ -265,7 +265,7 @@ def attention_browser(
             it, called when the run is first chosen: in a thread, where an event loop runs, so that a kernel goes on
             answering.
         clips: N clips (L, M, V, 3), metres; anything with a length that can be indexed.
-        frames: (N, S) the frame of each clip each step of the activation is about (`analysis.activation.clip_frames`).
+        frames: (N, S) each step's frame of the clip (`analysis.activation.locate_frames`).
         classes: K names.
         skeleton: the joint set.
         window: T, frames of the network's window.

@@ -4,15 +4,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bpilib.analysis.outputs import ClipOutputs, Joints, Maps, class_means
+from bpilib.analysis.outputs import Joints, Maps, SubsetOutputs, average_by_class
 
 
-def received(maps: Maps) -> Maps:
+def average_received(maps: Maps) -> Maps:
     """Part → (..., Vk): attention each key joint receives, mean over heads and query joints of (..., heads, Vq, Vk)."""
     return {part: weights.mean((-3, -2)) for part, weights in maps.items()}
 
 
-def flows(maps: Maps, joints: Joints) -> np.ndarray:
+def compute_flows(maps: Maps, joints: Joints) -> np.ndarray:
     """Share of attention that flows from each part to each other part.
 
     Args:
@@ -24,19 +24,19 @@ def flows(maps: Maps, joints: Joints) -> np.ndarray:
     """
     sizes = [len(query) for query, _ in joints.values()]
     out = []
-    for p, weights in enumerate(received(maps).values()):
+    for p, weights in enumerate(average_received(maps).values()):
         ends = np.cumsum([size * (o != p) for o, size in enumerate(sizes)])  # a part has no keys of its own
         pieces = np.split(weights, ends[:-1], axis=-1)
         out.append(np.stack([piece.sum(-1) for piece in pieces], -1))
     return np.stack(out, -2)
 
 
-def even_flows(joints: Joints) -> np.ndarray:
+def compute_even_flows(joints: Joints) -> np.ndarray:
     """(P, P): the flows of attention that is spread evenly over the key joints."""
-    return flows({part: np.full((1, 1, len(key)), 1 / len(key)) for part, (_, key) in joints.items()}, joints)
+    return compute_flows({part: np.full((1, 1, len(key)), 1 / len(key)) for part, (_, key) in joints.items()}, joints)
 
 
-def entropy(weights: np.ndarray) -> np.ndarray:
+def compute_entropy(weights: np.ndarray) -> np.ndarray:
     """(..., Vq, Vk) to (...): entropy of a row in bits, mean over rows; 0: one joint only, log2(Vk): evenly spread."""
     rows = -(weights * np.log2(np.maximum(weights, 1e-12))).sum(-1)
     return rows.mean(-1)
@@ -132,6 +132,7 @@ def contrast_mistakes(
     return Contrast(summarise(matched), summarise(wrong), summarise(wrong - matched), counts, left_out)
 
 
-def by_class(views: ClipOutputs, num_classes: int) -> dict[str, np.ndarray]:
+def average_received_by_class(views: SubsetOutputs, num_classes: int) -> dict[str, np.ndarray]:
     """Part → (K, Vk): attention each key joint receives, mean over clips of the class, heads and query joints."""
-    return {part: class_means(values, views.labels, num_classes) for part, values in received(views.maps).items()}
+    received = average_received(views.maps)
+    return {part: average_by_class(values, views.labels, num_classes) for part, values in received.items()}

@@ -7,10 +7,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from bpilib.analysis.activation import class_activation, clip_frames, record_features
+from bpilib.analysis.activation import compute_class_activation, locate_frames, record_features
 from bpilib.analysis.outputs import Joints, Maps
 from bpilib.data.importer import fit_persons
-from bpilib.data.store import SkeletonStore, valid_frames
+from bpilib.data.store import SkeletonStore, count_valid_frames
 from bpilib.feeders import Feeder
 from bpilib.runs import Run
 from bpilib.skeleton import Skeleton
@@ -45,7 +45,7 @@ def check_skeleton(run: Run, skeleton: Skeleton) -> None:
 
 
 @torch.no_grad()
-def clip_outputs(run: Run, clips: Iterable[np.ndarray]) -> ClipOutputs:
+def compute_clip_outputs(run: Run, clips: Iterable[np.ndarray]) -> ClipOutputs:
     """Prepare clips as the run's test clips are, and run its network on them.
 
     Args:
@@ -55,7 +55,7 @@ def clip_outputs(run: Run, clips: Iterable[np.ndarray]) -> ClipOutputs:
     Raises:
         ValueError: no clip; another skeleton; numbers that are not finite.
     """
-    store = in_memory(run, clips)
+    store = make_memory_store(run, clips)
     feeder = Feeder(store, np.arange(len(store)), run.feeder("test").modality, device=run.device)
     attends = run.config.model == "bpi"
     run.model.eval()
@@ -64,18 +64,18 @@ def clip_outputs(run: Run, clips: Iterable[np.ndarray]) -> ClipOutputs:
         x, _ = feeder.batch(positions)
         with record_features(run.model.backbone) as seen:
             out = run.model(x, return_attention=True) if attends else run.model(x)
-        added = class_activation(seen[0], run.model.classifier, out.logits.argmax(1))
+        added = compute_class_activation(seen[0], run.model.classifier, out.logits.argmax(1))
         row = {name: weights.float().cpu() for name, weights in (out.attention or {}).items()} if attends else {}
         found.append(row | {"probabilities": out.logits.float().softmax(1).cpu(), "activation": added.cpu()})
     maps = {name: torch.cat([row[name] for row in found]).numpy() for name in found[0]}
     probabilities = maps.pop("probabilities")
     activation = maps.pop("activation")
     joints = run.model.attention_joints if attends else {}
-    frames = [clip_frames(store, i, feeder.window, activation.shape[2]) for i in range(len(store))]
+    frames = [locate_frames(store, i, feeder.window, activation.shape[2]) for i in range(len(store))]
     return ClipOutputs(probabilities, maps, joints, activation, np.stack(frames))
 
 
-def in_memory(run: Run, clips: Iterable[np.ndarray]) -> SkeletonStore:
+def make_memory_store(run: Run, clips: Iterable[np.ndarray]) -> SkeletonStore:
     """A store of clips that exists in memory only, with the skeleton, persons and classes of the run's store."""
     skeleton, persons = run.store.skeleton, run.store.persons
     poses = []
@@ -91,6 +91,6 @@ def in_memory(run: Run, clips: Iterable[np.ndarray]) -> SkeletonStore:
     zeros = np.zeros(len(poses), np.int64)
     index = dict.fromkeys(("names", "labels", "subjects", "cameras", "setups"), zeros)
     index["offsets"] = np.cumsum([0, *(len(clip) for clip in poses)])
-    index["valid_frames"] = np.array([valid_frames(clip) for clip in poses])
+    index["valid_frames"] = np.array([count_valid_frames(clip) for clip in poses])
     manifest = {"dataset": run.config.dataset, "classes": run.store.classes, "skeleton": skeleton.name}
     return SkeletonStore(Path(), manifest | {"persons": persons}, np.concatenate(poses), index)

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from bpilib.analysis.results import Result, groups
+from bpilib.analysis.results import Result, group_seeds
 from bpilib.errors import did_you_mean
 from bpilib.metrics import bootstrap, holm, mcnemar, paired_interval
 
 
-def paired(a: Result, b: Result) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def pair_clips(a: Result, b: Result) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Whether a and whether b recognised each clip, (n,) bool each, and the clips' classes, (n,) int64.
 
     Raises:
@@ -46,7 +46,7 @@ def compare_pairs(results: Sequence[Result]) -> pd.DataFrame:
     """
     rows = []
     for a, b in itertools.combinations(results, 2):
-        right_a, right_b, _ = paired(a, b)
+        right_a, right_b, _ = pair_clips(a, b)
         gain = right_a.astype(float) - right_b
         cells = [int((x & y).sum()) for x in (right_a, ~right_a) for y in (right_b, ~right_b)]  # both, ..., neither
         p = mcnemar(right_a, right_b)
@@ -63,7 +63,7 @@ def compare_classes(a: Result, b: Result) -> pd.DataFrame:
         class, clips, a, b (%), difference a - b, low, high (its 95 % interval, percentage points), p_holm (McNemar's,
         corrected for the number of classes).
     """
-    right_a, right_b, labels = paired(a, b)
+    right_a, right_b, labels = pair_clips(a, b)
     rows = []
     for number, name in enumerate(a.scores.classes):
         own = labels == number
@@ -79,7 +79,7 @@ def compare_classes(a: Result, b: Result) -> pd.DataFrame:
     return table.sort_values("difference", ascending=False, kind="stable", ignore_index=True)
 
 
-def choose(results: Sequence[Result], names: Sequence[str] | None = None) -> list[Result]:
+def choose_results(results: Sequence[Result], names: Sequence[str] | None = None) -> list[Result]:
     """Choose the results that are compared pair by pair, the first two of them in detail.
 
     Args:
@@ -99,7 +99,7 @@ def choose(results: Sequence[Result], names: Sequence[str] | None = None) -> lis
                 near = did_you_mean(name, by_name)
                 raise ValueError(f"parameter runs: no finished run {name!r}{near} (there are: {there})")
         return [by_name[name] for name in names]
-    firsts = [group[0] for group in groups(results) if group[0].honest]
+    firsts = [group[0] for group in group_seeds(results) if group[0].honest]
     clips = [hash((*result.labels.items(), *result.scores.classes)) for result in firsts]
     firsts = [result for result, key in zip(firsts, clips) if key == max(clips, key=clips.count)]
 

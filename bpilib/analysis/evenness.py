@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from bpilib.analysis.attention import entropy
+from bpilib.analysis.attention import compute_entropy
 from bpilib.analysis.outputs import Maps, collect_outputs
 from bpilib.config import Config
 from bpilib.runs import Run, build, open_run
@@ -43,7 +43,7 @@ def build_untrained(run: Run) -> Run:
 
 def shares_of_most(maps: Maps) -> dict[str, np.ndarray]:
     """Part → (n, heads): entropy of attention (n, heads, Vq, Vk), in % of its largest value, log2(Vk) bits."""
-    return {part: 100 * entropy(weights) / np.log2(weights.shape[-1]) for part, weights in maps.items()}
+    return {part: 100 * compute_entropy(weights) / np.log2(weights.shape[-1]) for part, weights in maps.items()}
 
 
 def measure_evenness(configs: Iterable[Config], subset: str = "test") -> pd.DataFrame:

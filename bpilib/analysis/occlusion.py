@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bpilib.analysis.outputs import class_means
+from bpilib.analysis.outputs import average_by_class
 from bpilib.classify import Logits
 from bpilib.metrics import bootstrap_means
 from bpilib.runs import Run
@@ -67,22 +67,22 @@ def occlude(x: Tensor, joints: Sequence[int], frames: slice, average: Tensor | N
     return out
 
 
-def stretches(window: int, count: int = STRETCHES) -> list[slice]:
+def cut_stretches(window: int, count: int = STRETCHES) -> list[slice]:
     """Cut the window's frames into `count` stretches of nearly equal length."""
     ends = np.linspace(0, window, min(count, window) + 1).round().astype(int)
     return [slice(int(low), int(high)) for low, high in pairwise(ends)]
 
 
-def _regions(skeleton: Skeleton, window: int) -> Iterator[tuple[Sequence[int], slice]]:
+def _list_regions(skeleton: Skeleton, window: int) -> Iterator[tuple[Sequence[int], slice]]:
     """Joints and frames of every region that is occluded: each joint, each part, each stretch of time."""
     whole, everything = slice(0, window), range(skeleton.num_joints)
     yield from (((joint,), whole) for joint in everything)
     yield from ((joints, whole) for joints in skeleton.parts().values())
-    yield from ((everything, stretch) for stretch in stretches(window))
+    yield from ((everything, stretch) for stretch in cut_stretches(window))
 
 
 @torch.no_grad()
-def logit_drops(
+def compute_drops(
     network: Callable[[Tensor], Tensor], x: Tensor, skeleton: Skeleton, average: Tensor | None = None
 ) -> Drops:
     """Occlude every joint, part and stretch of time of some clips, one region at a time.
@@ -97,7 +97,7 @@ def logit_drops(
         The drops of these N clips.
     """
     whole = network(x)
-    found = [whole - network(occlude(x, *region, average)) for region in _regions(skeleton, x.shape[2])]
+    found = [whole - network(occlude(x, *region, average)) for region in _list_regions(skeleton, x.shape[2])]
     drops = torch.stack(found, 1).float().cpu().numpy()  # (N, V + P + S, K)
     ends = np.cumsum([skeleton.num_joints, len(skeleton.parts())])
     return Drops(*np.split(drops, ends, axis=1))
@@ -130,7 +130,7 @@ def collect_drops(run: Run, positions: Sequence[int], how: str = "frozen", subse
         sums = [feeder.batch(rows)[0].sum(0) for rows in torch.arange(len(feeder)).split(size)]
         average = torch.stack(sums).sum(0) / len(feeder)
     found = [
-        logit_drops(network, feeder.batch(rows)[0], run.store.skeleton, average)
+        compute_drops(network, feeder.batch(rows)[0], run.store.skeleton, average)
         for rows in torch.as_tensor(positions).split(size)
     ]
     return Drops(*map(np.concatenate, zip(*found)))
@@ -143,7 +143,7 @@ def spread_clips(labels: np.ndarray, most: int) -> np.ndarray:
     return np.sort(np.concatenate([np.flatnonzero(labels == k)[:each] for k in classes] or [np.empty(0, int)]))
 
 
-def drops_by_class(drops: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
+def average_drops_by_class(drops: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
     """Mean drop of each class's own logit over the clips of the class, with a 95 % bootstrap interval.
 
     Args:
@@ -155,7 +155,7 @@ def drops_by_class(drops: np.ndarray, labels: np.ndarray, num_classes: int) -> n
         (K, R, 3) mean, low, high; NaN for a class without clips, and intervals of NaN for one with a single clip.
     """
     out = np.full((num_classes, drops.shape[1], 3), np.nan)
-    out[..., 0] = class_means(drops, labels, num_classes)
+    out[..., 0] = average_by_class(drops, labels, num_classes)
     for k in range(num_classes):
         if (labels == k).sum() > 1:
             out[k] = bootstrap_means(drops[labels == k])

@@ -183,18 +183,18 @@ def load_published(path: str | Path = PARAMS / "published.yaml") -> pd.DataFrame
     return pd.DataFrame(rows, columns=columns)
 
 
-def label(result: Result) -> str:
+def label_result(result: Result) -> str:
     """Name a result in a figure by model and streams, "bpi joint + bone", with the tag if there is one."""
     return f"{result.model} {result.modality}" + (f" ({result.tag})" if result.tag else "")
 
 
-def labels(results: Sequence[Result]) -> dict[str, str]:
-    """Label every result: `Result.name` → `label`, or the name of its folder if several have the same label."""
-    short = [label(result) for result in results]
+def label_results(results: Sequence[Result]) -> dict[str, str]:
+    """Label every result: `Result.name` → `label_result`, or the name of its folder if several have the same label."""
+    short = [label_result(result) for result in results]
     return {r.name: text if short.count(text) == 1 else Path(r.name).name for r, text in zip(results, short)}
 
 
-def groups(results: Sequence[Result]) -> list[list[Result]]:
+def group_seeds(results: Sequence[Result]) -> list[list[Result]]:
     """Group results that differ in nothing but the seed, and were scored on the same clips."""
     together: dict[str, list[Result]] = {}
     for result in results:
@@ -204,7 +204,7 @@ def groups(results: Sequence[Result]) -> list[list[Result]]:
     return list(together.values())
 
 
-def without_copies(results: Sequence[Result]) -> list[Result]:
+def remove_copies(results: Sequence[Result]) -> list[Result]:
     """Restrict results to the test clips that are not copies of training clips, in benchmarks that have copies.
 
     Scores written before copies were looked for don't mark them: the marks of other results of the benchmark are used.
@@ -240,7 +240,7 @@ def summarise(results: Sequence[Result], published: pd.DataFrame) -> pd.DataFram
         published: from `load_published`.
 
     Returns:
-        benchmark, name (`label`), settings (those that differ between groups of one name), n (seeds), clips; top1, sd
+        benchmark, name (`label_result`), settings (that differ within one name), n (seeds), clips; top1, sd
         (NaN for n = 1), low, high: mean, standard deviation and 95 % interval of honest runs, NaN for others;
         best_test: mean of the best test epochs; published: text, "" where there is none.
         The interval is Wilson's for one run, as in notebook 03; for several, a bootstrap over clips of their mean
@@ -248,17 +248,17 @@ def summarise(results: Sequence[Result], published: pd.DataFrame) -> pd.DataFram
         columns clips_without_copies and so on.
     """
     rows = []
-    clean = {result.name: result for result in without_copies(results)}
-    every = groups(results)
+    clean = {result.name: result for result in remove_copies(results)}
+    every = group_seeds(results)
     for group in every:
         first = group[0]
         alike = [
             other[0].settings
             for other in every
-            if label(other[0]) == label(first) and other[0].benchmark == first.benchmark
+            if label_result(other[0]) == label_result(first) and other[0].benchmark == first.benchmark
         ]
         differ = [key for key in first.settings if any(other.get(key) != first.settings[key] for other in alike)]
-        top1, sd, low, high = _accuracy(group) if first.honest else (np.nan,) * 4
+        top1, sd, low, high = _measure_accuracy(group) if first.honest else (np.nan,) * 4
         best = [result.best_test for result in group if result.best_test is not None]
         same = published[
             (published.benchmark == first.benchmark)
@@ -269,7 +269,7 @@ def summarise(results: Sequence[Result], published: pd.DataFrame) -> pd.DataFram
         rows.append(
             {
                 "benchmark": first.benchmark,
-                "name": label(first),
+                "name": label_result(first),
                 "settings": ", ".join(f"{key} {first.settings[key]}" for key in differ),
                 "n": len(group),
                 "clips": len(first.scores.labels),
@@ -282,14 +282,14 @@ def summarise(results: Sequence[Result], published: pd.DataFrame) -> pd.DataFram
             }
         )
         rest = [clean[result.name] for result in group if first.honest and result.name in clean]
-        numbers = (len(rest[0].scores.labels), *_accuracy(rest)) if rest else (np.nan,) * 5
+        numbers = (len(rest[0].scores.labels), *_measure_accuracy(rest)) if rest else (np.nan,) * 5
         rows[-1] |= {f"{key}_without_copies": value for key, value in zip(("clips", *ACCURACY), numbers)}
     columns = "benchmark name settings n clips top1 sd low high best_test published".split()
     columns += [f"{key}_without_copies" for key in ("clips", *ACCURACY) if clean]
     return pd.DataFrame(rows, columns=columns).sort_values(["benchmark", "name"], ignore_index=True)
 
 
-def results_for_paper(table: pd.DataFrame) -> pd.DataFrame:
+def format_for_paper(table: pd.DataFrame) -> pd.DataFrame:
     """Format the table of `summarise` for a paper, all cells as text; for `bpilib.system.tables.write_latex`."""
     rows = []
     for row in table.to_dict("records"):
@@ -308,7 +308,7 @@ def results_for_paper(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _accuracy(group: list[Result]) -> tuple[float, float, float, float]:
+def _measure_accuracy(group: list[Result]) -> tuple[float, float, float, float]:
     """Mean, standard deviation and 95 % interval of the accuracy of runs that differ in the seed."""
     top1 = [result.scores.top(1) for result in group]
     if len(group) == 1:

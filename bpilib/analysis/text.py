@@ -8,19 +8,19 @@ import torch
 import torch.nn.functional as F
 from sklearn.manifold import TSNE
 
-from bpilib.analysis.outputs import ClipOutputs, class_means
+from bpilib.analysis.outputs import SubsetOutputs, average_by_class
 from bpilib.metrics import harmonic_mean, share_right
 from bpilib.runs import Run
 from bpilib.text.encoder import TextEncoder
-from bpilib.text.minilm import minilm
+from bpilib.text.minilm import embed_with_minilm
 
 
-def branches(run: Run) -> tuple[str, ...]:
+def list_branches(run: Run) -> tuple[str, ...]:
     """Names of the 1+P embeddings of a run's clips, in order."""
     return ("global", *run.model.parts)
 
 
-def _encoder(run: Run) -> TextEncoder:
+def _require_encoder(run: Run) -> TextEncoder:
     if run.text is None:
         raise ValueError(
             f"{run.config.run_directory} has no text encoder (text='none', as published weight files): choose a run of "
@@ -29,13 +29,13 @@ def _encoder(run: Run) -> TextEncoder:
     return run.text
 
 
-def class_text_embeddings(run: Run) -> np.ndarray:
+def embed_class_texts(run: Run) -> np.ndarray:
     """Embed each class's name and its prompt of each part: (1+P, K, D) float32, unit length.
 
     Raises:
         ValueError: a run without a text encoder.
     """
-    return F.normalize(_encoder(run).anchors().float().cpu(), dim=-1).numpy()
+    return F.normalize(_require_encoder(run).anchors().float().cpu(), dim=-1).numpy()
 
 
 def embed(run: Run, texts: Iterable[str]) -> np.ndarray:
@@ -51,25 +51,25 @@ def embed(run: Run, texts: Iterable[str]) -> np.ndarray:
     Raises:
         ValueError: a run without texts, an empty text, or the MiniLM encoder is needed and not installed.
     """
-    encoder, texts = _encoder(run), [text.strip() for text in texts]
+    encoder, texts = _require_encoder(run), [text.strip() for text in texts]
     if not all(texts):
         raise ValueError("expected a description, got nothing: write a few words, e.g. 'walk while holding a box'")
     if run.config.text == "minilm" and not {*texts} <= {*encoder.texts}:  # its encoder knows the run's prompts only
-        values = torch.from_numpy(minilm(texts)[0])
+        values = torch.from_numpy(embed_with_minilm(texts)[0])
     else:
         values = encoder.embed(texts)
     return F.normalize(values.float().cpu(), dim=-1).numpy()
 
 
-def text_similarity(views: ClipOutputs, run: Run) -> dict[str, np.ndarray]:
+def compare_texts(views: SubsetOutputs, run: Run) -> dict[str, np.ndarray]:
     """Compare each class's mean embedding (rows) with each class's text (columns): branch → (K, K) cosines."""
-    means = class_means(views.embeddings, views.labels, len(run.store.classes))  # (K, 1+P, D)
+    means = average_by_class(views.embeddings, views.labels, len(run.store.classes))  # (K, 1+P, D)
     means /= np.linalg.norm(means, axis=-1, keepdims=True)
-    texts = zip(branches(run), class_text_embeddings(run))
+    texts = zip(list_branches(run), embed_class_texts(run))
     return {name: means[:, b] @ class_texts.T for b, (name, class_texts) in enumerate(texts)}
 
 
-def text_logits(embeddings: np.ndarray, texts: np.ndarray, scale: np.ndarray) -> np.ndarray:
+def classify_by_text(embeddings: np.ndarray, texts: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """Classify by texts: scaled cosines, as in the contrastive loss, averaged over branches.
 
     Args:
@@ -83,13 +83,13 @@ def text_logits(embeddings: np.ndarray, texts: np.ndarray, scale: np.ndarray) ->
     return np.einsum("nbd,bkd,b->nk", embeddings, texts, scale, optimize=True) / len(scale)
 
 
-def logits_by_text(run: Run, views: ClipOutputs) -> np.ndarray:
-    """`text_logits` (n, K) of a run's clips, with the texts of all classes and the learned scales."""
+def classify_run_by_text(run: Run, views: SubsetOutputs) -> np.ndarray:
+    """`classify_by_text` (n, K) of a run's clips, with the texts of all classes and the learned scales."""
     scale = run.model.logit_scale.detach().float().cpu().numpy()
-    return text_logits(views.embeddings, class_text_embeddings(run), scale)
+    return classify_by_text(views.embeddings, embed_class_texts(run), scale)
 
 
-def zero_shot(logits: np.ndarray, labels: np.ndarray, unseen: np.ndarray) -> pd.DataFrame:
+def measure_zero_shot(logits: np.ndarray, labels: np.ndarray, unseen: np.ndarray) -> pd.DataFrame:
     """Accuracy on seen and unseen classes, by the protocol of generalised zero-shot learning.
 
     Args:
@@ -119,7 +119,7 @@ def zero_shot(logits: np.ndarray, labels: np.ndarray, unseen: np.ndarray) -> pd.
     return table.astype({"clips": int})
 
 
-def tsne_layout(embeddings: np.ndarray, texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def compute_tsne_layout(embeddings: np.ndarray, texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Lay clips and texts of one branch out in the plane by t-SNE of cosine distances.
 
     The mean of all clips is subtracted from the clips and that of all texts from the texts: otherwise what all texts

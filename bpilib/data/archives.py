@@ -17,7 +17,7 @@ KINDS = {  # first bytes → what it is, what to do
 PAGE = (b"<!doctype", b"<html")
 
 
-def no_zip(path: Path, error: object, how: str) -> str:
+def explain_no_zip(path: Path, error: object, how: str) -> str:
     """The error message for a file that can't be opened as a zip: what it is, and `how` to get the right one."""
     with path.open("rb") as file:
         start = file.read(512)
@@ -31,12 +31,12 @@ def no_zip(path: Path, error: object, how: str) -> str:
     return f"{path} is not a zip file, nor any other file that can be read (it starts with {start[:12]!r}): {how}"
 
 
-def member_name(member: zipfile.ZipInfo) -> PurePosixPath:
+def parse_member_path(member: zipfile.ZipInfo) -> PurePosixPath:
     """The path of a zip's member; some Windows programs write backslashes."""
     return PurePosixPath(member.filename.replace("\\", "/"))
 
 
-def contents(names: list[str]) -> str:
+def describe_contents(names: list[str]) -> str:
     """Describe what a zip holds: its first members, or that there are zips in it."""
     inner = [name for name in names if name.lower().endswith(".zip")]
     if inner:

@@ -46,14 +46,14 @@ def read_clip(path: str | Path, about: dict[str, Any], tracker: str | None = Non
     try:
         if suffix == ".npy":
             copy_single = about["dataset"] == "ntu120"
-            poses, said = clip_folder.load_one(path, skeleton, tracker, about.get("tracker"), copy_single)
+            poses, said = clip_folder.load_single_clip(path, skeleton, tracker, about.get("tracker"), copy_single)
         else:
             if suffix == ".json":
-                poses = ucla.poses_of(json.loads(path.read_bytes())["skeletons"])
+                poses = ucla.parse_poses(json.loads(path.read_bytes())["skeletons"])
             else:
                 from bpilib.data.ntu import build as ntu_build  # here, since it imports numba
 
-                poses = ntu_build.poses_of(path.read_bytes(), about["dataset"])
+                poses = ntu_build.parse_poses(path.read_bytes(), about["dataset"])
             inspection = Inspection(skeleton)
             inspection.see(path.name, poses)
             said = refuse_or_warn(inspection.findings(), path)

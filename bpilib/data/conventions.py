@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from bpilib.data.plausibility import first_body, is_body, measure
+from bpilib.data.plausibility import find_first_body, is_body, measure
 from bpilib.data.store import mark_present
 from bpilib.skeleton import NTU, Skeleton
 
@@ -50,7 +50,7 @@ class Convention:
         if not self.moves or not poses.any():
             return poses
         present = mark_present(poses)
-        origin = poses[(*first_body(poses), 1)]
+        origin = poses[(*find_first_body(poses), 1)]
         distance = float(np.linalg.norm(origin))
         spines = poses[present[:, 0], 0, 1]
         still = len(spines) > 3 and np.abs(spines - spines[0]).max() < 1e-6
@@ -79,7 +79,7 @@ class Convention:
         return out
 
 
-def turned_axes(poses: np.ndarray) -> tuple[np.ndarray, str]:
+def turn_axes(poses: np.ndarray) -> tuple[np.ndarray, str]:
     """Recognise a clip (M, L, V, C) and swap its first two axes; a clip (L, M, V, C) is returned as it is.
 
     The second axis holds frames if it is longer than the first and longer than any sensor's number of persons, or if
@@ -100,13 +100,13 @@ def turned_axes(poses: np.ndarray) -> tuple[np.ndarray, str]:
     return poses.swapaxes(0, 1), f"read as (persons, frames, joints, numbers), {persons} frames of {frames} persons"
 
 
-def z_up(probe: Iterable[np.ndarray]) -> bool:
+def is_z_up(probe: Iterable[np.ndarray]) -> bool:
     """Whether bodies (L, M, 25, 3) stand along z, heads in the direction of +z."""
     leans = [measure(clip, NTU).lean for clip in probe if clip.any()]
     lean = np.median(leans, 0) if leans else np.zeros(3)
     return bool(lean[2] > 0.7 and lean[2] > 2 * abs(lean[1]))
 
 
-def y_up(poses: np.ndarray) -> np.ndarray:
+def turn_y_up(poses: np.ndarray) -> np.ndarray:
     """Turn axes with y to the front and z up to a store's, with y up and z to the back: (x, y, z) → (x, z, -y)."""
     return poses[..., [0, 2, 1]] * np.array([1, 1, -1], poses.dtype)

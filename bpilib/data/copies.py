@@ -111,11 +111,11 @@ def fingerprint(store: SkeletonStore, progress: bool = True) -> Fingerprints:
     hashes, places = [], []
     look = {"desc": "look for copies", "unit": " frames", "delay": 2, "disable": not progress}
     with tqdm(total=int(store.offsets[-1]), **look) as bar:
-        for first, last in _chunks(store.offsets):
+        for first, last in _iterate_chunks(store.offsets):
             start, stop = store.offsets[first], store.offsets[last]
             poses = np.asarray(store.poses[start:stop])
             digests += map(digest, np.split(poses, store.offsets[first + 1 : last] - start))
-            x, size = centred(poses)
+            x, size = centre(poses)
             there = (size > 0) & np.isfinite(size)
             x = np.where(there, 1 / (size * np.sqrt(joints)), 0).astype(np.float32)[..., None] * x  # length 1
             steps = np.floor(x @ directions / STEP + shifts).astype(np.int64).astype(np.uint64)
@@ -130,7 +130,7 @@ def fingerprint(store: SkeletonStore, progress: bool = True) -> Fingerprints:
     return Fingerprints(digests, np.concatenate(hashes), np.concatenate(places).astype(np.int64))
 
 
-def _chunks(offsets: np.ndarray) -> Iterator[tuple[int, int]]:
+def _iterate_chunks(offsets: np.ndarray) -> Iterator[tuple[int, int]]:
     """Ranges (first, last + 1) of whole clips that have about CHUNK frames together."""
     first = 0
     while first < len(offsets) - 1:
@@ -139,7 +139,7 @@ def _chunks(offsets: np.ndarray) -> Iterator[tuple[int, int]]:
         first = last
 
 
-def centred(poses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def centre(poses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Centre poses (..., V, 3) at the mean of their joints: (..., 3V), and the bodies' sizes (...)."""
     x = poses - poses.mean(-2, keepdims=True)
     return x.reshape(*x.shape[:-2], -1), np.sqrt((x**2).sum((-2, -1)) / poses.shape[-2])
@@ -164,12 +164,12 @@ def find_copies(
             frames = int(store.sample(i).any((1, 2, 3)).sum())
             found[i] = Copy(str(store.names[i]), str(store.names[j]), "equal", 0.0, frames)
     left = np.setdiff1d(test, [*found])
-    pairs = np.concatenate([np.empty((0, 2), np.int64), *_close(store, _join(store, prints, left, train))])
+    pairs = np.concatenate([np.empty((0, 2), np.int64), *_keep_close(store, _join(store, prints, left, train))])
     clips = [np.searchsorted(store.offsets, pairs[:, k] // store.persons, "right") - 1 for k in (0, 1)]
     tracks = np.column_stack([*clips, pairs % store.persons, (pairs[:, 1] - pairs[:, 0]) // store.persons])
     _, chosen = np.unique(tracks, axis=0, return_index=True)
     for k in chosen:
-        if copy := _shared(store, *(int(clip[k]) for clip in clips), *map(int, pairs[k])):
+        if copy := _find_shared_run(store, *(int(clip[k]) for clip in clips), *map(int, pairs[k])):
             i = int(clips[0][k])
             if i not in found or (copy.frames, -copy.distance) > (found[i].frames, -found[i].distance):
                 found[i] = copy
@@ -193,19 +193,19 @@ def _join(store: SkeletonStore, prints: Fingerprints, test: np.ndarray, train: n
             yield prints.places[np.column_stack([np.repeat(some, count), theirs[np.repeat(low, count) + nth]])]
 
 
-def _close(store: SkeletonStore, joined: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+def _keep_close(store: SkeletonStore, joined: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
     """Keep the pairs of windows whose poses, centred and scaled, and whose motions are nearly the same."""
     flat = store.poses.reshape(-1, *store.poses.shape[2:])  # (F * M, V, 3)
     for pairs in joined:
         ours, theirs = (np.stack([flat[pairs[:, k] + step * store.persons] for step in (0, SPAN)], 1) for k in (0, 1))
-        a, b = (centred(x)[0] for x in (ours, theirs))  # (n, 2, 3V)
+        a, b = (centre(x)[0] for x in (ours, theirs))  # (n, 2, 3V)
         away = a - b * ((a * b).sum((1, 2)) / np.maximum((b**2).sum((1, 2)), 1e-12))[:, None, None]
         moved = [((x[:, 1] - x[:, 0]) ** 2).sum(1) for x in (away, a)]
         near = (away**2).sum((1, 2)) <= (2 * LIMIT) ** 2 * (a**2).sum((1, 2))
         yield pairs[near & (moved[0] <= MOVED**2 * moved[1])]
 
 
-def _shared(store: SkeletonStore, i: int, j: int, place: int, other: int) -> Copy | None:
+def _find_shared_run(store: SkeletonStore, i: int, j: int, place: int, other: int) -> Copy | None:
     """Find the longest run of frames that clips i and j share when two of their windows, at two places, are aligned."""
     persons = store.persons
     shift = (other - place) // persons  # from a frame of clip i to that of clip j
@@ -213,8 +213,8 @@ def _shared(store: SkeletonStore, i: int, j: int, place: int, other: int) -> Cop
     lengths = [int(np.ptp(np.flatnonzero(x.any((1, 2))))) + 1 for x in (a, b)]
     begin = max(store.offsets[i], store.offsets[j] - shift)
     end = min(store.offsets[i + 1], store.offsets[j + 1] - shift)
-    a, size = centred(a[begin - store.offsets[i] : end - store.offsets[i]])
-    b, _ = centred(b[begin + shift - store.offsets[j] : end + shift - store.offsets[j]])
+    a, size = centre(a[begin - store.offsets[i] : end - store.offsets[i]])
+    b, _ = centre(b[begin + shift - store.offsets[j] : end + shift - store.offsets[j]])
     at = slice(place // persons - begin, place // persons - begin + SPAN + 1)
     joints = a.shape[1] // 3
 
@@ -236,7 +236,7 @@ def _shared(store: SkeletonStore, i: int, j: int, place: int, other: int) -> Cop
     return Copy(str(store.names[i]), str(store.names[j]), kind, float(distance), frames)
 
 
-def benchmark_copies(store: SkeletonStore, benchmark: str, progress: bool = True) -> list[Copy]:
+def find_benchmark_copies(store: SkeletonStore, benchmark: str, progress: bool = True) -> list[Copy]:
     """Find the copies of a benchmark's training clips among its test clips.
 
     The search runs once for all benchmarks of a store; the result is kept in its copies.json, with the checksums of the
@@ -264,7 +264,7 @@ def benchmark_copies(store: SkeletonStore, benchmark: str, progress: bool = True
     return found[benchmark]
 
 
-def sentence(copies: list[Copy], clips: int) -> str:
+def summarise_copies(copies: list[Copy], clips: int) -> str:
     """Say in one sentence how many of a benchmark's test clips are copies.
 
     Args:
@@ -285,8 +285,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("store", help="its folder, such as data/prepared/ucla")
     store = SkeletonStore.open(parser.parse_args(arguments).store)
     for name in store.benchmarks:
-        copies = benchmark_copies(store, name)
-        print(f"{name}: {sentence(copies, len(store.split(name, 'test')))}")
+        copies = find_benchmark_copies(store, name)
+        print(f"{name}: {summarise_copies(copies, len(store.split(name, 'test')))}")
         for copy in copies:
             print(f"{copy.test} = {copy.train}  {copy.kind}, {copy.frames} frames, {1000 * copy.distance:.3f} mm")
 

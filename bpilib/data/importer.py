@@ -10,7 +10,7 @@ import numpy as np
 
 from bpilib.data.plausibility import Finding, Inspection
 from bpilib.data.store import Clip, Problem, SkeletonStore, Splits, StoreWriter
-from bpilib.data.tables import folded, read_names
+from bpilib.data.tables import normalise_name, read_names
 from bpilib.errors import MissingInputError
 from bpilib.skeleton import SKELETONS, Skeleton
 
@@ -99,12 +99,12 @@ def refuse_or_warn(findings: Iterable[Finding], where: object) -> list[str]:
     """Turn findings into warnings; raise ValueError if one of them says to refuse."""
     found = {severity: [f.what for f in findings if f.severity == severity] for severity in ("refuse", "warn")}
     if found["refuse"]:
-        what = "; ".join(map(_start, found["refuse"]))
+        what = "; ".join(map(_capitalise, found["refuse"]))
         raise ValueError(f"{where}: these clips can't be what they are taken for. {what}")
-    return [f"{where}: look at the clips (01 and 08 draw them). {_start(what)}" for what in found["warn"]]
+    return [f"{where}: look at the clips (01 and 08 draw them). {_capitalise(what)}" for what in found["warn"]]
 
 
-def _start(what: str) -> str:
+def _capitalise(what: str) -> str:
     return what[0].upper() + what[1:]
 
 
@@ -137,7 +137,7 @@ def describe_source(*paths: Path) -> dict[str, object]:
     }
 
 
-def skeleton_by_joints(joints: int, where: object) -> Skeleton:
+def find_skeleton(joints: int, where: object) -> Skeleton:
     """Find the skeleton that has this number of joints.
 
     Raises:
@@ -150,7 +150,7 @@ def skeleton_by_joints(joints: int, where: object) -> Skeleton:
     raise ValueError(f"{where}: expected {known}, got {joints}")
 
 
-def class_names(folder: Path, labels: Iterable[str], classes: Iterable[str] | None) -> list[str]:
+def choose_class_names(folder: Path, labels: Iterable[str], classes: Iterable[str] | None) -> list[str]:
     """Choose the class names, in label order.
 
     Args:
@@ -177,8 +177,8 @@ def class_names(folder: Path, labels: Iterable[str], classes: Iterable[str] | No
             f"{folder}: expected 1 to {MAX_CLASSES} different class names, got {len(names)}, {len(set(names))} of them "
             f"different; write them into {CLASS_NAMES_FILE}, one a line"
         )
-    count = Counter(map(folded, names))
-    if classes is None and (alike := [name for name in names if count[folded(name)] > 1]):
+    count = Counter(map(normalise_name, names))
+    if classes is None and (alike := [name for name in names if count[normalise_name(name)] > 1]):
         raise ValueError(f"{folder}: {', '.join(map(repr, alike[:6]))} would be different classes: write them alike")
     return names
 

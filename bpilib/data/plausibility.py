@@ -54,7 +54,7 @@ class Figures:
         origin: distance from the origin of the spine in the first person's first frame, metres.
         depth: extent of the body along z, in sizes; 0: no depth.
         level: median of z, metres.
-        bones: (B,) median lengths in sizes, in the order of `limbs`.
+        bones: (B,) median lengths in sizes, in the order of `list_limbs`.
         steady: relative standard deviation of bone lengths, median over bones; NaN: too few frames.
         turning: median cosine of up × forward (ankles → feet) with right → left hip; below 0 for a mirror image.
         share: all x and y lie from 0 to 1.
@@ -79,7 +79,7 @@ class Figures:
     repeated: tuple[str, ...] = ()
 
 
-def limbs(skeleton: Skeleton) -> list[tuple[str, int, int]]:
+def list_limbs(skeleton: Skeleton) -> list[tuple[str, int, int]]:
     """List the bones that are measured, those that both skeletons have: (name, joint, parent joint)."""
     at = {name: i for i, name in enumerate(skeleton.joints)}
     upper = skeleton.root
@@ -101,7 +101,7 @@ def measure(poses: np.ndarray, skeleton: Skeleton, name: str = "") -> Figures:
     """
     if not poses.any():
         raise ValueError("no person in any frame: all coordinates are 0")
-    frame, person = first_body(poses)
+    frame, person = find_first_body(poses)
     rows = poses[_mark_bodies(poses)]  # (P, V, 3)
     ends = rows.min((0, 1)), rows.max((0, 1))
     scaled = all(np.abs(ends[1] - 1) < 1e-4) and (all(np.abs(ends[0]) < 1e-4) or all(np.abs(ends[0] + 1) < 1e-4))
@@ -110,8 +110,8 @@ def measure(poses: np.ndarray, skeleton: Skeleton, name: str = "") -> Figures:
     shoulders, hips = ([at[f"{side} {n}"] for side in ("left", "right")] for n in ("shoulder", "hip"))
     spine = rows[:, skeleton.root] - rows[:, 0], rows[:, shoulders].mean(1) - rows[:, hips].mean(1)
     torso = max(float(np.median(np.linalg.norm(way, axis=-1))) for way in spine)  # one of them may be untracked
-    up = _unit(rows[:, at["head"]] - rows[:, 0])
-    bones = limbs(skeleton)
+    up = _normalise(rows[:, at["head"]] - rows[:, 0])
+    bones = list_limbs(skeleton)
     lengths = np.linalg.norm(rows[:, [j for _, j, _ in bones]] - rows[:, [p for _, _, p in bones]], axis=-1)  # (P, B)
     typical = np.array([TYPICAL[name.split()[-1]] for name, _, _ in bones])
     size = float(np.median(np.median(lengths, 0) / typical))
@@ -119,10 +119,11 @@ def measure(poses: np.ndarray, skeleton: Skeleton, name: str = "") -> Figures:
     changes = np.divide(lengths.std(0, ddof=len(rows) > 1), mean, out=np.zeros_like(mean), where=mean > 0)
     feet, ankles, knees = ([at["left " + n], at["right " + n]] for n in ("foot", "ankle", "knee"))
     shins, forward = rows[:, ankles] - rows[:, knees], rows[:, feet] - rows[:, ankles]  # (P, 2, 3)
-    guessed = np.median((_unit(shins) * _unit(forward)).sum(-1)) > IN_LINE  # such a foot has no direction of its own
+    # a foot that only extends the shin has no direction of its own
+    guessed = np.median((_normalise(shins) * _normalise(forward)).sum(-1)) > IN_LINE
     forward = 0 * forward[:, 0] if guessed else forward.mean(1)
     left = rows[:, hips[0]] - rows[:, hips[1]]
-    turning = (_unit(np.cross(up, forward)) * _unit(left)).sum(-1)
+    turning = (_normalise(np.cross(up, forward)) * _normalise(left)).sum(-1)
     parents = skeleton.parents
     bound = np.array([j for j in range(skeleton.num_joints) if parents[j] != j])
     twice = (rows[:, bound] == rows[:, parents[bound]]).all(-1).mean(0) > 0.5
@@ -141,7 +142,7 @@ def measure(poses: np.ndarray, skeleton: Skeleton, name: str = "") -> Figures:
     )  # fmt: skip
 
 
-def first_body(poses: np.ndarray) -> tuple[int, int]:
+def find_first_body(poses: np.ndarray) -> tuple[int, int]:
     """Find (frame, person) of the first pose of a clip's (L, M, V, 3) first person whose joints do not all coincide.
 
     They coincide where NTU's tracker has lost the only person of a recording for a moment.
@@ -157,23 +158,23 @@ def _mark_bodies(poses: np.ndarray) -> np.ndarray:
     return sized if sized.any() else mark_present(poses)
 
 
-def _unit(vectors: np.ndarray) -> np.ndarray:
+def _normalise(vectors: np.ndarray) -> np.ndarray:
     length = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0)
 
 
-def odd_bones(bones: np.ndarray, skeleton: Skeleton, flat: bool = False) -> tuple[float, list[str]]:
+def find_odd_bones(bones: np.ndarray, skeleton: Skeleton, flat: bool = False) -> tuple[float, list[str]]:
     """Test bone lengths (B,) in torsos against those of human bodies.
 
     Args:
-        bones: in the order of `limbs`.
+        bones: in the order of `list_limbs`.
         skeleton: NTU or UCLA.
         flat: in an image, where bones are foreshortened: none is too short, or different from the other side's.
 
     Returns:
         The share of tests passed, and the failed ones in words.
     """
-    names = [name for name, _, _ in limbs(skeleton)]
+    names = [name for name, _, _ in list_limbs(skeleton)]
     length = dict(zip(names, bones))
     failed, tests = [], 0
     for name, value in length.items():
@@ -197,7 +198,7 @@ def odd_bones(bones: np.ndarray, skeleton: Skeleton, flat: bool = False) -> tupl
 
 def is_body(figures: Figures, skeleton: Skeleton, flat: bool = False) -> bool:
     """Whether a clip's bones have the proportions of a body, in any unit; `flat`: in an image."""
-    passed, _ = odd_bones(figures.bones, skeleton, flat)
+    passed, _ = find_odd_bones(figures.bones, skeleton, flat)
     if not flat and (figures.depth < NO_DEPTH or figures.share or figures.scaled):
         return False
     return figures.size > 0 and passed >= BODY and not figures.steady > STEADY
@@ -233,9 +234,9 @@ class Inspection:
         if not poses.any():
             return
         if not self.flat:
-            size = _size(poses, self.skeleton)
+            size = _estimate_size(poses, self.skeleton)
             if size and not TORSOS[0] / 10 <= size <= MAX_TORSO:
-                raise ValueError(_units(size, self._told()))
+                raise ValueError(_describe_units(size, self._told()))
         if self._seen < 1000 or self._seen % 50 == 0:
             self.figures.append(measure(poses, self.skeleton, name))
         self._seen += 1
@@ -254,16 +255,16 @@ class Inspection:
         return {**medians, "findings": [finding.what for finding in self.findings()]} if self.figures else {}
 
 
-def _size(poses: np.ndarray, skeleton: Skeleton) -> float:
+def _estimate_size(poses: np.ndarray, skeleton: Skeleton) -> float:
     """`Figures.size` from at most eight poses."""
     rows = poses[_mark_bodies(poses)]  # (P, V, 3)
-    rows, bones = rows[:: max(1, len(rows) // 8)], limbs(skeleton)
+    rows, bones = rows[:: max(1, len(rows) // 8)], list_limbs(skeleton)
     ends = rows[:, [j for _, j, _ in bones]].astype(float) - rows[:, [p for _, _, p in bones]]
     lengths = np.median(np.sqrt((ends**2).sum(-1)), 0)
     return float(np.median(lengths / [TYPICAL[name.split()[-1]] for name, _, _ in bones]))
 
 
-def _units(torso: float, told: str = "") -> str:
+def _describe_units(torso: float, told: str = "") -> str:
     if told:
         return f"expected metres, a torso of about 0.5, got one of {torso:.3g}{told}"
     guess = "divide metres out of whatever unit this is"
@@ -293,7 +294,7 @@ def check(figures: Sequence[Figures], skeleton: Skeleton, flat: bool = False, to
     """
     still = [f.name for f in figures if not f.size]
     if 2 * len(still) > len(figures):
-        return [Finding("refuse", f"bodies without size, whose joints coincide: {_some(still, len(figures))}")]
+        return [Finding("refuse", f"bodies without size, whose joints coincide: {_list_some(still, len(figures))}")]
     every, figures = figures, [f for f in figures if f.size]
     if not figures:
         return []
@@ -301,16 +302,16 @@ def check(figures: Sequence[Figures], skeleton: Skeleton, flat: bool = False, to
     size = float(np.median([f.size for f in figures]))
     no_depth = np.median([f.depth for f in figures]) < NO_DEPTH
     bones = np.median([f.bones for f in figures], 0)
-    passed, failed = odd_bones(bones, skeleton, flat)
+    passed, failed = find_odd_bones(bones, skeleton, flat)
     long = [f.steady for f in figures if np.isfinite(f.steady)]
     steady = float(np.median(long)) if long else np.nan
     out: list[Finding] = []
     if still:
-        out.append(Finding("warn", f"bodies without size, whose joints coincide: {_some(still, len(every))}"))
-    if _most(figures, lambda f: f.scaled) and not flat:
+        out.append(Finding("warn", f"bodies without size, whose joints coincide: {_list_some(still, len(every))}"))
+    if _holds_for_most(figures, lambda f: f.scaled) and not flat:
         out.append(Finding("refuse", "every axis is scaled to the same span, from 0 or -1 to 1, in which a body is "
                            "squeezed: bring the clips as they were, in metres"))  # fmt: skip
-    elif _most(figures, lambda f: f.share) and not flat:
+    elif _holds_for_most(figures, lambda f: f.share) and not flat:
         out.append(Finding("refuse", "expected metres, got x and y from 0 to 1, shares of an image: an image's points "
                            f"need a tracker of images, and pixels{told}"))  # fmt: skip
     bad = f"bones in torsos: {', '.join(failed[:4])}{' ...' if len(failed) > 4 else ''}"
@@ -320,13 +321,13 @@ def check(figures: Sequence[Figures], skeleton: Skeleton, flat: bool = False, to
     if passed < BODY:
         out.append(Finding("refuse", f"joints in another order, or of another tracker: {bad}{told}"))
     if not TORSOS[0] <= size <= TORSOS[1] and not flat:
-        out.append(Finding("refuse", _units(size, told)))
+        out.append(Finding("refuse", _describe_units(size, told)))
     if no_depth and not flat:
-        severity = "refuse" if _most(figures, lambda f: f.level != 0) else "warn"
+        severity = "refuse" if _holds_for_most(figures, lambda f: f.level != 0) else "warn"
         out.append(Finding(severity, f"z is the same for all joints: a score, or an image without depth?{told}"))
     inverted = [f.name for f in figures if f.upright < INVERTED]
     if inverted:
-        what = f"upside down: {_some(inverted, len(figures))}, the head below the hips (cosine with y " + (
+        what = f"upside down: {_list_some(inverted, len(figures))}, the head below the hips (cosine with y " + (
             f"{np.median([f.upright for f in figures if f.upright < INVERTED]):.2f})"
         )
         most = 2 * len(inverted) > len(figures)
@@ -351,26 +352,26 @@ def check(figures: Sequence[Figures], skeleton: Skeleton, flat: bool = False, to
     if several and all(f.severity == "warn" for f in out):
         odd = [f.name for f in figures if not TORSOS[0] <= f.size <= TORSOS[1]]
         if odd and not flat:
-            out.append(Finding("warn", f"other units than metres? {_some(odd, len(figures))}"))
-        shares = {f.name: odd_bones(f.bones, skeleton, flat)[0] for f in figures}
+            out.append(Finding("warn", f"other units than metres? {_list_some(odd, len(figures))}"))
+        shares = {f.name: find_odd_bones(f.bones, skeleton, flat)[0] for f in figures}
         odd = [name for name, share in shares.items() if share < BODY]
         if len(odd) < max(2, 0.05 * len(figures)):  # sensors take furniture for people now and then
             odd = [name for name in odd if shares[name] < NOBODY]
         if odd:
-            out.append(Finding("warn", f"no bodies, or joints in another order: {_some(odd, len(figures))}"))
+            out.append(Finding("warn", f"no bodies, or joints in another order: {_list_some(odd, len(figures))}"))
     return sorted(out, key=lambda finding: finding.severity != "refuse")
 
 
-def _most(figures: Sequence[Figures], true) -> bool:
+def _holds_for_most(figures: Sequence[Figures], true) -> bool:
     return 2 * sum(map(true, figures)) > len(figures)
 
 
-def _some(names: list[str], total: int) -> str:
+def _list_some(names: list[str], total: int) -> str:
     more = f", ... and {len(names) - 3} more" if len(names) > 3 else ""
     return f"{len(names)} of {total} clips ({', '.join(names[:3])}{more})"
 
 
-def table(figures: Iterable[Figures]) -> pd.DataFrame:
+def tabulate(figures: Iterable[Figures]) -> pd.DataFrame:
     """Tabulate median, 5 % and 95 % quantile of torso, uprightness and distance from the origin, one row each."""
     figures = list(figures)
     rows = {
@@ -382,14 +383,14 @@ def table(figures: Iterable[Figures]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(values, "index", columns=["median", "5 %", "95 %"]).round(2)
 
 
-def figures_of(store: SkeletonStore, most: int = 200) -> list[Figures]:
+def measure_store(store: SkeletonStore, most: int = 200) -> list[Figures]:
     """Measure up to `most` clips of a store, evenly spread."""
     chosen = np.unique(np.linspace(0, len(store) - 1, min(most, len(store))).astype(int))
     clips = ((i, store.sample(i)) for i in chosen)
     return [measure(poses, store.skeleton, str(store.names[i])) for i, poses in clips if poses.any()]
 
 
-def empty_classes(store: SkeletonStore, benchmark: str) -> dict[str, list[str]]:
+def find_empty_classes(store: SkeletonStore, benchmark: str) -> dict[str, list[str]]:
     """Find the classes without clips in "train" (they can't be learned) and in "test" (they have no accuracy).
 
     Returns:

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from bpilib.data import ucla
 from bpilib.data.formats import agcn, clip_folder
 from bpilib.data.formats.npz import import_npz
-from bpilib.data.formats.pyskl import import_pickle, pickle_source
+from bpilib.data.formats.pyskl import describe_pickle, import_pickle
 from bpilib.data.importer import describe_source, refuse_or_warn, warn_of_problems
 from bpilib.data.ntu import protocol, raw_files
 from bpilib.data.plausibility import Inspection
@@ -83,10 +83,11 @@ def prepare(
             `out` that was made from other files, or that another process is making (the message says which process,
             where and since when).
     """
-    if len(_places(raw)) == 1 and _places(raw)[0].name.lower() == clip_folder.LIST and _places(raw)[0].is_file():
-        raw = _places(raw)[0].parent
-    places = _places(raw)
-    layout = _layout(raw)
+    places = _list_places(raw)
+    if len(places) == 1 and places[0].name.lower() == clip_folder.LIST and places[0].is_file():
+        raw = places[0].parent
+        places = [raw]
+    layout = _recognise_layout(raw)
     if dataset not in BENCHMARKS and not layout and all(place.exists() for place in places):
         raise ValueError(
             f"unknown data set {dataset!r}: expected {', '.join(BENCHMARKS)}; or, for one of your own, raw: {LAYOUTS}, "
@@ -110,11 +111,11 @@ def prepare(
         raise ValueError(f"raw: name the folder or zip of the raw files; {how}")
     settings: _Settings = {"overwrite": overwrite, "on_error": on_error, "progress": progress}
     with contextlib.ExitStack() as stack:
-        if overwrite or not _there(out):
+        if overwrite or not _is_store(out):
             stack.enter_context(lock_store(out, "data"))
         if synthetic:
             dataset_module.write_raw(synthetic_raw, **options)
-        if not overwrite and _there(out):  # made earlier, or by another process while this one waited
+        if not overwrite and _is_store(out):  # made earlier, or by another process while this one waited
             return _reopen(out, dataset, raw, tracker, benchmark)
         if tracker and layout not in ("folder", "pickle"):
             only = f"only clips of a {clip_folder.LIST} or a .pkl are made NTU's"
@@ -128,7 +129,7 @@ def prepare(
             store, differs = ntu_build.build(dataset, raw, out, n_jobs=n_jobs, **settings)
             warn_of_problems(store)
         elif dataset in BENCHMARKS:
-            store, differs = _build_ucla(dataset, _places(raw)[0], out, **settings), ""
+            store, differs = _build_ucla(dataset, _list_places(raw)[0], out, **settings), ""
             warn_of_problems(store)
         else:
             raise MissingInputError(f"no raw data at {raw}: expected {LAYOUTS}")
@@ -139,7 +140,7 @@ def prepare(
     return store
 
 
-def _there(out: Path) -> bool:
+def _is_store(out: Path) -> bool:
     """Whether a folder holds a store."""
     return (out / "manifest.json").is_file()
 
@@ -171,19 +172,19 @@ def _build_ucla(dataset: str, raw: Path, out: Path, overwrite: bool, on_error: s
                     cameras.append(found.camera)
         warned = refuse_or_warn(inspection.findings(), out)
         summary = inspection.summary()
-        store = writer.finish(ucla.splits(np.array(cameras)), _source(dataset, raw), plausibility=summary)
+        store = writer.finish(ucla.make_splits(np.array(cameras)), _describe_source(dataset, raw), plausibility=summary)
         for said in warned:
             warnings.warn(said, stacklevel=3)
         return store
 
 
-def _places(raw: Raw | None) -> list[Path]:
+def _list_places(raw: Raw | None) -> list[Path]:
     return [Path(raw)] if isinstance(raw, str | Path) else [Path(place) for place in raw or ()]
 
 
-def _layout(raw: Raw | None) -> str | None:
+def _recognise_layout(raw: Raw | None) -> str | None:
     """Recognise the layout of prepared clips: "npz", "pickle", "arrays" or "folder"; None: raw files."""
-    places = _places(raw)
+    places = _list_places(raw)
     if places and all(place.suffix.lower() == ".npz" for place in places):
         return "npz"
     if len(places) != 1:
@@ -192,7 +193,7 @@ def _layout(raw: Raw | None) -> str | None:
         return "pickle"
     if (places[0] / clip_folder.LIST).is_file():
         return "folder"
-    return "arrays" if agcn.find(places[0]) else None
+    return "arrays" if agcn.find_folders(places[0]) else None
 
 
 def _import(
@@ -202,10 +203,10 @@ def _import(
     skeleton: Skeleton | None = None
     classes: Sequence[str] | None = None
     if dataset in protocol.MAX_IDS:
-        skeleton, classes = NTU, protocol.classes(dataset)
+        skeleton, classes = NTU, protocol.read_classes(dataset)
     elif dataset in BENCHMARKS:
         skeleton, classes = UCLA, people.CLASSES if dataset == "synthetic" else ucla.CLASSES
-    first, *more = _places(raw)
+    first, *more = _list_places(raw)
     if layout == "pickle":
         return import_pickle(first, out, dataset, classes, skeleton, tracker=tracker, **settings)
     if layout == "arrays":
@@ -227,21 +228,23 @@ def _import(
     return import_npz(files, out, dataset, classes, skeleton, **settings)
 
 
-def _source(dataset: str, raw: Raw, tracker: str | None = None, benchmark: str | None = None) -> dict[str, object]:
+def _describe_source(
+    dataset: str, raw: Raw, tracker: str | None = None, benchmark: str | None = None
+) -> dict[str, object]:
     """Describe the files a store would be made from, as far as this is possible without reading them."""
-    layout = _layout(raw)
-    first, *_ = _places(raw)
+    layout = _recognise_layout(raw)
+    first, *_ = _list_places(raw)
     if layout == "folder":
-        return clip_folder.folder_source(first, tracker)
+        return clip_folder.describe_folder(first, tracker)
     if layout == "pickle":
-        return pickle_source(first, tracker)
+        return describe_pickle(first, tracker)
     if layout == "arrays":
-        found = agcn.find(first)
-        return describe_source(*agcn.files_of(found.get(benchmark or "") or next(iter(found.values()))))
+        found = agcn.find_folders(first)
+        return describe_source(*agcn.list_files(found.get(benchmark or "") or next(iter(found.values()))))
     if layout:
-        return describe_source(*_places(raw))
+        return describe_source(*_list_places(raw))
     if dataset in protocol.MAX_IDS:
-        return protocol.listing(dataset, raw).source
+        return protocol.list_raw_files(dataset, raw).source
     if not first.exists():
         raise MissingInputError(f"no raw data at {first}")
     inside = first.rglob("*") if first.is_dir() else ()
@@ -261,7 +264,7 @@ def _reopen(out: Path, dataset: str, raw: Raw, tracker: str | None, benchmark: s
         raise ValueError(f"{out} holds the data set {store.dataset}, not {dataset}: {again}")
     source = store.manifest["source"]
     try:
-        now = _source(dataset, raw, tracker, benchmark)
+        now = _describe_source(dataset, raw, tracker, benchmark)
     except MissingInputError:  # the raw files are gone, which is fine
         return store
     if any(now[key] != source.get(key) for key in now if key != "name"):

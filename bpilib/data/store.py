@@ -53,18 +53,18 @@ def mark_present(poses: np.ndarray) -> np.ndarray:
     return np.asarray(poses.any((2, 3)))
 
 
-def valid_frames(poses: np.ndarray) -> int:
+def count_valid_frames(poses: np.ndarray) -> int:
     """Count the frames of poses (L, M, V, 3) whose coordinates do not sum to 0 (the published definition)."""
     return int((poses.sum((1, 2, 3), dtype=np.float64) != 0).sum())
 
 
-def _checksum(manifest: dict) -> str:
+def _compute_checksum(manifest: dict) -> str:
     """SHA-256 of a manifest's content without its checksum, independent of whitespace and order."""
     content = {key: value for key, value in manifest.items() if key != "checksum"}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _sha256(path: Path) -> str:
+def _hash_file(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -144,7 +144,7 @@ class StoreWriter:
         poses = self.check_clip(clip)
         self._poses.write(np.ascontiguousarray(poses, "<f4").tobytes())
         self._offsets.append(self._offsets[-1] + len(poses))
-        self._rows.append((clip.name, clip.label, valid_frames(poses), clip.subject, clip.camera, clip.setup))
+        self._rows.append((clip.name, clip.label, count_valid_frames(poses), clip.subject, clip.camera, clip.setup))
 
     def finish(
         self,
@@ -198,9 +198,9 @@ class StoreWriter:
             "source": source,
             **({"options": options} if options else {}),
             **({"plausibility": plausibility} if plausibility else {}),
-            "sha256": {name: _sha256(self.folder / name) for name in files},
+            "sha256": {name: _hash_file(self.folder / name) for name in files},
         }
-        manifest["checksum"] = _checksum(manifest)
+        manifest["checksum"] = _compute_checksum(manifest)
         (self.folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
         for name in (*files, "manifest.json"):
             sync(self.folder / name)
@@ -267,7 +267,7 @@ class SkeletonStore:
             raise ValueError(f"{file} is not a store's manifest ({error}): {renew}") from error
         if version != VERSION:
             raise ValueError(f"{path} is a store of version {version}, this bpilib reads version {VERSION}: {renew}")
-        if "checksum" in manifest and manifest["checksum"] != _checksum(manifest):  # older stores have none
+        if "checksum" in manifest and manifest["checksum"] != _compute_checksum(manifest):  # older stores have none
             raise ValueError(
                 f"{file} was changed after it was written (its checksum differs). If class names were edited, labels "
                 f"and scores would belong to other classes; {renew}"
@@ -276,7 +276,7 @@ class SkeletonStore:
             poses = np.load(path / "poses.npy", mmap_mode="c", allow_pickle=False)
             index = read_npz(path / "index.npz")
             frames = int(index["offsets"][-1])
-            if _sha256(path / "index.npz") != manifest["sha256"]["index.npz"]:
+            if _hash_file(path / "index.npz") != manifest["sha256"]["index.npz"]:
                 raise ValueError("index.npz differs from its checksum")
             if out := next((name for name in index["names"].tolist() if ".." in name.split("/")), None):
                 raise ValueError(f"the clip name {out!r} leads out of its folder")
@@ -293,7 +293,7 @@ class SkeletonStore:
             ValueError: names the files that differ.
         """
         files = {name: self.path / name for name in self.manifest["sha256"]}
-        wrong = [n for n, file in files.items() if not file.is_file() or _sha256(file) != self.manifest["sha256"][n]]
+        wrong = [n for n, file in files.items() if not file.is_file() or _hash_file(file) != self.manifest["sha256"][n]]
         if wrong:
             raise ValueError(f"{', '.join(wrong)} of {self.path} differ from the manifest: prepare the data again")
 

@@ -71,12 +71,12 @@ def read_names(path: Path) -> list[str]:
     return [line.strip() for line in read_text(path).splitlines() if line.strip()]
 
 
-def folded(name: str) -> str:
+def normalise_name(name: str) -> str:
     """Normalise a class name: capitals, blanks, underscores and hyphens make no difference."""
     return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
 
 
-def number_from(labels: Iterable[str], names: list[str]) -> tuple[int, str]:
+def detect_base(labels: Iterable[str], names: list[str]) -> tuple[int, str]:
     """Detect whether numeric labels count classes from 0 or from 1.
 
     Args:

@@ -253,7 +253,7 @@ def to_ntu(poses: np.ndarray, tracker: str) -> np.ndarray:
         other = poses.ndim == 4 and poses.shape[2] != joints
         raise ValueError(
             f"expected numbers (L, {joints}, {dims}) or (L, M, {joints}, {dims}), the joints of {tracker}, got "
-            f"{poses.dtype} {poses.shape}" + (f": {trackers_with_joints(poses.shape[2])}" if other else "")
+            f"{poses.dtype} {poses.shape}" + (f": {suggest_trackers(poses.shape[2])}" if other else "")
         )
     flat = np.pad(poses[..., :dims], ((0, 0), (0, 0), (0, 0), (0, 3 - dims))).astype(float)
     if mapping.flat:  # NaN and -1 are what some trackers write for a point that was not seen
@@ -267,10 +267,10 @@ def to_ntu(poses: np.ndarray, tracker: str) -> np.ndarray:
             if least < 0 or most > MAX_SCORE:
                 raise ValueError(
                     f"expected a score as the third number, 0 or more, got {least:.3g} to {most:.3g}: are these points "
-                    f"in 3D? {tracker} has points of an image{likely([poses], tracker)}"
+                    f"in 3D? {tracker} has points of an image{describe_likely_trackers([poses], tracker)}"
                 )
             seen &= poses[..., 2] > 0
-        if seen.any() and in_unit_square(flat[seen]):
+        if seen.any() and is_in_unit_square(flat[seen]):
             raise ValueError(
                 "expected pixels, got x and y from 0 to 1, shares of the image, in which a body is squeezed: multiply "
                 "x by the image's width in pixels and y by its height"
@@ -278,7 +278,7 @@ def to_ntu(poses: np.ndarray, tracker: str) -> np.ndarray:
         if seen.any() and 0 < np.ptp(flat[seen][:, :2]) < FEW_PIXELS:
             raise ValueError(
                 f"expected pixels, got x and y within {np.ptp(flat[seen][:, :2]):.2g}: metres, or shares of the image? "
-                f"{tracker} has points of an image{likely([poses], tracker)}"
+                f"{tracker} has points of an image{describe_likely_trackers([poses], tracker)}"
             )
         flat = fill_unseen(flat, seen, mapping)
     present = mark_present(flat)
@@ -304,7 +304,7 @@ def to_ntu(poses: np.ndarray, tracker: str) -> np.ndarray:
     return np.where(present[..., None, None], out - out[frame, person, SPINE], 0).astype(np.float32)
 
 
-def in_unit_square(points: np.ndarray) -> bool:
+def is_in_unit_square(points: np.ndarray) -> bool:
     """Whether x and y of points (..., C) lie from 0 to 1, apart from a few outside of the image; pixels never do."""
     xy = points[..., :2]
     return bool(((xy >= 0) & (xy <= 1)).mean() > 0.8 and np.abs(xy).max() < 3 and np.ptp(xy) > 0)
@@ -345,27 +345,27 @@ def fill_unseen(points: np.ndarray, seen: np.ndarray, mapping: Mapping) -> np.nd
     return points
 
 
-def trackers_with_joints(joints: int) -> str:
+def suggest_trackers(joints: int) -> str:
     """The end of an error message about clips with an unexpected number of joints: which tracker to set."""
     fitting = [mapping.name for mapping in MAPPINGS.values() if len(mapping.joints) == joints]
     if len(fitting) > 1:
-        about = (f"{n}: {_axes(MAPPINGS[n])}, first {', '.join(MAPPINGS[n].joints[:3])}" for n in fitting)
+        about = (f"{n}: {_describe_axes(MAPPINGS[n])}, first {', '.join(MAPPINGS[n].joints[:3])}" for n in fitting)
         return f"set tracker to {' or '.join(fitting)} ({'; '.join(about)})"
     return f"set tracker to {fitting[0]}" if fitting else f"the trackers there are: {', '.join(MAPPINGS)}"
 
 
-def _axes(mapping: Mapping) -> str:
+def _describe_axes(mapping: Mapping) -> str:
     if mapping.flat:
         return "x, y in an image"
     return f"x, y, z in {'millimetres' if mapping.unit != 1 else 'metres'}"
 
 
-def named(clip: np.ndarray) -> str:
+def suggest_for_clip(clip: np.ndarray) -> str:
     """The end of an error message about a clip (L, M, V, C) with unexpected joints: the trackers that may fit."""
-    return likely([clip]) or f": {trackers_with_joints(clip.shape[2])}"
+    return describe_likely_trackers([clip]) or f": {suggest_trackers(clip.shape[2])}"
 
 
-def likely(clips: list[np.ndarray], tracker: str | None = None) -> str:
+def describe_likely_trackers(clips: list[np.ndarray], tracker: str | None = None) -> str:
     """The end of an error message about implausible clips: the trackers whose joints they look like, "" if none.
 
     Args:
@@ -377,14 +377,14 @@ def likely(clips: list[np.ndarray], tracker: str | None = None) -> str:
         if mapping.name == tracker or (tracker is None and mapping.joints in (NTU.joints, UCLA.joints)):
             continue
         if all(_fits(clip, mapping) for clip in clips):
-            fitting.append(f"{mapping.name} ({_axes(mapping)})")
+            fitting.append(f"{mapping.name} ({_describe_axes(mapping)})")
     return f"; they look like those of {' or '.join(fitting)}: set tracker to it" if fitting else ""
 
 
 def start_inspection(skeleton: Skeleton, tracker: str | None) -> Inspection:
     """Start the inspection of clips that come with the joints of a tracker, or (None) of `skeleton`."""
     flat = MAPPINGS[tracker].flat if tracker else False
-    return Inspection(skeleton, flat, lambda clips: likely(clips, tracker))
+    return Inspection(skeleton, flat, lambda clips: describe_likely_trackers(clips, tracker))
 
 
 def _fits(clip: np.ndarray, mapping: Mapping) -> bool:

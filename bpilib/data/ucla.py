@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bpilib.data.archives import contents, member_name, no_zip
+from bpilib.data.archives import describe_contents, explain_no_zip, parse_member_path
 from bpilib.data.store import Clip, Problem
 from bpilib.errors import MissingInputError
 
@@ -41,7 +41,7 @@ HOW = f"download all_sqe.zip ({URL}) or set the parameter download=True"
 
 
 @contextmanager
-def raw_files(raw: str | Path) -> Iterator[dict[str, Callable[[], bytes]]]:
+def open_raw_files(raw: str | Path) -> Iterator[dict[str, Callable[[], bytes]]]:
     """Find the JSON files in `raw`: clip name → function that reads the file, sorted by name.
 
     Args:
@@ -68,39 +68,42 @@ def raw_files(raw: str | Path) -> Iterator[dict[str, Callable[[], bytes]]]:
                     f"no clip named like a01_s01_e00_v01.json and no single zip below {raw}{there}: {HOW}, "
                     "and put it there"
                 )
-            yield {name: _reader([_folder_reader(path) for path in files[name]]) for name in sorted(files)}
+            yield {n: _make_reader([_make_file_reader(path) for path in files[n]]) for n in sorted(files)}
             return
         raw = zips[0]
     try:
         archive = zipfile.ZipFile(raw)
     except zipfile.BadZipFile as error:
-        raise ValueError(no_zip(raw, error, HOW)) from error
+        raise ValueError(explain_no_zip(raw, error, HOW)) from error
+    readers: dict[str, Callable[[], bytes]] = {}
     with archive:
-        members = _members(archive)
+        members = _find_members(archive)
         inner = [member for member in archive.infolist() if member.filename.lower().endswith(".zip")]
         if not members and len(inner) == 1 and inner[0].file_size <= MAX_ZIP_BYTES:
             with contextlib.suppress(*DAMAGED):
                 archive = zipfile.ZipFile(io.BytesIO(archive.read(inner[0])))
-                members = _members(archive)
+                members = _find_members(archive)
         if not members:
             raise ValueError(
-                f"{raw} is a zip of something else ({contents(archive.namelist())}): expected clips named like "
-                f"all_sqe/a01_s01_e00_v01.json; {HOW}"
+                f"{raw} is a zip of something else ({describe_contents(archive.namelist())}): expected clips named "
+                f"like all_sqe/a01_s01_e00_v01.json; {HOW}"
             )
-        yield {n: _reader([_zip_reader(archive, member) for member in members[n]]) for n in sorted(members)}
+        for name in sorted(members):
+            readers[name] = _make_reader([_make_zip_reader(archive, member) for member in members[name]])
+        yield readers
 
 
-def _members(archive: zipfile.ZipFile) -> dict[str, list[zipfile.ZipInfo]]:
+def _find_members(archive: zipfile.ZipFile) -> dict[str, list[zipfile.ZipInfo]]:
     """Clip name → members of that name."""
     found: dict[str, list[zipfile.ZipInfo]] = {}
     for member in archive.infolist():
-        path = member_name(member)
+        path = parse_member_path(member)
         if path.suffix.lower() == ".json" and FILE_NAME.fullmatch(path.stem.lower()):
             found.setdefault(path.stem.lower(), []).append(member)
     return found
 
 
-def _reader(readers: list[Callable[[], bytes]]) -> Callable[[], bytes]:
+def _make_reader(readers: list[Callable[[], bytes]]) -> Callable[[], bytes]:
     """A function that reads a clip which may lie there several times; all of its files must then be equal."""
 
     def read() -> bytes:
@@ -112,7 +115,7 @@ def _reader(readers: list[Callable[[], bytes]]) -> Callable[[], bytes]:
     return read if len(readers) > 1 else readers[0]
 
 
-def _folder_reader(path: Path) -> Callable[[], bytes]:
+def _make_file_reader(path: Path) -> Callable[[], bytes]:
     def read() -> bytes:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise ValueError(f"{path.stat().st_size} bytes, more than the {MAX_FILE_BYTES} a clip may have")
@@ -121,7 +124,7 @@ def _folder_reader(path: Path) -> Callable[[], bytes]:
     return read
 
 
-def _zip_reader(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Callable[[], bytes]:
+def _make_zip_reader(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Callable[[], bytes]:
     def read() -> bytes:
         with archive.open(member) as file:
             content = file.read(MAX_FILE_BYTES + 1)
@@ -132,7 +135,7 @@ def _zip_reader(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Callable[[
     return read
 
 
-def poses_of(skeletons: object) -> np.ndarray:
+def parse_poses(skeletons: object) -> np.ndarray:
     """Convert a clip's `skeletons`, nested lists (L, 20, 3), to poses (L, 1, 20, 3) float32.
 
     Raises:
@@ -179,12 +182,12 @@ def parse(name: str, content: bytes, actions: tuple[int, ...] = ACTIONS) -> Clip
         raise ValueError(f"the file says it is {own_name!r}")
     if label != actions.index(action) + 1:
         raise ValueError(f"label {label!r}, but action a{action:02d} has label {actions.index(action) + 1}")
-    return Clip(name, poses_of(skeletons), actions.index(action), subject=subject, camera=view)
+    return Clip(name, parse_poses(skeletons), actions.index(action), subject=subject, camera=view)
 
 
 def read(raw: str | Path, actions: tuple[int, ...] = ACTIONS) -> Iterator[tuple[int, Clip | Problem]]:
     """Read every clip in `raw` in the order of names: (number of files, clip or the problem with it)."""
-    with raw_files(raw) as files:
+    with open_raw_files(raw) as files:
         for name, content in files.items():
             try:
                 yield len(files), parse(name, content(), actions)
@@ -192,7 +195,7 @@ def read(raw: str | Path, actions: tuple[int, ...] = ACTIONS) -> Iterator[tuple[
                 yield len(files), Problem(f"{name}.json", str(error))
 
 
-def splits(cameras: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
+def make_splits(cameras: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
     """Split by view: views 1 and 2 are for training, view 3 for testing."""
     return {"xview": {"train": np.flatnonzero(cameras != 3), "test": np.flatnonzero(cameras == 3)}}
 

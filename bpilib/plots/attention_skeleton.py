@@ -72,8 +72,8 @@ def part_flow(flows: Mapping[str, np.ndarray], even, parts, columns: int = 4) ->
     """Who looks at whom: a small directed diagram for all clips, for a class, for a clip, ...
 
     Args:
-        flows: title → (P, P), see `bpilib.analysis.attention.flows`; one diagram each.
-        even: (P, P) flows of evenly spread attention, see `bpilib.analysis.attention.even_flows`.
+        flows: title → (P, P), see `bpilib.analysis.attention.compute_flows`; one diagram each.
+        even: (P, P) flows of evenly spread attention, see `bpilib.analysis.attention.compute_even_flows`.
         parts: P names, a row and a column of the flows each: torso, arm, leg.
         columns: diagrams in a row.
 

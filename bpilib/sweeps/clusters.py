@@ -50,7 +50,7 @@ _PATIENT_WITH_JOBS = {"distributed.deploy.lost-worker-timeout": "60s"}  # time t
 _LEAVING = (Status.closing, Status.closing_gracefully, Status.closed)
 
 
-def work(notebook: Path, folder: Path, parameters: dict[str, Any], stop: str) -> tuple[str, str]:
+def execute_run(notebook: Path, folder: Path, parameters: dict[str, Any], stop: str) -> tuple[str, str]:
     """The Dask task: execute a notebook until the event named `stop` is set.
 
     Raises:
@@ -71,7 +71,7 @@ def work(notebook: Path, folder: Path, parameters: dict[str, Any], stop: str) ->
     return outcome
 
 
-def local(gpus: int, workers: int | None, cores: int) -> SpecCluster:
+def start_local(gpus: int, workers: int | None, cores: int) -> SpecCluster:
     """Start workers on this machine, each executing one run at a time; they listen on loopback only.
 
     Args:
@@ -115,7 +115,7 @@ def local(gpus: int, workers: int | None, cores: int) -> SpecCluster:
 
 
 @contextlib.contextmanager
-def _shared_keys(folder: Path) -> Iterator[tuple[Security, Path]]:
+def _share_keys(folder: Path) -> Iterator[tuple[Security, Path]]:
     """Make keys for one scheduler, and write them to a folder that only this user can read; it is removed at the end.
 
     Args:
@@ -142,7 +142,7 @@ def _shared_keys(folder: Path) -> Iterator[tuple[Security, Path]]:
 
 
 @contextlib.contextmanager
-def slurm(workers: int, cores: int, options: dict[str, Any], folder: Path) -> Iterator[SpecCluster]:
+def start_slurm(workers: int, cores: int, options: dict[str, Any], folder: Path) -> Iterator[SpecCluster]:
     """Submit SLURM jobs of one worker each when there is work; `.job_script()` returns the script.
 
     The scheduler listens on the address of `options["interface"]` only; without it, on the address by which other
@@ -175,14 +175,14 @@ def slurm(workers: int, cores: int, options: dict[str, Any], folder: Path) -> It
 
     for number, handler in handlers.items():
         signal.signal(number, handler)
-    given = {"memory": "16 GB"} | slurm_jobs.job_options(options) | {"walltime": walltime}
+    given = {"memory": "16 GB"} | slurm_jobs.quote_job_options(options) | {"walltime": walltime}
     given["job_script_prologue"] = [*threads, *options.get("job_script_prologue", [])]
     if (interface := given.get("interface")) is not None and interface not in psutil.net_if_addrs():
         there = ", ".join(psutil.net_if_addrs())
         raise ValueError(f"slurm interface: this machine has none of the name {interface!r} (it has {there})")
     host = get_ip() if interface is None else get_ip_interface(interface)
     with (
-        _shared_keys(folder) as (security, keys),
+        _share_keys(folder) as (security, keys),
         dask.config.set(_PATIENT_WITH_JOBS),
         slurm_jobs.Cluster(
             cores=1,
@@ -193,7 +193,7 @@ def slurm(workers: int, cores: int, options: dict[str, Any], folder: Path) -> It
             security=security,
             protocol="tls://",
             submissions=slurm_jobs.Submissions(),
-            worker_extra_args=slurm_jobs.worker_arguments(keys, lifetime),
+            worker_extra_args=slurm_jobs.make_worker_arguments(keys, lifetime),
             scheduler_options={"host": host} | _SCHEDULER,
             **given,
         ) as cluster,
@@ -230,13 +230,13 @@ def connect(
     """
     with contextlib.ExitStack() as stack:
         if cluster == "local":
-            place = stack.enter_context(local(gpus, workers, cores))
+            place = stack.enter_context(start_local(gpus, workers, cores))
         elif cluster == "slurm":
             if workers is None:
                 raise ValueError("parameter workers: say how many SLURM jobs may run at once, e.g. workers=8")
             if folder is None:
                 raise ValueError("expected the sweep's folder for the jobs' keys: pass folder, as notebook 06 does")
-            place = stack.enter_context(slurm(workers, cores, options or {}, folder))
+            place = stack.enter_context(start_slurm(workers, cores, options or {}, folder))
             logger.info("%s", mask_secrets(place.job_script()))
         else:
             place = cluster

@@ -84,17 +84,17 @@ def execute_notebook(
                     process.stdin.close()
                 time.sleep(PAUSE)
         _mask_log(folder / LOG)
-        outcome = _outcome(process.returncode, interrupted, folder / LOG)
+        outcome = _judge_outcome(process.returncode, interrupted, folder / LOG)
         _record(log, ": ".join(filter(None, outcome)))
         return outcome
 
 
-def _outcome(returncode: int, interrupted: bool, log: Path) -> tuple[str, str]:
+def _judge_outcome(returncode: int, interrupted: bool, log: Path) -> tuple[str, str]:
     if returncode == 0:
         return "finished", ""
     if interrupted:
         return "interrupted", ""
-    return "failed", _last_line(log) if returncode > 0 else f"ended by signal {-returncode}"
+    return "failed", _read_last_line(log) if returncode > 0 else f"ended by signal {-returncode}"
 
 
 def _mask_log(path: Path) -> None:
@@ -126,7 +126,7 @@ def _record(log: BinaryIO, what: str) -> None:
     log.write(f"* {what}, {datetime.datetime.now().astimezone().isoformat(timespec='seconds')}\n".encode())
 
 
-def _last_line(path: Path) -> str:
+def _read_last_line(path: Path) -> str:
     return path.read_text(errors="replace").rstrip().rpartition("\n")[2]
 
 

@@ -1,7 +1,7 @@
 """SLURM jobs of Dask workers: scripts in which every option is quoted, and sbatch's refusals.
 
 dask_jobqueue replaces signal handlers on import, so this module is imported only where it is needed
-(`clusters.slurm`).
+(`clusters.start_slurm`).
 """
 
 import logging
@@ -51,7 +51,7 @@ class Job(SLURMJob):
         try:
             await super().start()
         except (OSError, RuntimeError, ValueError) as error:
-            self.submissions.refused = _sbatch_words(error)
+            self.submissions.refused = _describe_refusal(error)
             self.submissions.refused_at = time.monotonic()
             logger.warning("SLURM did not take a job: %s", self.submissions.refused)
             self.status = Status.running  # without a job_id
@@ -81,13 +81,13 @@ class Cluster(SLURMCluster):
         return submissions.refused if submissions.refused_at > self._alive_at else ""
 
 
-def _sbatch_words(error: Exception) -> str:
+def _describe_refusal(error: Exception) -> str:
     if isinstance(error, OSError):
         return f"sbatch: {error.strerror} (is this a machine that submits SLURM jobs?)"
     return " ".join(str(error).rpartition("stderr:\n")[2].split()) or " ".join(str(error).split())
 
 
-def job_options(options: dict[str, Any]) -> dict[str, Any]:
+def quote_job_options(options: dict[str, Any]) -> dict[str, Any]:
     """Quote the options of a table for a job script: each is one line, and one word for the shell.
 
     `job_script_prologue` is meant to be shell code and is not quoted. In `local_directory` variables such as $TMPDIR
@@ -130,7 +130,7 @@ def _quote_with_variables(text: str) -> str:
     return '"' + re.sub(r'(\$\w+|\$\{\w+\})|[\\"`$]', lambda match: match[1] or "\\" + match[0], text) + '"'
 
 
-def worker_arguments(keys: Path, lifetime: int) -> list[str]:
+def make_worker_arguments(keys: Path, lifetime: int) -> list[str]:
     """Arguments of `dask worker`: a limited lifetime, no dashboard, TLS only, with the keys in a folder."""
     options = [f"--{option} {shlex.quote(str(keys / name))}" for option, name in SECURITY_FILES.items()]
     return ["--no-dashboard", "--dashboard-address", "127.0.0.1:0", "--lifetime", f"{lifetime}s", *options]

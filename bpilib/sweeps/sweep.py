@@ -20,7 +20,7 @@ from bpilib.config import NOTEBOOK, RUN_KEYS, Config, resolve
 from bpilib.data.store import SkeletonStore
 from bpilib.errors import MissingInputError, did_you_mean
 from bpilib.runs import history, write_or_check_config
-from bpilib.sweeps.clusters import SLURM_OPTIONS, work
+from bpilib.sweeps.clusters import SLURM_OPTIONS, execute_run
 from bpilib.sweeps.notebook_runner import count_starts, is_running
 from bpilib.system.files import PROJECT, in_project, parse_yaml, write_atomically
 
@@ -53,7 +53,7 @@ class Sweep:
     slurm: dict[str, Any]
 
 
-def load(path: str | Path, outputs: str | Path = "outputs", here: bool = True) -> Sweep:
+def load_sweep(path: str | Path, outputs: str | Path = "outputs", here: bool = True) -> Sweep:
     """Read a table of runs and check it completely.
 
     The YAML has `defaults` (parameters of every run), `grid` (a mapping of parameters to lists, or a list of such
@@ -81,17 +81,17 @@ def load(path: str | Path, outputs: str | Path = "outputs", here: bool = True) -
     _check_keys(content, shapes, str(path))
     for key, shape in shapes.items():
         if content.get(key) is not None and not isinstance(content[key], shape):
-            raise ValueError(f"{path}: expected {key} to be {_words(shape)}, got {content[key]!r}")
+            raise ValueError(f"{path}: expected {key} to be {_describe_shape(shape)}, got {content[key]!r}")
     name = content.get("name") or path.stem
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
         raise ValueError(f"{path}: name: expected letters, digits, '.', '_' or '-', got {name!r}")
     _check_keys(content.get("slurm") or {}, SLURM_OPTIONS, f"{path}: slurm")
     given, configs = [], []
-    for number, run in enumerate(_expanded(content, path), 1):
+    for number, run in enumerate(_expand(content, path), 1):
         try:
-            config, chosen = _resolved({"outputs": str(outputs)} | run, here)
+            config, chosen = _resolve({"outputs": str(outputs)} | run, here)
         except ValueError as error:
-            raise ValueError(f"{path}, run {number} ({_short(run)}): {error}") from error
+            raise ValueError(f"{path}, run {number} ({_describe_run(run)}): {error}") from error
         given.append(chosen)
         configs.append(config)
     if not configs:
@@ -110,16 +110,16 @@ def _check_keys(mapping: Any, known: Any, where: str) -> None:
             raise ValueError(f"{where}: unknown key {key!r}{did_you_mean(key, known)} (known: {', '.join(known)})")
 
 
-def _words(shape: Any) -> str:
+def _describe_shape(shape: Any) -> str:
     names = {str: "a name", dict: "a mapping", list: "a list"}
     return names.get(shape, "a mapping or a list of mappings")
 
 
-def _short(run: dict[str, Any]) -> str:
+def _describe_run(run: dict[str, Any]) -> str:
     return ", ".join(f"{key}: {value}" for key, value in run.items() if key in RUN_KEYS)
 
 
-def _expanded(content: dict[str, Any], path: Path) -> list[dict[str, Any]]:
+def _expand(content: dict[str, Any], path: Path) -> list[dict[str, Any]]:
     """Parameters of each run: every combination of the grids, then the single runs, each over the defaults."""
     grids = content.get("grid") or []
     singles = []
@@ -142,7 +142,7 @@ def _expanded(content: dict[str, Any], path: Path) -> list[dict[str, Any]]:
     return [(content.get("defaults") or {}) | run for run in singles]
 
 
-def _resolved(run: dict[str, Any], here: bool) -> tuple[Config, dict[str, Any]]:
+def _resolve(run: dict[str, Any], here: bool) -> tuple[Config, dict[str, Any]]:
     """Resolve a run: its configuration, and its notebook's parameters, with this machine's defaults filled in."""
     config = resolve(**run)
     for name in run:
@@ -153,7 +153,7 @@ def _resolved(run: dict[str, Any], here: bool) -> tuple[Config, dict[str, Any]]:
     return config, run | {"outputs": config.outputs, "text": config.text}
 
 
-def check(sweep: Sweep) -> None:
+def check_sweep(sweep: Sweep) -> None:
     """Check before the start what would make runs fail later: missing data, a run directory with other settings."""
     for data in {config.data for config in sweep.configs if config.data is not None}:
         SkeletonStore.open(data)
@@ -162,13 +162,13 @@ def check(sweep: Sweep) -> None:
             write_or_check_config(config)
 
 
-def run(
+def run_sweep(
     sweep: Sweep, client: Client, watch: Watch | None = None, pause: float = 2.0, notebook: Path = TRAIN
 ) -> pd.DataFrame:
     """Execute the runs that are not finished; return when every run has finished or failed.
 
     Args:
-        sweep: from `load`.
+        sweep: from `load_sweep`.
         client: of the workers, from `bpilib.sweeps.clusters.connect`.
         watch: called every `pause` seconds with the table of states.
         pause: seconds.
@@ -179,18 +179,19 @@ def run(
         epoch, test_top1 (%), starts, message, folder.
 
     Raises:
-        MissingInputError, ValueError: see `check`.
+        MissingInputError, ValueError: see `check_sweep`.
         RuntimeError: SLURM refused all jobs; quotes sbatch.
         KeyboardInterrupt: after Ctrl-C, once the running runs have saved.
     """
-    check(sweep)
+    check_sweep(sweep)
     stop = Event(f"stop-{uuid.uuid4().hex}", client=client)
-    ended = {number: ("skipped", "finished before") for number, config in enumerate(sweep.configs) if finished(config)}
+    done = (number for number, config in enumerate(sweep.configs) if is_finished(config))
+    ended = dict.fromkeys(done, ("skipped", "finished before"))
     futures = {}
     for number, config in enumerate(sweep.configs):
         if number not in ended:
             key = f"{config.run_directory.name}-{uuid.uuid4().hex}"
-            task = (work, notebook, config.run_directory, sweep.given[number], stop.name)
+            task = (execute_run, notebook, config.run_directory, sweep.given[number], stop.name)
             futures[number] = client.submit(*task, key=key, priority=-number, pure=False)
     refusal = getattr(client.cluster, "refusal", str)  # of SLURM; other clusters refuse nothing
     try:
@@ -214,8 +215,8 @@ def _follow(
     while True:
         for number, future in futures.items():
             if number not in ended and future.done():
-                ended[number] = _outcome(future)
-        table = states(sweep, ended)
+                ended[number] = _read_outcome(future)
+        table = read_states(sweep, ended)
         if watch:
             watch(table)
         if len(ended) == len(sweep.configs):
@@ -228,7 +229,7 @@ def _follow(
         time.sleep(pause)
 
 
-def _outcome(future: Future) -> tuple[str, str]:
+def _read_outcome(future: Future) -> tuple[str, str]:
     if future.status == "finished":
         return future.result()
     if future.status == "error":
@@ -237,24 +238,24 @@ def _outcome(future: Future) -> tuple[str, str]:
     return "failed", f"{future.status} by the Dask scheduler: run the same again to go on"
 
 
-def finished(config: Config) -> bool:
+def is_finished(config: Config) -> bool:
     """Whether a run is complete."""
     return (config.run_directory / "summary.json").exists()
 
 
-def states(sweep: Sweep, ended: dict[int, tuple[str, str]] | None = None) -> pd.DataFrame:
+def read_states(sweep: Sweep, ended: dict[int, tuple[str, str]] | None = None) -> pd.DataFrame:
     """Look up the state of every run, one row each: settings, state, epoch, epochs, test_top1 (%), starts, message,
     folder.
 
     Args:
-        sweep: from `load`.
+        sweep: from `load_sweep`.
         ended: run number → state and message, of runs known to have ended.
     """
     rows = []
     for number, config in enumerate(sweep.configs):
         folder = config.run_directory
         state, message = (ended or {}).get(number) or ("running" if is_running(folder) else "waiting", "")
-        epoch, top1 = _progress(config)
+        epoch, top1 = _read_progress(config)
         row = {name: getattr(config, name) for name in COLUMNS}
         rows.append(
             row
@@ -271,7 +272,7 @@ def states(sweep: Sweep, ended: dict[int, tuple[str, str]] | None = None) -> pd.
     return pd.DataFrame(rows)
 
 
-def _progress(config: Config) -> tuple[int, float]:
+def _read_progress(config: Config) -> tuple[int, float]:
     """Epochs done, and the last test accuracy in %."""
     try:
         rows = history(config)

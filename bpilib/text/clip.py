@@ -74,7 +74,7 @@ class ClipText(TextEncoder):
             delattr(tower, name)
         self.trained = trained
         self._tokenizer = tokenizer
-        self._pool = _pooling(tower)
+        self._pool = _find_pool(tower)
         self._holder = [] if trained else [tower]  # a list hides it from parameters(), state_dict() and to()
         tower.cpu().train(trained).requires_grad_(trained)
         if trained:
@@ -150,7 +150,7 @@ class ClipText(TextEncoder):
         return x if project is None else project(x) if isinstance(project, nn.Module) else x @ project
 
 
-def _pooling(tower: nn.Module) -> Pool | None:
+def _find_pool(tower: nn.Module) -> Pool | None:
     """How a causal tower finds the end of text, from which it reads the embedding; later tokens have no effect there.
 
     None for a tower that needs whole texts: attention both ways, Hugging Face towers, towers that read another token
@@ -233,7 +233,7 @@ def pack(texts: list[list[int]], room: int = ROOM) -> Packed:
     where: dict[int, tuple[int, np.ndarray]] = {}  # text → row, place of each token in it
     fresh = [0] * len(texts)  # tokens of the text that stood there before it
     for i in sorted(range(len(texts)), key=lambda i: (len(texts[i]) <= SHORT, texts[i])):
-        shared = [_shared(texts[i], texts[j]) for j in last]
+        shared = [_count_shared(texts[i], texts[j]) for j in last]
         fits = [row for row, there in enumerate(shared) if used[row] + len(texts[i]) - there <= room]
         row = max(fits, key=lambda row: (shared[row], used[row]), default=len(used))
         if row == len(used):
@@ -256,7 +256,7 @@ def pack(texts: list[list[int]], room: int = ROOM) -> Packed:
     return Packed(tokens, positions, seen, np.array(ends))
 
 
-def _shared(one: list[int], other: list[int]) -> int:
+def _count_shared(one: list[int], other: list[int]) -> int:
     """Tokens that two texts begin with alike."""
     for count, (a, b) in enumerate(zip(one, other)):
         if a != b:

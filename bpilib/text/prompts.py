@@ -68,7 +68,7 @@ class Prompts:
 
     def digest(self) -> str:
         """SHA-256 (hex) that changes with any text or with their order."""
-        return digest_of(self.texts())
+        return digest_texts(self.texts())
 
     def select(self, classes: Iterable[str]) -> "Prompts":
         """The same texts for these classes in this order.
@@ -92,7 +92,7 @@ class Prompts:
         return Prompts(classes, synonyms, descriptions, self.source)
 
 
-def digest_of(texts: Sequence[str]) -> str:
+def digest_texts(texts: Sequence[str]) -> str:
     """SHA-256 (hex) of the texts as canonical JSON."""
     return hashlib.sha256(json.dumps(list(texts), ensure_ascii=True, separators=(",", ":")).encode()).hexdigest()
 
@@ -120,7 +120,7 @@ def load_prompts(path: str | Path, classes: Iterable[str] | None = None) -> Prom
         content = parse_yaml(_read(path))
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: expected YAML, but it can't be read: {error}") from error
-    _keys(content, ("dataset", "classes", "prompts"), str(path))
+    _check_keys(content, ("dataset", "classes", "prompts"), str(path))
     names, entries = content["classes"], content["prompts"]
     if not (isinstance(names, list) and names and all(map(_is_text, names))):
         raise ValueError(f"{path}: expected `classes` to be a list of class names, got {names!r}")
@@ -131,7 +131,7 @@ def load_prompts(path: str | Path, classes: Iterable[str] | None = None) -> Prom
     for number, entry in enumerate(entries, 1):
         name = entry.get("name") if isinstance(entry, dict) else None
         where = f"{path}: class {name!r}" if _is_text(name) else f"{path}: entry {number} of `prompts`"
-        _keys(entry, ("name", "synonyms", *PARTS), where)
+        _check_keys(entry, ("name", "synonyms", *PARTS), where)
         for key in ("name", *PARTS):
             if not _is_text(entry[key]):
                 raise ValueError(f"{where}: expected `{key}` to be a text, got {entry[key]!r}: write it (in quotes)")
@@ -158,7 +158,7 @@ def load_prompts(path: str | Path, classes: Iterable[str] | None = None) -> Prom
         tuple({part: by_name[name][part].strip() for part in PARTS} for name in names),
         source=path,
     )
-    if clashes := _clashes(prompts):
+    if clashes := _find_clashes(prompts):
         raise ValueError(
             f"{path}: expected every synonym once and in one class, got {'; '.join(clashes)}: reword one of each"
         )
@@ -181,8 +181,8 @@ def load_published_prompts(
     Raises:
         ValueError: a missing file, a line of another format, files of different length, an unknown class.
     """
-    rows = [_fields(line, ";") for line in _lines(parts_txt)]
-    lists = [[word for word in _fields(line, ",") if word] for line in _lines(synonyms_txt)]
+    rows = [_split_fields(line, ";") for line in _read_lines(parts_txt)]
+    lists = [[word for word in _split_fields(line, ",") if word] for line in _read_lines(synonyms_txt)]
     if not rows or len(rows) != len(lists):
         raise ValueError(
             f"expected one line per class in both files, got {len(rows)} in {parts_txt}, {len(lists)} in {synonyms_txt}"
@@ -203,7 +203,7 @@ def load_published_prompts(
         tuple(dict(zip(PARTS, row[1:])) for row in rows),
         source=Path(parts_txt),
     )
-    faults = _clashes(prompts)
+    faults = _find_clashes(prompts)
     faults += [
         f"{r[0]!r} is called {w[0]!r} in {synonyms_txt}"
         for r, w in zip(rows, lists)
@@ -214,7 +214,7 @@ def load_published_prompts(
     return prompts if classes is None else prompts.select(classes)
 
 
-def _clashes(prompts: Prompts) -> list[str]:
+def _find_clashes(prompts: Prompts) -> list[str]:
     """Describe duplicate synonyms: within a class (or equal to its name), and between classes."""
     owners: dict[str, Counter] = {}
     for i, name in enumerate(prompts.classes):
@@ -228,7 +228,7 @@ def _clashes(prompts: Prompts) -> list[str]:
     return out
 
 
-def _keys(value: object, keys: tuple[str, ...], where: str) -> None:
+def _check_keys(value: object, keys: tuple[str, ...], where: str) -> None:
     if not isinstance(value, dict):
         raise ValueError(f"{where}: expected the keys {', '.join(keys)}, got {type(value).__name__}")
     if missing := [key for key in keys if key not in value]:
@@ -255,11 +255,11 @@ def _read(path: Path) -> str:
         ) from error
 
 
-def _lines(path: str | Path) -> list[str]:
+def _read_lines(path: str | Path) -> list[str]:
     return [line for line in _read(Path(path)).splitlines() if line.strip()]
 
 
-def _fields(line: str, separator: str) -> list[str]:
+def _split_fields(line: str, separator: str) -> list[str]:
     """Texts between separators, stripped; an empty last one is dropped."""
     fields = [text.strip() for text in line.split(separator)]
     return fields if fields[-1] or len(fields) == 1 else fields[:-1]

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bpilib.evaluate import Scores, copies_summary
+from bpilib.evaluate import Scores, summarise_copies
 from bpilib.runs import Run
 from bpilib.system import distributed
 from bpilib.system.environment import collect_environment, count_flops
@@ -35,7 +35,7 @@ def summarize(run: Run, scores: Scores, progress: Progress, epoch_clips: int, pr
         "test_top1_interval_95": scores.interval(),
         "test_top5": scores.top(5),
         "test_clips": len(scores.labels),
-        **copies_summary(scores),
+        **summarise_copies(scores),
         "best_test_epoch_as_published": {"epoch": test_epoch, "test_top1": test_best},
         "parameters": _parameters(run),
         "training_seconds": sum(epoch_clips / row["clips_per_second"] for row in progress.rows),

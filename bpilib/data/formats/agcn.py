@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
-from bpilib.data.conventions import PROBED, Convention, y_up, z_up
+from bpilib.data.conventions import PROBED, Convention, is_z_up, turn_y_up
 from bpilib.data.formats.pyskl import check_label
-from bpilib.data.formats.safe_pickle import PickledArray, unpickled
-from bpilib.data.importer import ImportWriter, class_names, describe_source, fit_persons, skeleton_by_joints
+from bpilib.data.formats.safe_pickle import PickledArray, open_pickle
+from bpilib.data.importer import ImportWriter, choose_class_names, describe_source, find_skeleton, fit_persons
 from bpilib.data.ntu.protocol import FILE_NAME as NTU_NAME
 from bpilib.data.ntu.protocol import MAX_IDS, TRAIN_SUBJECTS
 from bpilib.data.plausibility import is_body, measure
@@ -30,23 +30,23 @@ OTHERS = ("bone", "motion")  # streams that are computed from the joints
 HOW = "expected train_data_joint.npy, train_label.pkl, val_data_joint.npy and val_label.pkl, as 2s-AGCN writes them"
 
 
-def find(folder: Path) -> dict[str, Path]:
+def find_folders(folder: Path) -> dict[str, Path]:
     """Find the folders with such arrays, `folder` itself or in it, by name (`xsub`, ...)."""
     folders = [folder, *sorted(path for path in folder.iterdir() if path.is_dir())] if folder.is_dir() else []
-    return {path.name: path for path in folders if any(_data(path, part) for part in PARTS)}
+    return {path.name: path for path in folders if any(_find_data(path, part) for part in PARTS)}
 
 
-def _data(folder: Path, part: str) -> Path | None:
+def _find_data(folder: Path, part: str) -> Path | None:
     """Find the array of a part."""
     paths = (folder / f"{start}{ending}" for start in PARTS[part] for ending in DATA)
     return next((path for path in paths if path.is_file()), None)
 
 
-def _label_file(data: Path) -> Path:
+def _locate_labels(data: Path) -> Path:
     return data.with_name(data.name.split("_data")[0] + "_label.pkl")
 
 
-def files_of(folder: Path) -> list[Path]:
+def list_files(folder: Path) -> list[Path]:
     """List the arrays of a folder and their label files.
 
     Raises:
@@ -54,8 +54,8 @@ def files_of(folder: Path) -> list[Path]:
     """
     found = []
     for part in PARTS:
-        if (data := _data(folder, part)) is not None:
-            label = _label_file(data)
+        if (data := _find_data(folder, part)) is not None:
+            label = _locate_labels(data)
             if not label.is_file():
                 raise ValueError(f"no {label.name} beside {data}: {HOW}")
             found += [data, label]
@@ -92,26 +92,26 @@ def import_arrays(
     Raises:
         ValueError: arrays and labels that do not fit each other.
     """
-    found = find(Path(folder))
+    found = find_folders(Path(folder))
     if len(found) > 1 and benchmark not in found:
         raise ValueError(f"{folder} holds {', '.join(found)}: name one of these folders, or its benchmark")
     folder = found.get(benchmark or "") or next(iter(found.values()))
-    files = files_of(folder)
-    parts = {part: data for part in PARTS if (data := _data(folder, part)) is not None}
+    files = list_files(folder)
+    parts = {part: data for part in PARTS if (data := _find_data(folder, part)) is not None}
     arrays = {part: _open(path) for part, path in parts.items()}
-    labelled = {part: _labels(_label_file(path)) for part, path in parts.items()}
+    labelled = {part: _read_labels(_locate_labels(path)) for part, path in parts.items()}
     for part, array in arrays.items():
         if len(array) != len(labelled[part][1]):
             raise ValueError(f"{parts[part]}: {len(array)} clips, but {len(labelled[part][1])} labels")
     first = next(iter(arrays.values()))
-    skeleton = skeleton or skeleton_by_joints(first.shape[3], folder)
+    skeleton = skeleton or find_skeleton(first.shape[3], folder)
     shapes = {array.shape[1:2] + array.shape[3:] for array in arrays.values()}
     if shapes != {(3, skeleton.num_joints, first.shape[4])} or first.shape[4] > skeleton.persons:
         raise ValueError(f"{folder}: expected (N, 3, T, {skeleton.num_joints}, {skeleton.persons}), got {first.shape}")
-    classes = class_names(folder, [str(label) for _, labels in labelled.values() for label in labels], classes)
+    classes = choose_class_names(folder, [str(label) for _, labels in labelled.values() for label in labels], classes)
     probe = list(_probe(first))
-    turn = skeleton is NTU and z_up(clip for clip in probe if is_body(measure(clip, NTU), NTU))
-    convention = Convention(skeleton, [y_up(clip) if turn else clip for clip in probe])
+    turn = skeleton is NTU and is_z_up(clip for clip in probe if is_body(measure(clip, NTU), NTU))
+    convention = Convention(skeleton, [turn_y_up(clip) if turn else clip for clip in probe])
     splits: dict[str, list[int]] = {part: [] for part in PARTS}
     subjects: dict[str, set] = {}
     total = sum(map(len, arrays.values()))
@@ -125,7 +125,7 @@ def import_arrays(
                     setup, camera, subject = (int(match[i]) for i in (1, 2, 3)) if match else (0, 0, 0)
                     check_label(dataset, name, label, len(classes))
                     clip = _cut(array[row])
-                    poses, _ = fit_persons(y_up(clip) if turn else clip, skeleton.persons)
+                    poses, _ = fit_persons(turn_y_up(clip) if turn else clip, skeleton.persons)
                     poses = convention.bring(poses)
                     splits[part].append(writer.add_checked(Clip(name, poses, label, subject, camera, setup)))
                     subjects.setdefault(part, set()).add((setup, camera, subject))
@@ -135,7 +135,8 @@ def import_arrays(
         if turn:
             writer.said.append("recognised axes with z up: turned (x, y, z) to (x, z, -y), so that y is")
         writer.said += convention.said()
-        name = benchmark or (folder.name if folder.name in ("xsub", "xview", "xset") else _protocol(dataset, subjects))
+        known = folder.name in ("xsub", "xview", "xset")
+        name = benchmark or (folder.name if known else _recognise_protocol(dataset, subjects))
         return writer.finish_import({name: splits}, describe_source(*files))
 
 
@@ -152,9 +153,9 @@ def _open(path: Path) -> np.ndarray:
     return array
 
 
-def _labels(path: Path) -> tuple[list[str], list[int]]:
+def _read_labels(path: Path) -> tuple[list[str], list[int]]:
     """Read names, without ending, and labels."""
-    with unpickled(path, False) as content:
+    with open_pickle(path, False) as content:
         names, labels = content if isinstance(content, tuple | list) and len(content) == 2 else (None, None)
         labels = labels.load().tolist() if isinstance(labels, PickledArray) else labels
     if not (
@@ -197,7 +198,7 @@ def _probe(array: np.ndarray) -> Iterator[np.ndarray]:
             continue
 
 
-def _protocol(dataset: str, seen: dict[str, set]) -> str:
+def _recognise_protocol(dataset: str, seen: dict[str, set]) -> str:
     """Recognise the benchmark by the subjects, cameras or setups of its training part."""
     train, test = (seen.get(part, set()) for part in ("train", "test"))
     if dataset not in MAX_IDS or not train or not test or (0, 0, 0) in train | test:

@@ -19,22 +19,22 @@ from typing import NamedTuple
 import numpy as np
 from tqdm.auto import tqdm
 
-from bpilib.data.conventions import PROBED, Convention, turned_axes
+from bpilib.data.conventions import PROBED, Convention, turn_axes
 from bpilib.data.formats.openpose import ENDING, is_folder, read_folder
 from bpilib.data.formats.pyskl import check_label
 from bpilib.data.importer import (
     CLASS_NAMES_FILE,
     MAX_CLIP_BYTES,
     ImportWriter,
-    class_names,
+    choose_class_names,
     describe_source,
+    find_skeleton,
     fit_persons,
     refuse_or_warn,
-    skeleton_by_joints,
 )
 from bpilib.data.store import Clip, SkeletonStore
-from bpilib.data.tables import folded, number_from, read_rows
-from bpilib.data.trackers import MAPPINGS, named, start_inspection, to_ntu
+from bpilib.data.tables import detect_base, normalise_name, read_rows
+from bpilib.data.trackers import MAPPINGS, start_inspection, suggest_for_clip, to_ntu
 from bpilib.errors import MissingInputError
 from bpilib.skeleton import NTU, SKELETONS, Skeleton
 
@@ -81,15 +81,15 @@ def import_folder(
     if not (folder / LIST).is_file():
         raise MissingInputError(f"no {LIST} in {folder}: {HOW}")
     rows = list(read_list(folder / LIST))
-    names = class_names(folder, ((row["label"] or "").strip() for _, row in rows), classes)
+    names = choose_class_names(folder, ((row["label"] or "").strip() for _, row in rows), classes)
     if tracker and skeleton not in (None, NTU):
         raise ValueError(f"tracker {tracker} gives NTU's joints, {dataset} has {skeleton.num_joints}: set it to None")
-    skeleton = NTU if tracker else skeleton or _skeleton(folder, rows)
+    skeleton = NTU if tracker else skeleton or _recognise_skeleton(folder, rows)
     inspection = start_inspection(skeleton, tracker)
     convention = Convention(skeleton, () if tracker else _probe(folder, rows, skeleton), dataset == "ntu120")
     base, said = 0, ""
     if classes is None and (folder / CLASS_NAMES_FILE).is_file():  # labels of published data sets count from 0
-        base, said = number_from((row["label"] or "" for _, row in rows), names)
+        base, said = detect_base((row["label"] or "" for _, row in rows), names)
     unnamed = {path.relative_to(folder).as_posix(): None for path in sorted(folder.rglob("*.npy"))}
     turned: dict[str, str] = {}  # clip → how its axes were read
     with ImportWriter(out, dataset, skeleton, names, on_error, overwrite, inspection) as writer:
@@ -98,7 +98,7 @@ def import_folder(
         for line, row in tqdm(rows, unit=" clips", disable=not progress, desc=f"import {dataset}"):
             name, place = (row["name"] or "").removesuffix(".npy"), (LIST, line)
             try:
-                path = path_in(folder, name)
+                path = locate_clip(folder, name)
                 unnamed.pop(f"{name}.npy", None)
                 if name in seen:
                     raise ValueError(f"name {name} comes a second time")
@@ -108,13 +108,13 @@ def import_folder(
                 part = row["split"].strip()
                 if part not in ("", *parts):
                     raise ValueError(f"split: expected train, test or nothing, got {part[:50]!r}")
-                numbers = {key: _number(key, row.get(key, "")) for key in ("subject", "camera", "setup")}
-                label = _label(row["label"].strip(), names, base)
+                numbers = {key: _parse_number(key, row.get(key, "")) for key in ("subject", "camera", "setup")}
+                label = _parse_label(row["label"].strip(), names, base)
                 check_label(dataset, PurePosixPath(name).name, label, len(names))
                 if not path.exists() and (there := [other for other in unnamed if other.endswith(f"/{name}.npy")]):
                     raise ValueError(f"no such file, but {', '.join(there[:3])}: add the folder to the name")
                 place = (f"{name}.npy" if path.suffix else name, 0)
-                clip = load(path, (skeleton.num_joints,), tracker)
+                clip = load_clip(path, (skeleton.num_joints,), tracker)
                 if clip.said:
                     turned[name] = clip.said
                 poses, dropped = fit_persons(clip.poses, skeleton.persons)
@@ -132,10 +132,10 @@ def import_folder(
             first = next(iter(turned))
             writer.said.append(f"{len(turned)} of {len(rows)} clips, the first {first}: {turned[first]}")
         writer.said += [*([said] if said else []), *convention.said()]
-        return writer.finish_import({benchmark: parts}, folder_source(folder, tracker))
+        return writer.finish_import({benchmark: parts}, describe_folder(folder, tracker))
 
 
-def folder_source(folder: Path, tracker: str | None = None) -> dict[str, object]:
+def describe_folder(folder: Path, tracker: str | None = None) -> dict[str, object]:
     """Describe the folder that a store is made from: names, sizes and a hash of all files, and the tracker.
 
     Raises:
@@ -158,19 +158,19 @@ def read_list(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
         raise ValueError(f"{path}: {error}; {HOW}") from error
 
 
-def _skeleton(folder: Path, rows: list[tuple[int, dict[str, str]]]) -> Skeleton:
+def _recognise_skeleton(folder: Path, rows: list[tuple[int, dict[str, str]]]) -> Skeleton:
     """Recognise the skeleton of the first clip that can be read."""
     wrong = f"it names none: {HOW}"
     for _, row in rows:
         try:
-            path = path_in(folder, (row["name"] or "").removesuffix(".npy"))
-            return skeleton_by_joints(load(path, JOINTS).poses.shape[2], path)
+            path = locate_clip(folder, (row["name"] or "").removesuffix(".npy"))
+            return find_skeleton(load_clip(path, JOINTS).poses.shape[2], path)
         except (ValueError, OSError) as error:
             wrong = f"{row['name']}: {error}"
     raise ValueError(f"{folder / LIST}: no clip of it can be read; {wrong}")
 
 
-def path_in(folder: Path, name: str) -> Path:
+def locate_clip(folder: Path, name: str) -> Path:
     """Find the file of a clip, or its folder of OpenPose's frames.
 
     Raises:
@@ -183,19 +183,19 @@ def path_in(folder: Path, name: str) -> Path:
     return frames if not path.is_file() and is_folder(frames) else path
 
 
-def _number(key: str, text: str) -> int:
+def _parse_number(key: str, text: str) -> int:
     text = text.strip()
     if text and not (text.isdecimal() and len(text) < 10):
         raise ValueError(f"{key}: expected a whole number or nothing, got {text[:50]!r}")
     return int(text or 0)
 
 
-def _label(text: str, classes: list[str], base: int = 0) -> int:
+def _parse_label(text: str, classes: list[str], base: int = 0) -> int:
     if text in classes:
         return classes.index(text)
-    alike = [folded(name) for name in classes]
-    if text and alike.count(folded(text)) == 1:
-        return alike.index(folded(text))
+    alike = [normalise_name(name) for name in classes]
+    if text and alike.count(normalise_name(text)) == 1:
+        return alike.index(normalise_name(text))
     if text.isdecimal() and len(text) < 10:
         return int(text) - base  # the writer knows the range
     raise ValueError(f"label: expected the name of one of the {len(classes)} classes or its number, got {text[:50]!r}")
@@ -205,9 +205,9 @@ def _probe(folder: Path, rows: list[tuple[int, dict[str, str]]], skeleton: Skele
     """Some of the clips that can be read, evenly spread."""
     for number in np.unique(np.linspace(0, len(rows) - 1, min(len(rows), PROBED)).astype(int)):
         with contextlib.suppress(ValueError, OSError):
-            path = path_in(folder, (rows[number][1]["name"] or "").removesuffix(".npy"))
+            path = locate_clip(folder, (rows[number][1]["name"] or "").removesuffix(".npy"))
             with np.errstate(over="ignore"):
-                clip = load(path, (skeleton.num_joints,)).poses.astype(np.float32)
+                clip = load_clip(path, (skeleton.num_joints,)).poses.astype(np.float32)
             if np.isfinite(clip).all():
                 yield clip
 
@@ -226,7 +226,7 @@ class Loaded(NamedTuple):
     said: str = ""
 
 
-def load(path: Path, joints: tuple[int, ...], tracker: str | None = None) -> Loaded:
+def load_clip(path: Path, joints: tuple[int, ...], tracker: str | None = None) -> Loaded:
     """Read a clip.
 
     Args:
@@ -241,24 +241,24 @@ def load(path: Path, joints: tuple[int, ...], tracker: str | None = None) -> Loa
         poses = read_folder(path)
     else:
         poses = _read_npy(path)
-    poses, said = (poses[:, None], "") if poses.ndim == 3 else turned_axes(poses) if poses.ndim == 4 else (poses, "")
+    poses, said = (poses[:, None], "") if poses.ndim == 3 else turn_axes(poses) if poses.ndim == 4 else (poses, "")
     if tracker:
         return Loaded(to_ntu(poses, tracker), poses, said)
     if poses.ndim != 4 or poses.shape[-1] != 3 or poses.shape[-2] not in joints or 0 in poses.shape:
         v = "/".join(map(str, joints))
         other = poses.ndim == 4 and (poses.shape[-2] not in joints or poses.shape[-1] == 2)
         what = f"expected (L, {v}, 3) or (L, M, {v}, 3) with L of at least 1, got {poses.shape}"
-        raise ValueError(what + (named(poses) if other else ""))
+        raise ValueError(what + (suggest_for_clip(poses) if other else ""))
     return Loaded(poses, poses, said)
 
 
-def load_one(
+def load_single_clip(
     path: Path, skeleton: Skeleton, tracker: str | None, trained_with: str | None, copy_single: bool = False
 ) -> tuple[np.ndarray, list[str]]:
     """Read a single clip for a classifier, converted as in a store.
 
     Args:
-        path: see `load`.
+        path: see `load_clip`.
         skeleton: of the classifier.
         tracker: whose joints the clip has; None: `trained_with`, if the number of joints fits.
         trained_with: the tracker of the clips that the classifier was trained with.
@@ -275,7 +275,7 @@ def load_one(
         shape = read_folder(path).shape if is_folder(path) else _read_npy(path).shape
         if len(shape) > 2 and (shape[-2] == joints or shape[-2] != skeleton.num_joints):
             tracker = trained_with
-    clip = load(path, (skeleton.num_joints,), tracker)
+    clip = load_clip(path, (skeleton.num_joints,), tracker)
     if not np.isfinite(clip.poses).all():
         raise ValueError("coordinates that are not finite (NaN or infinite)")
     inspection = start_inspection(skeleton, tracker)

@@ -22,7 +22,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from bpilib.data.conventions import PROBED, Convention
-from bpilib.data.importer import CLASS_NAMES_FILE, MAX_CLIP_BYTES, ImportWriter, class_names, describe_source
+from bpilib.data.importer import CLASS_NAMES_FILE, MAX_CLIP_BYTES, ImportWriter, choose_class_names, describe_source
 from bpilib.data.store import Clip, SkeletonStore
 from bpilib.errors import MissingInputError
 from bpilib.skeleton import NTU, SKELETONS, Skeleton
@@ -98,14 +98,14 @@ def _check(parts: dict[str, tuple[_Rows, _Rows]], shape: tuple[int, int, int], c
             )
 
 
-def _frames(row: np.ndarray) -> np.ndarray:
+def _cut_padding(row: np.ndarray) -> np.ndarray:
     """Remove the padding of a row of x, (T, MV3) or (3, T, V, M): (L, MV3)."""
     if row.ndim == 4:
         row = row.transpose(1, 3, 2, 0).reshape(row.shape[1], -1)  # (3,T,V,M) -> (T,M,V,3) -> (T,MV3)
     return row[: 1 + np.flatnonzero(row.any(1)).max(initial=-1)]
 
 
-def _labels(opened: dict[str, dict[str, tuple[_Rows, _Rows]]], known: int | None) -> tuple[int, int, str]:
+def _recognise_labels(opened: dict[str, dict[str, tuple[_Rows, _Rows]]], known: int | None) -> tuple[int, int, str]:
     """Recognise the number of classes, and whether labels count from 0 or 1.
 
     Args:
@@ -116,7 +116,7 @@ def _labels(opened: dict[str, dict[str, tuple[_Rows, _Rows]]], known: int | None
         Number of classes, number of the first one, and a sentence for the user, "" if there is no doubt.
     """
     every = [y for parts in opened.values() for _, y in parts.values()]
-    used = {label for y in every for label in map(_label, y) if label is not None}
+    used = {label for y in every for label in map(_parse_label, y) if label is not None}
     last = max(used, default=0)
     one_hot = len(every[0].shape) == 2
     columns = every[0].shape[-1] if one_hot else last + 1
@@ -127,7 +127,7 @@ def _labels(opened: dict[str, dict[str, tuple[_Rows, _Rows]]], known: int | None
     return columns if one_hot or known is None else known, 0, ""
 
 
-def _skeleton(shape: tuple[int, ...]) -> Skeleton:
+def _recognise_skeleton(shape: tuple[int, ...]) -> Skeleton:
     """Recognise the skeleton by the number of columns, or by the axes V and M."""
     columns = math.prod(shape[1::2]) * shape[4] if len(shape) == 5 else shape[-1]
     for skeleton in SKELETONS.values():
@@ -137,7 +137,7 @@ def _skeleton(shape: tuple[int, ...]) -> Skeleton:
     raise ValueError(f"x_train: expected (n, T, M·V·3) with {known} columns, got {columns}")
 
 
-def _label(row: np.ndarray) -> int | None:
+def _parse_label(row: np.ndarray) -> int | None:
     """The class of a row of y, one-hot or a whole number; None if it is neither."""
     if row.ndim == 0:
         return int(row) if row == np.floor(row) and 0 <= row < 1 << 31 else None
@@ -189,11 +189,11 @@ def import_npz(
         with _reading(first):
             if not x.shape or not y.shape:
                 raise ValueError(f"expected arrays of clips, got {x.shape} and {y.shape}")
-            skeleton = skeleton or _skeleton(x.shape)
+            skeleton = skeleton or _recognise_skeleton(x.shape)
             known = classes is not None or (first.parent / CLASS_NAMES_FILE).is_file()
-            named = class_names(first.parent, [], classes) if known else None
-            count, base, said = _labels(opened, len(named) if named else None)
-            classes = named or class_names(first.parent, [str(count - 1)], None)
+            named = choose_class_names(first.parent, [], classes) if known else None
+            count, base, said = _recognise_labels(opened, len(named) if named else None)
+            classes = named or choose_class_names(first.parent, [str(count - 1)], None)
         shape = (skeleton.persons, skeleton.num_joints, 3)
         for benchmark, parts in opened.items():
             with _reading(paths[benchmark]):
@@ -215,9 +215,9 @@ def import_npz(
                 for row, (frames, onehot) in enumerate(zip(x, y), 1):
                     bar.update()
                     place = (f"{paths[benchmark].name}: x_{part}", row)
-                    label = _label(onehot)
+                    label = _parse_label(onehot)
                     label = label if label is None else label - base
-                    frames = _frames(frames)
+                    frames = _cut_padding(frames)
                     key = (hashlib.sha256(frames.data).digest(), label) if len(paths) > 1 else None
                     if left is None:
                         poses = frames.reshape(-1, *shape)
@@ -244,7 +244,7 @@ def _probe(x: _Rows, shape: tuple[int, int, int]) -> Iterator[np.ndarray]:
     """The first clips (L, M, V, 3)."""
     for row in itertools.islice(x, PROBED):
         with np.errstate(over="ignore"):
-            clip = _frames(row).reshape(-1, *shape).astype(np.float32)
+            clip = _cut_padding(row).reshape(-1, *shape).astype(np.float32)
         if np.isfinite(clip).all():
             yield clip
 

@@ -37,7 +37,7 @@ def read_folder(folder: Path) -> np.ndarray:
         ValueError: a file that is something else; frames of different keypoints; nobody in any of them.
     """
     found = sorted((int(match[1]), path) for path in folder.iterdir() if (match := NUMBER.search(path.name)))
-    frames = [_people(path) for _, path in found]
+    frames = [_read_people(path) for _, path in found]
     joints = {person.shape[0] for people in frames for person in people}
     if len(joints) != 1:
         what = f"keypoints of {sorted(joints)} joints" if joints else "nobody in any frame"
@@ -45,7 +45,7 @@ def read_folder(folder: Path) -> np.ndarray:
     return _follow(frames, joints.pop())
 
 
-def _people(path: Path) -> list[np.ndarray]:
+def _read_people(path: Path) -> list[np.ndarray]:
     """Read the persons (V, 3) of a frame."""
     if path.stat().st_size > MAX_BYTES:
         raise ValueError(f"{path.name}: {path.stat().st_size} bytes, more than the {MAX_BYTES} a frame may have")
@@ -64,7 +64,8 @@ def _follow(frames: list[list[np.ndarray]], joints: int) -> np.ndarray:
     tracks: list[dict[int, np.ndarray]] = []
     for number, people in enumerate(frames):
         last = [track[max(track)] for track in tracks]
-        cost = np.array([[_apart(person, one) for one in last] for person in people]).reshape(len(people), len(last))
+        cost = np.array([_measure_distance(person, one) for person in people for one in last])
+        cost = cost.reshape(len(people), len(last))
         near = {p: t for p, t in zip(*linear_sum_assignment(cost)) if cost[p, t] < FAR}
         for p, person in enumerate(people):
             if p in near:
@@ -80,7 +81,7 @@ def _follow(frames: list[list[np.ndarray]], joints: int) -> np.ndarray:
     return out
 
 
-def _apart(one: np.ndarray, other: np.ndarray) -> float:
+def _measure_distance(one: np.ndarray, other: np.ndarray) -> float:
     """The mean distance of two persons' keypoints, of those that both have, in heights of the first person."""
     both = (one[:, 2] > 0) & (other[:, 2] > 0)
     if not both.any():

@@ -17,20 +17,20 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from bpilib.data.conventions import PROBED, Convention
-from bpilib.data.formats.safe_pickle import PickledArray, unpickled
+from bpilib.data.formats.safe_pickle import PickledArray, open_pickle
 from bpilib.data.importer import (
     CLASS_NAMES_FILE,
     ImportWriter,
-    class_names,
+    choose_class_names,
     describe_source,
+    find_skeleton,
     fit_persons,
-    skeleton_by_joints,
 )
 from bpilib.data.ntu.protocol import FILE_NAME as NTU_NAME
 from bpilib.data.ntu.protocol import MAX_IDS
 from bpilib.data.store import Clip, SkeletonStore
-from bpilib.data.tables import number_from
-from bpilib.data.trackers import MAPPINGS, named, start_inspection, to_ntu, trackers_with_joints
+from bpilib.data.tables import detect_base
+from bpilib.data.trackers import MAPPINGS, start_inspection, suggest_for_clip, suggest_trackers, to_ntu
 from bpilib.data.ucla import ACTIONS
 from bpilib.data.ucla import FILE_NAME as UCLA_NAME
 from bpilib.skeleton import NTU, Skeleton
@@ -81,14 +81,14 @@ def import_pickle(
             split.
     """
     path = Path(path)
-    with unpickled(path, progress) as content:
-        split, annotations = _parts(content, path)
+    with open_pickle(path, progress) as content:
+        split, annotations = _check_content(content, path)
         dicts = [annotation for annotation in annotations if isinstance(annotation, dict)]
         labels = [entry.get("label") for entry in dicts]
         whole = (str(label) for label in labels if type(label) is int and 0 <= label < 1 << 31)
         own_names = classes is None and (path.parent / CLASS_NAMES_FILE).is_file()  # else labels count from 0
-        classes = class_names(path.parent, whole, classes)
-        base = number_from(map(str, labels), classes)[0] if own_names else 0
+        classes = choose_class_names(path.parent, whole, classes)
+        base = detect_base(map(str, labels), classes)[0] if own_names else 0
         arrays = [entry["keypoint"] for entry in dicts if isinstance(entry.get("keypoint"), PickledArray)]
         arrays = [array for array in arrays if len(array.shape) == 4 and 0 not in array.shape]
         if tracker:
@@ -97,7 +97,7 @@ def import_pickle(
                 raise ValueError(f"tracker {tracker} gives NTU's joints, {dataset} has {got}: set it to None")
             skeleton = NTU
         elif skeleton is None:
-            skeleton = _skeleton(arrays[0] if arrays else None, path)
+            skeleton = _recognise_skeleton(arrays[0] if arrays else None, path)
         inspection = start_inspection(skeleton, tracker)
         convention = Convention(skeleton, () if tracker else _probe(arrays, skeleton), dataset == "ntu120")
         with ImportWriter(out, dataset, skeleton, classes, on_error, overwrite, inspection) as writer:
@@ -111,7 +111,7 @@ def import_pickle(
                 try:
                     if clips.get(name) is not None:  # before its array is loaded: a repetition takes only two bytes
                         raise ValueError("its frame_dir comes a second time")
-                    clip, raw, dropped = _clip(annotation, skeleton, tracker, convention, base)
+                    clip, raw, dropped = _make_clip(annotation, skeleton, tracker, convention, base)
                     check_label(dataset, clip.name, annotation["label"], len(classes))
                     index = writer.add_checked(clip, raw)
                 except ValueError as error:
@@ -121,10 +121,10 @@ def import_pickle(
                     clips[name] = index
                     writer.note_dropped_persons(name, dropped)
             writer.said += convention.said()
-            return writer.finish_import(_splits(split, clips, writer), pickle_source(path, tracker))
+            return writer.finish_import(_make_splits(split, clips, writer), describe_pickle(path, tracker))
 
 
-def pickle_source(path: Path, tracker: str | None = None) -> dict[str, object]:
+def describe_pickle(path: Path, tracker: str | None = None) -> dict[str, object]:
     """Describe the pickle that a store is made from, and the tracker.
 
     Raises:
@@ -150,12 +150,12 @@ def check_label(dataset: str, name: str, label: int, classes: int) -> None:
         raise ValueError(f"label {label}, but its name says that it is class {expected} (counted from 0){hint}")
 
 
-def _skeleton(keypoint: PickledArray | None, path: Path) -> Skeleton:
+def _recognise_skeleton(keypoint: PickledArray | None, path: Path) -> Skeleton:
     """Recognise the skeleton of keypoints (M, T, V, C)."""
     try:
-        return skeleton_by_joints(keypoint.shape[2] if keypoint else 0, f"{path}, keypoint of the first annotation")
+        return find_skeleton(keypoint.shape[2] if keypoint else 0, f"{path}, keypoint of the first annotation")
     except ValueError as error:
-        raise ValueError(f"{error}{named(keypoint.load().swapaxes(0, 1)) if keypoint else ''}") from None
+        raise ValueError(f"{error}{suggest_for_clip(keypoint.load().swapaxes(0, 1)) if keypoint else ''}") from None
 
 
 def _probe(arrays: list[PickledArray], skeleton: Skeleton) -> Iterator[np.ndarray]:
@@ -169,7 +169,7 @@ def _probe(arrays: list[PickledArray], skeleton: Skeleton) -> Iterator[np.ndarra
                 yield clip
 
 
-def _parts(content: object, path: Path) -> tuple[dict, list]:
+def _check_content(content: object, path: Path) -> tuple[dict, list]:
     """Check the content of a pickle: its splits and its annotations."""
     if not isinstance(content, dict) or not isinstance(content.get("annotations"), list):
         got = (
@@ -187,7 +187,7 @@ def _parts(content: object, path: Path) -> tuple[dict, list]:
     return split, content["annotations"]
 
 
-def _clip(
+def _make_clip(
     annotation: object, skeleton: Skeleton, tracker: str | None, convention: Convention, base: int
 ) -> tuple[Clip, np.ndarray, int]:
     """Convert an annotation: the clip, the array it was made from (L, M, V, C), and the number of persons left out."""
@@ -213,7 +213,7 @@ def _clip(
         flat = len(shape) == 4 and shape[3] == 2 and not tracker
         raise ValueError(
             f"keypoint: expected (M, total_frames, V, C) = (M, {', '.join(map(str, expected))}), got {got}"
-            + (f"; keypoints in an image: {trackers_with_joints(shape[2])}" if flat else "")
+            + (f"; keypoints in an image: {suggest_trackers(shape[2])}" if flat else "")
         )
     numbers = {}
     for pattern, meaning in NAME_PATTERNS:
@@ -233,14 +233,14 @@ def _clip(
     return Clip(name, poses, label - base, subject, camera, setup), raw, dropped
 
 
-def _splits(
+def _make_splits(
     split: dict[str, Iterable[str]], clips: dict[str, int | None], writer: ImportWriter
 ) -> dict[str, dict[str, np.ndarray]]:
     """Convert splits to clip indices, benchmark → part → (n,); unknown clips are listed as problems."""
     splits: dict[str, dict[str, np.ndarray]] = {}
     for split_name, names in split.items():
         match = SPLIT.fullmatch(split_name)
-        assert match is not None, "`_parts` has looked at the names"
+        assert match is not None, "`_check_content` has checked the names"
         benchmark = (match[1] or "split") + match[3]
         part = "train" if match[2] == "train" else "test"
         parts = splits.setdefault(benchmark, {})
@@ -293,7 +293,7 @@ def export_pickle(store: SkeletonStore, path: str | Path, *, progress: bool = Tr
             _append(file, "split", split, "annotations", [])
             file.write(pickle.MARK)
             for i in tqdm(range(len(store)), unit=" clips", disable=not progress, desc=Path(path).name):
-                _append(file, _annotation(store, i))
+                _append(file, _make_annotation(store, i))
             file.write(pickle.APPENDS + pickle.SETITEMS + pickle.STOP)
 
     return write_atomically(path, write)
@@ -307,7 +307,7 @@ def _append(file: BinaryIO, *values: object) -> None:
         file.write(content.replace(new, old, 1))  # the name that NumPy 1 and 2 know; it precedes the bytes of arrays
 
 
-def _annotation(store: SkeletonStore, i: int) -> dict[str, object]:
+def _make_annotation(store: SkeletonStore, i: int) -> dict[str, object]:
     poses = np.array(store.sample(i)).transpose(1, 0, 2, 3)  # (T,M,V,C) -> (M,T,V,C)
     persons = 1 + np.flatnonzero(poses.view(np.uint32).any((1, 2, 3))).max(initial=0)  # by bits: -0 is kept
     persons = len(poses) if store.dataset == "ntu120" else persons

@@ -48,7 +48,7 @@ class _Left:
 
     def read(self) -> bytes:
         self.file.seek(self.start)
-        return _bytes(_decoded(self.file.read(self.stored), self.text))
+        return _to_bytes(_decode(self.file.read(self.stored), self.text))
 
 
 @dataclass(slots=True)
@@ -81,7 +81,7 @@ class PickledArray:
         if not isinstance(dtype, _DType) or not isinstance(data, _Left | bytes | str):
             raise ValueError("expected an array of plain numbers, got one of objects")
         axes = tuple(range(len(_check(shape, tuple)))) if axes is None else axes
-        if not _whole(shape) or not _whole(axes) or sorted(axes) != list(range(len(shape))):
+        if not _is_shape(shape) or not _is_shape(axes) or sorted(axes) != list(range(len(shape))):
             raise ValueError("an array without a proper shape")
         self.dtype = dtype.dtype("fiub")
         size = data.size if isinstance(data, _Left) else len(data)
@@ -95,28 +95,28 @@ class PickledArray:
         """Read the array, read-only."""
         if self.dtype is None:
             raise ValueError("an array without content")
-        content = self.data.read() if isinstance(self.data, _Left) else _bytes(self.data)
+        content = self.data.read() if isinstance(self.data, _Left) else _to_bytes(self.data)
         return np.frombuffer(content, self.dtype).reshape(self.stored, order=self.order).transpose(self.axes)
 
 
-def _whole(numbers: object) -> TypeGuard[tuple[int, ...]]:
+def _is_shape(numbers: object) -> TypeGuard[tuple[int, ...]]:
     """Whether it is a tuple of up to 8 whole numbers, as a shape is."""
     if not isinstance(numbers, tuple) or len(numbers) > 8:
         return False
     return all(type(n) is int and 0 <= n < 1 << 63 for n in numbers)
 
 
-def _bytes(value: object) -> bytes:
+def _to_bytes(value: object) -> bytes:
     """Convert to bytes: protocols 3 and later have bytes, Python 2 and protocols 0 to 2 have text of the same codes."""
     return value.encode("latin1") if isinstance(value, str) else _check(value, bytes)
 
 
-def _decoded(content: bytes, text: bool) -> bytes | str:
+def _decode(content: bytes, text: bool) -> bytes | str:
     return content.decode("utf-8", "surrogatepass") if text else content
 
 
 @contextmanager
-def unpickled(path: str | Path, progress: bool = True) -> Iterator[object]:
+def open_pickle(path: str | Path, progress: bool = True) -> Iterator[object]:
     """Read a pickle of protocol 0 to 5; the file stays open within the `with`, so that arrays can be loaded.
 
     Args:
@@ -167,13 +167,13 @@ def _reconstruct(kind: object, *_: object) -> PickledArray:
 
 
 def _scalar(dtype: object, content: object) -> object:
-    return np.frombuffer(_bytes(content), _check(dtype, _DType).dtype("fiubU")).item()
+    return np.frombuffer(_to_bytes(content), _check(dtype, _DType).dtype("fiubU")).item()
 
 
 def _encode(text: object, encoding: object = "latin1") -> object:
     if encoding != "latin1":
         raise _refusal("text in an encoding other than latin1")
-    return text if isinstance(text, _Left) else _bytes(text)
+    return text if isinstance(text, _Left) else _to_bytes(text)
 
 
 NAMES = {  # as in NumPy 1; NumPy 2 has numpy._core for numpy.core
@@ -279,9 +279,9 @@ class _Reader(pickle._Unpickler):
             most = f"the {MAX_CLIP_BYTES} that one may have or the file holds"
             raise ValueError(f"a value of {count} bytes, more than {most}")
         if count < LEFT:
-            self.append(_decoded(self.read(count), text))
+            self.append(_decode(self.read(count), text))
         else:
-            size = len(_decoded(self.read(count), text)) if text else count
+            size = len(_decode(self.read(count), text)) if text else count
             self.file.seek(start + count)
             self.bar.update(start + count - self.bar.n)
             self.append(_Left(self.file, start, count, size, text))

@@ -31,7 +31,7 @@ class _Track:
         return self.start + len(self.joints) - 1
 
 
-def actors(bodies: Bodies, copy_single: bool = False) -> np.ndarray:
+def select_actors(bodies: Bodies, copy_single: bool = False) -> np.ndarray:
     """Select and place two actors as published.
 
     Args:
@@ -47,9 +47,9 @@ def actors(bodies: Bodies, copy_single: bool = False) -> np.ndarray:
     if int(bodies.ids.max()) == 0:
         frames, single = bodies.joints.reshape(-1, COLUMNS), True
     else:
-        tracks = _denoised(_tracks(bodies))
+        tracks = _denoise(_make_tracks(bodies))
         single = len(tracks) == 1
-        frames = _placed(tracks, bodies.frames)
+        frames = _place(tracks, bodies.frames)
         frames = frames[frames.sum(axis=1) != 0]
     seen = np.flatnonzero((frames[:, :COLUMNS] != 0).any(1))
     if not len(seen):
@@ -71,22 +71,22 @@ def actors(bodies: Bodies, copy_single: bool = False) -> np.ndarray:
     return out.reshape(-1, 2, JOINTS, 3)
 
 
-def _motion(joints: np.ndarray) -> np.float32:
+def _measure_motion(joints: np.ndarray) -> np.float32:
     """Variance over frames and joints of (F, 25, 3), summed over the axes."""
     return np.sum(np.var(joints.reshape(-1, 3), axis=0))
 
 
-def _tracks(bodies: Bodies) -> list[_Track]:
+def _make_tracks(bodies: Bodies) -> list[_Track]:
     """Make a track of each body, in the order they first appear."""
     tracks = []
     for body in range(int(bodies.ids.max()) + 1):
         rows = np.flatnonzero(bodies.ids == body)
         joints = bodies.joints[rows]
-        tracks.append(_Track(int(bodies.at[rows[0]]), joints, _motion(joints)))
+        tracks.append(_Track(int(bodies.at[rows[0]]), joints, _measure_motion(joints)))
     return tracks
 
 
-def _denoised(tracks: list[_Track]) -> list[_Track]:
+def _denoise(tracks: list[_Track]) -> list[_Track]:
     """Remove bodies with too few frames and, while two are left, too wide ones; sort by motion, descending."""
     kept = [track for track in tracks if len(track.joints) >= MIN_FRAMES]
     if not kept:
@@ -100,11 +100,11 @@ def _denoised(tracks: list[_Track]) -> list[_Track]:
         if noisy / len(good) >= MAX_NOISY:
             kept.remove(track)
         elif noisy:
-            track.motion = min(track.motion, _motion(track.joints[good]))
+            track.motion = min(track.motion, _measure_motion(track.joints[good]))
     return sorted(kept, key=lambda track: track.motion, reverse=True)
 
 
-def _placed(tracks: list[_Track], frames: int) -> np.ndarray:
+def _place(tracks: list[_Track], frames: int) -> np.ndarray:
     """Write tracks into two actors: (frames, 150), or (frames, 75) if there is one track."""
     out = np.zeros((frames, COLUMNS * min(len(tracks), 2)), np.float32)
     spans = [(tracks[0].start, tracks[0].start), (0, 0)]  # the published code starts the second at frame 0

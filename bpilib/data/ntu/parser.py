@@ -44,7 +44,7 @@ class Bodies:
 
 
 @compile_numba
-def _words(text, i):
+def _count_words(text, i):
     """Count the words from i to the end of the line, and find that end; a word that has begun before i counts."""
     count = 1 if text[i] > 32 else 0
     while text[i] != 10:
@@ -54,7 +54,7 @@ def _words(text, i):
 
 
 @compile_numba
-def _number(text, i):
+def _read_number(text, i):
     """Read the number that follows i on the line: its double, where it ends, and whether it is exact.
 
     A whole number times or over a power of ten is one operation on exact doubles, hence correctly rounded.
@@ -99,7 +99,7 @@ def _number(text, i):
 
 
 @compile_numba
-def _whole(text, start, end):
+def _read_whole(text, start, end):
     """Read the only word of text[start:end] as a whole number; -1 if it is not one."""
     while start < end and text[start] <= 32:
         start += 1
@@ -134,14 +134,14 @@ def _scan(text, size, at, ids, lines, joints, odd):
         if todo and joint >= 0:
             stop = start
             for axis in range(3):
-                value, after, exact = _number(text, stop)
+                value, after, exact = _read_number(text, stop)
                 joints[rows, joint, axis] = value
                 if not exact:
                     odd[odds, 0] = (rows * JOINTS + joint) * 3 + axis
                     odd[odds, 1], odd[odds, 2] = stop, after
                     odds += 1
                 stop = after
-            fields, stop = _words(text, stop)
+            fields, stop = _count_words(text, stop)
             if fields != 9:
                 wrong = _JOINT
             joint += 1
@@ -151,7 +151,7 @@ def _scan(text, size, at, ids, lines, joints, odd):
                 rows += 1
                 frame += todo == 0
         elif todo and joint == -2:
-            fields, stop = _words(text, start)
+            fields, stop = _count_words(text, start)
             if fields != 10:
                 wrong = _BODY
             first = start
@@ -182,8 +182,8 @@ def _scan(text, size, at, ids, lines, joints, odd):
             at[rows], ids[rows], lines[rows] = valid - 1, body, line + 2
             joint = -1
         else:
-            _, stop = _words(text, start)
-            count = _whole(text, start, stop)
+            _, stop = _count_words(text, start)
+            count = _read_whole(text, start, stop)
             if todo:
                 if count != JOINTS:
                     wrong = _JOINT_COUNT
@@ -255,13 +255,13 @@ def parse(content: bytes | memoryview) -> Bodies:
     if wrong in (_FRAMES, _END) and bytes(content).isspace():
         raise BadFileError("empty file")
     if wrong:
-        what = _message(wrong, bytes(content[start:end]).strip(), frames)
+        what = _explain(wrong, bytes(content[start:end]).strip(), frames)
         raise BadFileError(f"truncated: {what}" if wrong == _END or (cut and end == size) else what, line)
     for place, start, end in odd[:odds].tolist():
         word = bytes(content[start:end]).strip()
         row, joint = divmod(place // 3, JOINTS)
         if not NUMBER.fullmatch(word):
-            raise BadFileError(f"coordinate {_shown(word)} is not a number", int(lines[row]) + joint)
+            raise BadFileError(f"coordinate {_show(word)} is not a number", int(lines[row]) + joint)
         with np.errstate(over="ignore"):
             joints.reshape(-1)[place] = np.float64(word)
     if not valid:
@@ -274,21 +274,21 @@ def parse(content: bytes | memoryview) -> Bodies:
     return Bodies(valid, at[:rows], ids[:rows], joints)
 
 
-def _shown(words: bytes) -> str:
+def _show(words: bytes) -> str:
     return repr(words[:40].decode() + "..." * (len(words) > 40))
 
 
-def _message(wrong: int, words: bytes, frames: int) -> str:
+def _explain(wrong: int, words: bytes, frames: int) -> str:
     """The error message for an error code of the scanner."""
     fields = len(words.split())
     return {
-        _FRAMES: f"frame count: expected a whole number of at least 1, got {_shown(words)}",
-        _BODIES: f"expected a body count, got {_shown(words)}",
-        _BODY: f"expected a body line of 10 fields, got {fields}: {_shown(words)}",
-        _JOINT_COUNT: f"expected the joint count {JOINTS}, got {_shown(words)}",
-        _JOINT: f"expected a joint line of 12 fields, got {fields}: {_shown(words)}",
+        _FRAMES: f"frame count: expected a whole number of at least 1, got {_show(words)}",
+        _BODIES: f"expected a body count, got {_show(words)}",
+        _BODY: f"expected a body line of 10 fields, got {fields}: {_show(words)}",
+        _JOINT_COUNT: f"expected the joint count {JOINTS}, got {_show(words)}",
+        _JOINT: f"expected a joint line of 12 fields, got {fields}: {_show(words)}",
         _END: f"it ends before all of its {frames} frames are there",
         _MORE: f"content after the last of its {frames} frames",
-        _TWICE: f"body id {_shown((words.split() or [b''])[0])} twice in a frame",
+        _TWICE: f"body id {_show((words.split() or [b''])[0])} twice in a frame",
         _IDS: f"more than {MAX_IDS} body ids",
     }[wrong]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bpilib.data.ntu.raw_files import ENDING, BadFileError, RawFile, differ, find, fingerprint
+from bpilib.data.ntu.raw_files import ENDING, BadFileError, RawFile, differ, find_raw_files, fingerprint
 from bpilib.data.store import Problem, SkeletonStore
 from bpilib.errors import MissingInputError
 from bpilib.system.files import PARAMS, parse_yaml
@@ -36,12 +36,12 @@ MISSING = PARAMS / "ntu_missing.txt"
 
 
 @functools.cache
-def missing() -> frozenset[str]:
+def read_missing() -> frozenset[str]:
     """Read the official list of samples without usable skeletons: 302 of NTU60, 535 of NTU120."""
     return frozenset(MISSING.read_text().split())
 
 
-def classes(dataset: str) -> list[str]:
+def read_classes(dataset: str) -> list[str]:
     """Read the official class names in the order A001, A002, ...
 
     Raises:
@@ -56,7 +56,7 @@ def classes(dataset: str) -> list[str]:
     return names[: MAX_IDS[dataset][-1]]
 
 
-def ids_of(name: str, dataset: str) -> tuple[int, ...]:
+def parse_ids(name: str, dataset: str) -> tuple[int, ...]:
     """Parse a file's name, without ending: setup, camera, subject, replication and action.
 
     Raises:
@@ -72,7 +72,7 @@ def ids_of(name: str, dataset: str) -> tuple[int, ...]:
     return ids
 
 
-def splits(dataset: str, subjects: np.ndarray, cameras: np.ndarray, setups: np.ndarray) -> dict[str, dict]:
+def make_splits(dataset: str, subjects: np.ndarray, cameras: np.ndarray, setups: np.ndarray) -> dict[str, dict]:
     """Split clips as published: benchmark → part → indices, sorted by subject, camera or setup, else in their order."""
 
     def ordered(key: np.ndarray, chosen: np.ndarray) -> np.ndarray:
@@ -115,7 +115,8 @@ class Listing:
         Every subject recorded in a setup performed its 60 actions twice before three cameras. A setup and subject of
         whom there is no file at all can't be noticed.
         """
-        here = {file.name for file in self.files} | {p.file.removesuffix(ENDING) for p in self.problems} | missing()
+        bad = {problem.file.removesuffix(ENDING) for problem in self.problems}
+        here = {file.name for file in self.files} | bad | read_missing()
         every = (range(1, 4), range(1, 3), range(1, 61))
         found: list[str] = []
         for setup, subject, half in sorted({(f.name[:4], f.name[8:12], f.name[17:] > "060") for f in self.files}):
@@ -127,14 +128,14 @@ class Listing:
         return found
 
 
-def listing(dataset: str, raw: str | Path | Sequence[str | Path]) -> Listing:
+def list_raw_files(dataset: str, raw: str | Path | Sequence[str | Path]) -> Listing:
     """Find the raw files, and sort them by what their names tell.
 
     Raises:
-        MissingInputError, ValueError: see `bpilib.data.ntu.raw_files.find`.
+        MissingInputError, ValueError: see `bpilib.data.ntu.raw_files.find_raw_files`.
     """
     listed, taken = Listing(), []
-    for name, group in itertools.groupby(find(raw), key=lambda file: file.name):
+    for name, group in itertools.groupby(find_raw_files(raw), key=lambda file: file.name):
         file, *others = group
         match = FILE_NAME.fullmatch(name)
         if dataset == "ntu60" and match and MAX_IDS["ntu60"][0] < int(match[1]) <= MAX_IDS["ntu120"][0]:
@@ -142,7 +143,7 @@ def listing(dataset: str, raw: str | Path | Sequence[str | Path]) -> Listing:
             continue
         taken.append(file)
         try:
-            ids_of(name, dataset)
+            parse_ids(name, dataset)
             if any(other.size != file.size for other in others):  # else perhaps the same, unpacked and in the zip
                 raise BadFileError(f"{1 + len(others)} files of this name, of different sizes")
             if any(differ(file, other) for other in others):
@@ -150,7 +151,7 @@ def listing(dataset: str, raw: str | Path | Sequence[str | Path]) -> Listing:
         except BadFileError as error:
             listed.problems.append(Problem(name + ENDING, str(error)))
             continue
-        if name in missing():
+        if name in read_missing():
             listed.missing.append(name)
         else:
             listed.files.append(file)
@@ -185,16 +186,16 @@ def compare_with_published(store: SkeletonStore, listed: Listing | None = None) 
     left_out = [problem.file for problem in store.problems() if problem not in listed.problems]
     published = sum(PUBLISHED_SIZES[store.dataset]["xsub"])
     if left_out:
-        lines.append(f"  left out as bad: {_some(left_out)}")
+        lines.append(f"  left out as bad: {_list_some(left_out)}")
     if len(listed.files) > published / 2:
         absent = listed.absent()
         if absent:
-            lines.append(f"  not among the raw files: {_some(absent)}")
+            lines.append(f"  not among the raw files: {_list_some(absent)}")
     else:
         lines.append(f"  the raw files are {len(listed.files):,} of {published:,}")
     return differ + "\n".join(lines)
 
 
-def _some(names: list[str]) -> str:
+def _list_some(names: list[str]) -> str:
     more = f", ... and {len(names) - 20:,} more" if len(names) > 20 else ""
     return f"{len(names):,} files ({', '.join(names[:20])}{more})"

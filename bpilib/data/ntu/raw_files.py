@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from bpilib.data.archives import contents, member_name, no_zip
+from bpilib.data.archives import describe_contents, explain_no_zip, parse_member_path
 from bpilib.errors import MissingInputError
 
 ENDING = ".skeleton"
@@ -51,7 +51,7 @@ class RawFile(NamedTuple):
     method: int = -1
 
 
-def find(raw: str | Path | Sequence[str | Path]) -> list[RawFile]:
+def find_raw_files(raw: str | Path | Sequence[str | Path]) -> list[RawFile]:
     """Find all `.skeleton` files in `raw`, sorted by name.
 
     Args:
@@ -69,37 +69,37 @@ def find(raw: str | Path | Sequence[str | Path]) -> list[RawFile]:
             raise MissingInputError(f"no raw data at {place}: {HOW}")
         archives = [place]
         if place.is_dir():
-            files, archives = _in_folder(place)
+            files, archives = _search_folder(place)
             found += files
         for archive in archives:
-            members = list(_in_zip(archive))
+            members = list(_search_zip(archive))
             found += members
             others += [] if members else [archive]
     if not found:
-        held = [f"{archive} holds {_held(archive)}" for archive in others[:3]]
-        held += [f"to import {path}, name it itself" for path in _prepared(places)[:3]]
+        held = [f"{archive} holds {_describe_zip(archive)}" for archive in others[:3]]
+        held += [f"to import {path}, name it itself" for path in _find_prepared(places)[:3]]
         what = f"no {ENDING} file and no zip of them in {', '.join(map(str, places))}"
         raise MissingInputError(f"{what}: {'; '.join(held) or HOW}")
     return sorted(found, key=lambda file: file.name)
 
 
-def _prepared(places: list[Path]) -> list[Path]:
+def _find_prepared(places: list[Path]) -> list[Path]:
     """Files of prepared clips in the folders."""
     return [path for place in places if place.is_dir() for path in sorted(place.iterdir()) if path.suffix in PREPARED]
 
 
-def _held(archive: Path) -> str:
+def _describe_zip(archive: Path) -> str:
     with zipfile.ZipFile(archive) as opened:
-        return contents(opened.namelist())
+        return describe_contents(opened.namelist())
 
 
-def _name(file: str) -> str | None:
+def _strip_ending(file: str) -> str | None:
     """The name of a raw file without its ending; None for any other file."""
     stem, ending = os.path.splitext(file)
     return stem if ending.lower() == ENDING and not file.startswith(".") else None
 
 
-def _in_folder(folder: Path) -> tuple[list[RawFile], list[Path]]:
+def _search_folder(folder: Path) -> tuple[list[RawFile], list[Path]]:
     """Find raw files and zips in a folder, at any depth."""
     found, archives = [], []
     seen = set()  # links are followed, but no folder is entered twice
@@ -110,7 +110,7 @@ def _in_folder(folder: Path) -> tuple[list[RawFile], list[Path]]:
             path = os.path.join(place, file)
             if file.lower().endswith(".zip") and not file.startswith("."):
                 archives.append(Path(path))
-            if (name := _name(file)) is not None:
+            if (name := _strip_ending(file)) is not None:
                 try:
                     state = os.stat(path)
                     found.append(RawFile(name, path, state.st_size, state.st_mtime_ns))
@@ -119,14 +119,14 @@ def _in_folder(folder: Path) -> tuple[list[RawFile], list[Path]]:
     return found, sorted(archives)
 
 
-def _in_zip(path: Path) -> Iterator[RawFile]:
+def _search_zip(path: Path) -> Iterator[RawFile]:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
     except zipfile.BadZipFile as error:
-        raise ValueError(no_zip(path, error, HOW)) from error
+        raise ValueError(explain_no_zip(path, error, HOW)) from error
     for member in members:
-        if (name := _name(member_name(member).name)) is not None:
+        if (name := _strip_ending(parse_member_path(member).name)) is not None:
             method = member.compress_type if not member.flag_bits & 1 else -2  # 1: encrypted
             where = (member.header_offset, member.compress_size, method)
             yield RawFile(name, str(path), member.file_size, member.CRC, *where)
@@ -157,7 +157,7 @@ class Reader:
             self._memory = bytearray(2 * file.size + 1)
         try:
             if file.start >= 0:
-                return memoryview(_member(file))
+                return memoryview(_read_member(file))
             with open(file.path, "rb", buffering=0) as source:
                 count = source.readinto(self._memory)
         except (OSError, struct.error, zlib.error) as error:
@@ -167,7 +167,7 @@ class Reader:
         return memoryview(self._memory)[:count].toreadonly()
 
 
-def _member(file: RawFile) -> bytes:
+def _read_member(file: RawFile) -> bytes:
     """Read a file in a zip without reading the zip's table of contents again."""
     with open(file.path, "rb") as source:
         source.seek(file.start)

@@ -21,7 +21,7 @@ from bpilib.data.synthetic.people import (
     bump,
     check,
     idle,
-    person,
+    make_person,
     solve,
     turn,
 )
@@ -87,7 +87,7 @@ def perform(label: int, subject: int, episode: int, seed: int = 0) -> np.ndarray
         ValueError: a number out of its range.
     """
     check("label", label, 1, len(CLASSES)), check("episode", episode, 0)
-    return enact(label, person(subject, seed), np.random.default_rng((2, seed, label, subject, episode)))
+    return enact(label, make_person(subject, seed), np.random.default_rng((2, seed, label, subject, episode)))
 
 
 def observe(clip: np.ndarray, view: int, rng: Generator, noise: float = 1.0) -> np.ndarray:

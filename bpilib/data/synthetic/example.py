@@ -25,7 +25,7 @@ LACKING = {
 }  # fmt: skip
 
 
-def as_mediapipe(clip: np.ndarray) -> np.ndarray:
+def convert_to_mediapipe(clip: np.ndarray) -> np.ndarray:
     """Convert Kinect's 20 joints to MediaPipe's 33 world landmarks; those of the face are at the head.
 
     Args:
@@ -61,7 +61,7 @@ def write_clips(folder: str | Path, subjects: int = 6, episodes: int = 4) -> Pat
                 name = f"{action}_{subject:02d}_{episode:02d}"
                 clip = dataset.perform(people.CLASSES.index(action) + 1, subject, episode)
                 content = io.BytesIO()
-                np.save(content, as_mediapipe(clip))
+                np.save(content, convert_to_mediapipe(clip))
                 write_atomically(folder / f"{name}.npy", content.getvalue())
                 rows.append((name, action, str(subject), "test" if subject in TEST_SUBJECTS else "train"))
     text = io.StringIO()

@@ -58,7 +58,7 @@ class Person:
     habit: np.ndarray
 
 
-def person(subject: int, seed: int = 0) -> Person:
+def make_person(subject: int, seed: int = 0) -> Person:
     """The subject of that number (from 1): every fourth is left-handed.
 
     Raises:
