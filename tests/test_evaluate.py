@@ -144,6 +144,16 @@ def test_where_there_are_no_copies_or_nothing_else_there_is_one_figure():
     assert summarise_copies(ten(range(10))) == {"test_copies": 10}
 
 
+def test_scores_are_saved_without_what_old_numpy_takes_for_an_array(tmp_path, monkeypatch):
+    """NumPy's oldest version that is supported has no `allow_pickle` here, and would write it as an array."""
+    save = np.savez_compressed
+    keys = []
+    monkeypatch.setattr(np, "savez_compressed", lambda file, **arrays: (keys.extend(arrays), save(file, **arrays)))
+    ten().save(tmp_path / "scores.npz")
+    assert {*keys} == {"logits", "labels", "names", "epoch", "classes", "run", "sha256"}
+    assert Scores.load(tmp_path / "scores.npz").labels.tolist() == ten().labels.tolist()
+
+
 def test_copies_are_saved_and_come_back(tmp_path):
     for one in (ten(), ten([]), ten([0, 9])):
         one.save(tmp_path / "scores.npz")
