@@ -121,7 +121,7 @@ class _AttentionBrowser(_Browser):
             raise ValueError("no run to browse: pass run name → its views, or a function that returns them")
         self._skeleton, self._window, self._frames, self._count = skeleton, window, frames, len(clips)
         if len(frames) != len(clips):
-            raise ValueError(f"expected the frames of {len(clips)} clips, got {len(frames)}: pass locate_frames of each")
+            raise ValueError(f"expected the frames of {len(clips)} clips, got {len(frames)}: use locate_frames")
         self._run = next(iter(self._views))  # the last that could be shown
         first = self._seen(self._run)
         heads = min((maps[0].shape[1] for maps in first["maps"].values()), default=0)
