@@ -163,14 +163,15 @@ class Bench:
             return SkeletonStore.open(place)
         place = self.scratch / "synthetic"
         if not (place / "manifest.json").exists():
-            prepare("synthetic", raw=self.scratch / "raw", out=place, progress=False)
+            few = {"subjects": 2, "episodes": 1} if self.small else {}
+            prepare("synthetic", raw=self.scratch / "raw", out=place, progress=False, **few)
         return SkeletonStore.open(place)
 
     def config(self, tag: str, **changes: Any) -> Config:
         """Of a run of BPI on these clips, in its own directory."""
         store = self.store()
         given = {"dataset": store.dataset, "data": str(store.path), "outputs": str(self.scratch / "outputs"),
-                 "model": "bpi", "text": "minilm", "device": self.device, "width": 16 if self.small else 64,
+                 "model": "bpi", "text": "minilm", "device": self.device, "width": 8 if self.small else 64,
                  "precision": "fp32" if self.small else "bf16", "seed": 0, "tag": tag}  # fmt: skip
         return resolve(**(given | changes))
 
