@@ -169,7 +169,7 @@ def test_what_comes_from_a_table_is_quoted(tmp_path):
         ({"job_script_prologue": "module load cuda"}, "expected a list of shell commands"),
         ({"log_directory": "lo gs$(id)"}, "slurm log_directory: expected a name without blanks"),
         ({"interface": "nowhere0"}, "slurm interface: this machine has none of the name 'nowhere0'"),
-        ({"security": "off"}, "slurm security: every sweep has keys of its own"),
+        ({"security": "off"}, "slurm security: every sweep makes its own keys"),
         ({"walltime": "1 day"}, r"slurm walltime: expected \"\[days-\]hours:minutes:seconds\" in quotes"),
         ({"walltime": 86400}, "slurm walltime: expected"),
         ({"walltime": "24:00"}, "slurm walltime: expected"),
