@@ -188,9 +188,18 @@ class Config:
     clip_model: str = _param("ViT-B-32", "open_clip model name", models=WITH_TEXT)
     clip_pretrained: str = _param("openai", "open_clip pretrained tag, or a local weight file", models=WITH_TEXT)
     clip_trained: bool = _param(True, "train the CLIP text tower along, as published", models=WITH_TEXT)
+    embed_dim: int = _param(
+        512,
+        "of the embeddings where there is no text encoder (text: none), whose own it is otherwise",
+        at_least=1,
+        below=1 << 14,
+        models=WITH_TEXT,
+    )
 
     start_from: str | None = _param(
-        None, "run directory, checkpoint or published weight file to take the first weights from, where they fit"
+        None,
+        "run directory, checkpoint, pretrained weights or published weight file to take the first weights from, where "
+        "they fit",
     )
     select: str = _param(
         "last",
@@ -249,6 +258,12 @@ class Config:
     tensorboard: bool = _param(False, "show TensorBoard in the notebook (02)", NOTEBOOK)
     weights_file: str | None = _param(
         None, "published weight file to evaluate instead of a trained run (03)", NOTEBOOK, path=True
+    )
+    pretrained: str | list[str] | None = _param(
+        None,
+        "weights to look at instead of a trained run: a name of `python -m bpilib.pretrained list`, a folder, or a "
+        "Hub id (03, 04; 05: of all streams)",
+        NOTEBOOK,
     )
     clip_file: str | None = _param(
         None, "raw clip to classify; None: the first test clip (03, 08)", NOTEBOOK, path=True

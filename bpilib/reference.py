@@ -14,6 +14,7 @@ from bpilib.config import Config
 from bpilib.errors import MissingInputError
 from bpilib.model import BPIClassifier, CTRGCNClassifier, GAPClassifier
 from bpilib.ops.topology_refinement import SUBSETS
+from bpilib.pretrained import from_pretrained as from_pretrained
 from bpilib.runs import build, write_or_check_config
 from bpilib.system import checkpoint
 from bpilib.system.lock import lock_run

@@ -64,6 +64,23 @@ def saved_config(config: Config) -> Config:
     return resolve(**(vars(config) | kept))
 
 
+def config_of(directory: str | Path) -> Config:
+    """The configuration of the run in a directory, wherever its outputs are now.
+
+    Raises:
+        MissingInputError: there is none.
+        ValueError: its config.yaml is damaged, or the directory has been renamed.
+    """
+    directory = Path(directory).absolute()
+    path = directory / "config.yaml"
+    if not path.is_file():
+        raise MissingInputError(f"no run in {directory}: expected a config.yaml there, as notebook 02 writes it")
+    config = Config.saved(_settings(path) | {"outputs": str(directory.parents[1])})
+    if config.run_directory != directory:
+        raise ValueError(f"{directory} has been renamed: by its config.yaml it should be {config.run_directory}")
+    return config
+
+
 def _check_place(config: Config, saved: dict[str, Any]) -> None:
     """ValueError if a run's directory has been moved or renamed: it is no longer called what its config.yaml says."""
     there = Config.saved({"benchmark": config.benchmark} | saved | {"outputs": config.outputs}).run_directory
@@ -337,7 +354,7 @@ def build(config: Config, store: SkeletonStore | None = None, pretrained: bool =
         )
     text: TextEncoder | None = None
     digest = ""
-    embed_dim = 512
+    embed_dim = config.embed_dim
     if config.model != "ctrgcn" and config.text != "none":
         prompts = load_prompts(config.prompts, store.classes)
         text = build_text(

@@ -6,6 +6,8 @@ from typing import Any
 from torch import Tensor
 
 from bpilib.errors import MissingInputError
+from bpilib.pretrained.loading import read as read_pretrained
+from bpilib.pretrained.places import is_pretrained
 from bpilib.recipes import BENCHMARKS
 from bpilib.reference import load_reference_weights, read_weights, reference_state_dict
 from bpilib.runs import Run, kept_weights
@@ -24,8 +26,9 @@ def start_from(run: Run, place: str | Path) -> str:
 
     Args:
         run: from `build`; changed in place.
-        place: run directory (its best.pt), checkpoint, or a weight file of the published CTR-GCN, GAP or BPI code;
-            what is relative lies in the project folder.
+        place: run directory (its best.pt), checkpoint, pretrained network (shipped, a folder, or on the Hub; see
+            `from_pretrained`), or a weight file of the published CTR-GCN, GAP or BPI code; what is relative lies in
+            the project folder.
 
     Returns:
         What was taken and what was not, for people to read.
@@ -34,17 +37,22 @@ def start_from(run: Run, place: str | Path) -> str:
         MissingInputError: nothing there.
         ValueError: damaged; another kind of file; less than half fits; a run that has seen what this one must not see.
     """
+    if is_pretrained(place):
+        found = read_pretrained(place)
+        settings = found.config["training"] | found.config
+        return _start_from_checkpoint(run, found.name, {"config": settings, "model": found.state, "text": {}})
     path = in_project(place)
     if not path.is_file() and path.suffix != ".pt":
         path = path / "best.pt"
     if not checkpoint.exists(path):
         raise MissingInputError(f"parameter start_from: no checkpoint at {path}: name the directory of a trained run")
     published = _published_weights(path)
-    return _start_from_checkpoint(run, path) if published is None else _start_from_published(run, path, published)
+    if published is None:
+        return _start_from_checkpoint(run, str(path), checkpoint.load(path))
+    return _start_from_published(run, path, published)
 
 
-def _start_from_checkpoint(run: Run, path: Path) -> str:
-    content = checkpoint.load(path)
+def _start_from_checkpoint(run: Run, path: str, content: dict[str, Any]) -> str:
     its = content["config"]
     same = its["dataset"] == run.config.dataset
     if same and (known := {*(run.config.unseen or [])} - {*(its.get("unseen") or [])}):

@@ -1,0 +1,69 @@
+"""The figures that a network must give, stated where its weights are saved and compared where they are used."""
+
+from typing import Any
+
+import numpy as np
+
+from bpilib.evaluate import Scores
+
+# Of the largest difference between two clips' logits: how far another processor, number of threads or version of
+# PyTorch may move a logit. docs/weights.md has what was measured.
+FLOAT_NOISE = 1e-4
+
+
+def figures_of(scores: Scores) -> dict[str, Any]:
+    """What is stated of scores: of all clips, and of those that are no copies where there are some."""
+    rest = scores.without_copies()
+    return _figures(scores) | ({} if rest is None else {"without_copies": _figures(rest)})
+
+
+def _figures(scores: Scores) -> dict[str, Any]:
+    low, high = scores.interval()
+    return {
+        "clips": len(scores.labels),
+        "right": int((scores.predictions == scores.labels).sum()),
+        "top1": round(scores.top(1), 4),
+        "interval_95": [round(low, 2), round(high, 2)],
+        "undecided": undecided(scores),
+    }
+
+
+def undecided(scores: Scores) -> int:
+    """How many clips float noise could make right or wrong.
+
+    A clip is right if its class has the highest logit. Noise moves each logit by at most `FLOAT_NOISE` of the largest
+    difference between two clips' logits, so the margin of the class over the best other one by at most twice that.
+    """
+    rows = np.arange(len(scores.labels))
+    others = scores.logits.copy()
+    others[rows, scores.labels] = -np.inf
+    margin = scores.logits[rows, scores.labels] - others.max(1)
+    noise = FLOAT_NOISE * np.ptp(scores.logits, axis=0).max()
+    return int((np.abs(margin) <= 2 * noise).sum())
+
+
+def compare(stated: dict[str, Any], scores: Scores) -> tuple[str, bool]:
+    """Stated figures beside those that were found.
+
+    Args:
+        stated: from `figures_of`.
+        scores: found.
+
+    Returns:
+        One line a figure, and whether each differs by no more clips than float noise could change.
+    """
+    found, lines, same = figures_of(scores), [], True
+    names = {"all clips": (stated, found)}
+    if "without_copies" in stated:
+        names["without copies"] = (stated["without_copies"], found.get("without_copies"))
+    for name, (theirs, ours) in names.items():
+        if ours is None or ours["clips"] != theirs["clips"]:
+            lines.append(f"{name}: stated of {theirs['clips']} clips, found {ours['clips'] if ours else 'none'}")
+            same = False
+            continue
+        lines.append(
+            f"{name}: stated {theirs['top1']:.2f} %, found {ours['top1']:.2f} % ({theirs['right']} and "
+            f"{ours['right']} of {ours['clips']} right; float noise could change {theirs['undecided']})"
+        )
+        same &= abs(ours["right"] - theirs["right"]) <= theirs["undecided"]
+    return "\n".join(lines), same
