@@ -53,7 +53,7 @@ def compare(stated: dict[str, Any], scores: Scores) -> tuple[str, bool]:
         One line a figure, and whether each differs by no more clips than float noise could change.
     """
     found, lines, same = figures_of(scores), [], True
-    names = {"all clips": (stated, found)}
+    names: dict[str, tuple[dict[str, Any], dict[str, Any] | None]] = {"all clips": (stated, found)}
     if "without_copies" in stated:
         names["without copies"] = (stated["without_copies"], found.get("without_copies"))
     for name, (theirs, ours) in names.items():

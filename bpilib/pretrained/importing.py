@@ -13,7 +13,7 @@ from bpilib.pretrained.figures import compare
 from bpilib.pretrained.loading import Found, check_store, read
 from bpilib.pretrained.places import is_pretrained, shipped
 from bpilib.runs import Run, build, same_clips, saved_config, write_or_check_config
-from bpilib.skeleton import MODALITIES
+from bpilib.skeleton import MODALITIES, SKELETONS
 from bpilib.system import checkpoint
 from bpilib.system.files import in_project
 from bpilib.system.lock import lock_run
@@ -121,6 +121,8 @@ def _config_of(config: Config, found: Found) -> Config:
     known = {field.name for field in dataclasses.fields(Config) if field.metadata["changes"] == RESULT}
     settings = {name: value for name, value in about["training"].items() if name in known}
     settings |= {name: about[name] for name in OF_NETWORK}
+    if about["k"] == SKELETONS[about["skeleton"]].default_k(about["modality"]):
+        settings["k"] = None  # as a run has it that was trained with the published one
     if about["embed_dim"] is not None:
         settings["embed_dim"] = about["embed_dim"]
     if settings.get("text") != "minilm":

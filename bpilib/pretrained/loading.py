@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from bpilib.classify import prepare
 from bpilib.data.store import SkeletonStore
@@ -234,12 +235,23 @@ def _tensors(path: Path, content: bytes) -> dict[str, Tensor]:
         raise ValueError(f"{path} is damaged or no .safetensors ({str(error)[:120]})") from error
 
 
+class _Undrawn(TorchFunctionMode):
+    """First weights are not drawn: on the meta device this would bring PyTorch's compiler along, for nothing."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call `func`, or return the tensor that it would fill with draws as it is."""
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "").endswith(("normal_", "uniform_")):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
 def _check_fit(path: Path, config: dict[str, Any], state: dict[str, Tensor]) -> None:
     """ValueError if the tensors are not those of the network that a config describes, each difference named.
 
     That network is not built for it: its size is what the config says, and nothing says that the file has as much.
     """
-    with torch.device("meta"):
+    with torch.device("meta"), _Undrawn():
         wanted = _build(config).state_dict()
     problems = [f"missing: {name}" for name in sorted(wanted.keys() - state.keys())]
     problems += [f"not in this network: {name!r:.80}" for name in sorted(state.keys() - wanted.keys())]
