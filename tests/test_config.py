@@ -47,7 +47,7 @@ ROWS = [(row[0], *row[1].split(), m, k, *row[4:]) for row in PUBLISHED for m, k 
 MAY_BE_NONE = {
     "unseen", "query",
     "k", "threads", "modalities", "export", "export_clips", "tracker", "start_from", "weights_file", "clip_file",
-    "heldout_by", "heldout_view", "test_yaw",
+    "pretrained", "heldout_by", "heldout_view", "test_yaw",
     "runs", "workers", "rendezvous", "film", "pose_model",
 }  # fmt: skip
 NO_PARAMETERS = {PARAMS / "recipes.yaml", PARAMS / "published.yaml", *PARAMS.glob("sweep*.yaml")}
