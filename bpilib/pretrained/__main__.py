@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from bpilib.config import Config
+from bpilib.config import Config, resolve
 from bpilib.pretrained.loading import read_config
 from bpilib.pretrained.places import CONFIG, shipped
 from bpilib.pretrained.saving import save_pretrained
@@ -23,9 +23,13 @@ def _describe(name: str, folder: Path) -> str:
     return f"{name}  {size:.1f} MB  {figures}"
 
 
-def _run(directory: str, changes: dict[str, str | None]) -> Config:
-    """The configuration of a run directory, with the places and machine that were named."""
-    return config_of(in_project(directory)).changed(**{name: value for name, value in changes.items() if value})
+def _run(directory: str, data: str | None, device: str | None) -> Config:
+    """The configuration of a run directory; its store and texts are those here if they are not where it had them."""
+    config = config_of(in_project(directory))
+    had = config.data if Path(config.data).is_dir() else None
+    here = resolve(dataset=config.dataset, benchmark=config.benchmark, data=data or had, device=device or config.device)
+    prompts = config.prompts if Path(config.prompts).is_file() else here.prompts
+    return config.changed(data=here.data, prompts=prompts, device=here.device)
 
 
 def main() -> None:
@@ -46,7 +50,7 @@ def main() -> None:
         print(*(_describe(*entry) for entry in networks.items()) if networks else ("none so far",), sep="\n")
         return
     try:
-        config = _run(given.run, {"data": given.data, "device": given.device})
+        config = _run(given.run, given.data, given.device)
         folder = save_pretrained(config, in_project(given.folder), not given.full, given.license)
     except ValueError as error:
         raise SystemExit(str(error)) from None
