@@ -64,8 +64,8 @@ def saved_config(config: Config) -> Config:
     return resolve(**(vars(config) | kept))
 
 
-def config_of(directory: str | Path) -> Config:
-    """The configuration of the run in a directory, wherever its outputs are now.
+def read_run_config(directory: str | Path) -> Config:
+    """Read the configuration of the run in a directory, wherever its outputs are now.
 
     Raises:
         MissingInputError: there is none.

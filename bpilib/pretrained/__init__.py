@@ -9,7 +9,14 @@ A pretrained network is a folder of three files, by the conventions of the Huggi
 
 from bpilib.pretrained.importing import describe_stated, import_pretrained, import_streams
 from bpilib.pretrained.loading import from_pretrained
-from bpilib.pretrained.places import shipped
+from bpilib.pretrained.places import list_shipped
 from bpilib.pretrained.saving import save_pretrained
 
-__all__ = ["describe_stated", "from_pretrained", "import_pretrained", "import_streams", "save_pretrained", "shipped"]
+__all__ = [
+    "describe_stated",
+    "from_pretrained",
+    "import_pretrained",
+    "import_streams",
+    "list_shipped",
+    "save_pretrained",
+]

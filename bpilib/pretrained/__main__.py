@@ -5,14 +5,14 @@ from pathlib import Path
 
 from bpilib.config import Config, resolve
 from bpilib.pretrained.loading import read_config
-from bpilib.pretrained.places import CONFIG, shipped
+from bpilib.pretrained.places import CONFIG, list_shipped
 from bpilib.pretrained.saving import save_pretrained
-from bpilib.runs import config_of
+from bpilib.runs import read_run_config
 from bpilib.system.files import in_project
 
 
 def _describe(name: str, folder: Path) -> str:
-    """One line of a network: name, size, figures."""
+    """Say name, size and figures of a network in one line."""
     config = read_config(folder / CONFIG)
     size = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
     stated = config["expected"]
@@ -23,9 +23,9 @@ def _describe(name: str, folder: Path) -> str:
     return f"{name}  {size:.1f} MB  {figures}"
 
 
-def _run(directory: str, data: str | None, device: str | None) -> Config:
-    """The configuration of a run directory; its store and texts are those here if they are not where it had them."""
-    config = config_of(in_project(directory))
+def _find_run(directory: str, data: str | None, device: str | None) -> Config:
+    """Find the configuration of a run directory, with the store and texts that are here where its own have moved."""
+    config = read_run_config(in_project(directory))
     had = config.data if Path(config.data).is_dir() else None
     here = resolve(dataset=config.dataset, benchmark=config.benchmark, data=data or had, device=device or config.device)
     prompts = config.prompts if Path(config.prompts).is_file() else here.prompts
@@ -46,11 +46,11 @@ def main() -> None:
     save.add_argument("--device", help="to compute the figures on")
     given = parser.parse_args()
     if given.command == "list":
-        networks = shipped()
+        networks = list_shipped()
         print(*(_describe(*entry) for entry in networks.items()) if networks else ("none so far",), sep="\n")
         return
     try:
-        config = _run(given.run, given.data, given.device)
+        config = _find_run(given.run, given.data, given.device)
         folder = save_pretrained(config, in_project(given.folder), not given.full, given.license)
     except ValueError as error:
         raise SystemExit(str(error)) from None

@@ -14,7 +14,7 @@ SELECTED = {
 
 
 def write_card(config: dict[str, Any], run: Config, license: str | None) -> str:
-    """README.md of a network.
+    """Write README.md of a network, as text.
 
     Args:
         config: as of config.json.
@@ -23,15 +23,15 @@ def write_card(config: dict[str, Any], run: Config, license: str | None) -> str:
     """
     title = f"{TITLES[config['model_type']]} on {DATASETS.get(config['dataset'], config['dataset'])}"
     parts = [
-        _front_matter(config, license),
+        _write_front_matter(config, license),
         f"# {title}, {config['modality'].replace('_', ' ')} stream",
         "A network for skeleton-based action recognition, trained and saved with the BPI workbench. A clip of body "
         f"joints goes in, scores of {len(config['id2label'])} classes come out.",
-        _how_to_load(config),
-        "## Data\n\n" + _data(config),
-        "## Recipe\n\n" + _recipe(run),
-        "## Figures\n\n" + _figures(config),
-        "## Limits\n\n" + "\n".join(f"- {line}" for line in _limits(config, run)),
+        _explain_loading(config),
+        "## Data\n\n" + _describe_data(config),
+        "## Recipe\n\n" + _describe_recipe(run),
+        "## Figures\n\n" + _list_figures(config),
+        "## Limits\n\n" + "\n".join(f"- {line}" for line in _list_limits(config, run)),
         "## License\n\n" + (
             f"The weights: {license}. " if license else "None is stated for the weights: ask who made them. "
         ) + "The clips have terms of their own, of those who recorded them.",
@@ -39,14 +39,14 @@ def write_card(config: dict[str, Any], run: Config, license: str | None) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _front_matter(config: dict[str, Any], license: str | None) -> str:
-    """What the Hub reads of a card."""
+def _write_front_matter(config: dict[str, Any], license: str | None) -> str:
+    """Write what the Hub reads of a card."""
     tags = ["skeleton-based-action-recognition", config["model_type"], config["dataset"]]
     lines = ["---", *([f"license: {license}"] if license else []), "library_name: bpilib", "tags:"]
     return "\n".join([*lines, *(f"- {tag}" for tag in tags), "---"])
 
 
-def _how_to_load(config: dict[str, Any]) -> str:
+def _explain_loading(config: dict[str, Any]) -> str:
     persons, joints = config["persons"], len(config["joints"])
     return f"""## Load it
 
@@ -64,7 +64,7 @@ In the notebooks it is the parameter `pretrained`. Without the workbench: `confi
 the joints and, in words, how a clip is prepared."""
 
 
-def _data(config: dict[str, Any]) -> str:
+def _describe_data(config: dict[str, Any]) -> str:
     data, tracker = config["data"], config["tracker"]
     sums = "\n".join(f"- `{name}` {digest}" for name, digest in sorted(data["sha256"].items()))
     source = f" found by {tracker}" if tracker else ""
@@ -75,8 +75,8 @@ def _data(config: dict[str, Any]) -> str:
     )
 
 
-def _recipe(run: Config) -> str:
-    """How it was trained, as far as that differs from what is published."""
+def _describe_recipe(run: Config) -> str:
+    """Describe how it was trained, as far as that differs from what is published."""
     names = ("dataset", "benchmark", "model", "modality", "data", "prompts", "outputs")
     same = {name: getattr(run, name) for name in names}
     published = resolve(**same, text="clip", device="cpu").result_settings()
@@ -92,7 +92,7 @@ def _recipe(run: Config) -> str:
     return f"{passes}{started}. As the published recipe (`params/recipes.yaml`){said}"
 
 
-def _figures(config: dict[str, Any]) -> str:
+def _list_figures(config: dict[str, Any]) -> str:
     stated = config["expected"]
     rows = [("all test clips", stated)]
     if "without_copies" in stated:
@@ -109,7 +109,7 @@ def _figures(config: dict[str, Any]) -> str:
     )
 
 
-def _limits(config: dict[str, Any], run: Config) -> list[str]:
+def _list_limits(config: dict[str, Any], run: Config) -> list[str]:
     lines = [
         f"One training, seed {run.seed}: another seed differs by about as much as the interval is wide.",
         f"The weights are {SELECTED[run.select]}.",

@@ -11,25 +11,25 @@ from bpilib.evaluate import Scores
 FLOAT_NOISE = 1e-4
 
 
-def figures_of(scores: Scores) -> dict[str, Any]:
-    """What is stated of scores: of all clips, and of those that are no copies where there are some."""
+def state_figures(scores: Scores) -> dict[str, Any]:
+    """Make the figures that are stated of scores: of all clips, and of those that are no copies where some are."""
     rest = scores.without_copies()
-    return _figures(scores) | ({} if rest is None else {"without_copies": _figures(rest)})
+    return _count(scores) | ({} if rest is None else {"without_copies": _count(rest)})
 
 
-def _figures(scores: Scores) -> dict[str, Any]:
+def _count(scores: Scores) -> dict[str, Any]:
     low, high = scores.interval()
     return {
         "clips": len(scores.labels),
         "right": int((scores.predictions == scores.labels).sum()),
         "top1": round(scores.top(1), 4),
         "interval_95": [round(low, 2), round(high, 2)],
-        "undecided": undecided(scores),
+        "undecided": count_undecided(scores),
     }
 
 
-def undecided(scores: Scores) -> int:
-    """How many clips float noise could make right or wrong.
+def count_undecided(scores: Scores) -> int:
+    """Count the clips that float noise could make right or wrong.
 
     A clip is right if its class has the highest logit. Noise moves each logit by at most `FLOAT_NOISE` of the largest
     difference between two clips' logits, so the margin of the class over the best other one by at most twice that.
@@ -43,16 +43,16 @@ def undecided(scores: Scores) -> int:
 
 
 def compare(stated: dict[str, Any], scores: Scores) -> tuple[str, bool]:
-    """Stated figures beside those that were found.
+    """Put stated figures beside those that were found.
 
     Args:
-        stated: from `figures_of`.
+        stated: from `state_figures`.
         scores: found.
 
     Returns:
         One line a figure, and whether each differs by no more clips than float noise could change.
     """
-    found, lines, same = figures_of(scores), [], True
+    found, lines, same = state_figures(scores), [], True
     names: dict[str, tuple[dict[str, Any], dict[str, Any] | None]] = {"all clips": (stated, found)}
     if "without_copies" in stated:
         names["without copies"] = (stated["without_copies"], found.get("without_copies"))

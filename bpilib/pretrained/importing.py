@@ -11,7 +11,7 @@ from bpilib.data.store import SkeletonStore
 from bpilib.evaluate import Scores, evaluate
 from bpilib.pretrained.figures import compare
 from bpilib.pretrained.loading import Found, check_store, read
-from bpilib.pretrained.places import is_pretrained, shipped
+from bpilib.pretrained.places import is_pretrained, list_shipped
 from bpilib.runs import Run, build, same_clips, saved_config, write_or_check_config
 from bpilib.skeleton import MODALITIES, SKELETONS
 from bpilib.system import checkpoint
@@ -46,7 +46,7 @@ def import_pretrained(config: Config, name: str | Path | None = None) -> Config:
     if isinstance(asked, list):
         raise ValueError(f"parameter pretrained: expected one network, got {len(asked)}: several are for notebook 05")
     found = read(asked)
-    config = _config_of(config, found)
+    config = _resolve_run(config, found)
     with lock_run(config.run_directory):
         _import(config, found)
     return config
@@ -67,7 +67,7 @@ def import_streams(config: Config) -> Config:
     """
     if not config.pretrained:
         return config
-    names = config.pretrained if isinstance(config.pretrained, list) else _streams(config.pretrained)
+    names = config.pretrained if isinstance(config.pretrained, list) else _expand(config.pretrained)
     streams: dict[str, Config] = {}
     for name in names:
         stream = import_pretrained(config, name)
@@ -83,14 +83,14 @@ def import_streams(config: Config) -> Config:
     return next(iter(streams.values()))
 
 
-def _streams(name: str) -> list[str]:
-    """The networks that a name without modality stands for; else the name itself."""
-    found = [f"{name}_{modality}" for modality in MODALITIES if f"{name}_{modality}" in shipped()]
+def _expand(name: str) -> list[str]:
+    """List the networks that a name without modality stands for; else the name itself."""
+    found = [f"{name}_{modality}" for modality in MODALITIES if f"{name}_{modality}" in list_shipped()]
     return found if found and not is_pretrained(name) else [name]
 
 
 def describe_stated(config: Config, scores: Scores) -> str:
-    """What a pretrained network must give beside what it gave, in lines; "" for a run that is none.
+    """Say what a pretrained network must give beside what it gave, in lines; "" for a run that is none.
 
     Args:
         config: from `import_pretrained`.
@@ -115,8 +115,8 @@ def describe_stated(config: Config, scores: Scores) -> str:
     return text
 
 
-def _config_of(config: Config, found: Found) -> Config:
-    """The configuration of the run of a network: its results from there, places and machine as given."""
+def _resolve_run(config: Config, found: Found) -> Config:
+    """Make the configuration of the run of a network: its results from there, places and machine as given."""
     about = found.config
     known = {field.name for field in dataclasses.fields(Config) if field.metadata["changes"] == RESULT}
     settings = {name: value for name, value in about["training"].items() if name in known}
@@ -151,7 +151,7 @@ def _import(config: Config, found: Found) -> None:
         )
     store = SkeletonStore.open(config.data)
     check_store(found.config, store)
-    run = _with_texts(config, found, store) or build(config.changed(text="none"), store)
+    run = _build_with_texts(config, found, store) or build(config.changed(text="none"), store)
     run.model.load_state_dict(found.state)
     run.epoch = found.config["epoch"]
     write_or_check_config(run.config)
@@ -161,8 +161,8 @@ def _import(config: Config, found: Found) -> None:
     checkpoint.save(target, run.content() | {"data": data, "imported": imported})
 
 
-def _with_texts(config: Config, found: Found, store: SkeletonStore) -> Run | None:
-    """The run with the text encoder that it was trained with; None where it had none, or its texts are not here."""
+def _build_with_texts(config: Config, found: Found, store: SkeletonStore) -> Run | None:
+    """Build the run with the text encoder it was trained with; None where it had none, or its texts are not here."""
     if config.text == "none":
         return None
     with contextlib.suppress(ValueError):  # no texts, or others than the embeddings beside them

@@ -47,7 +47,7 @@ class Found(NamedTuple):
 
 
 def from_pretrained(name: str | Path, store: SkeletonStore | None = None) -> CTRGCNClassifier:
-    """A trained network: in eval mode, on the CPU, of float32 weights, ready for clips.
+    """Load a trained network: in eval mode, on the CPU, of float32 weights, ready for clips.
 
         network = from_pretrained("ucla_bpi_joint")
         network(network.prepare(poses)).logits                # poses: a raw clip, (L, M, V, 3)
@@ -95,7 +95,7 @@ def _build(config: dict[str, Any]) -> CTRGCNClassifier:
 
 
 def check_store(config: dict[str, Any], store: SkeletonStore) -> None:
-    """ValueError if a store's clips are not what a network was trained for: another skeleton, persons, classes."""
+    """Raise ValueError if a store's clips are not what a network was trained for: skeleton, persons, classes."""
     differ = [
         f"{what}: {its}, the store's {here}"
         for what, its, here in (
@@ -117,25 +117,25 @@ def check_store(config: dict[str, Any], store: SkeletonStore) -> None:
 
 
 def read(name: str | Path) -> Found:
-    """The files of a pretrained network, checked; arguments and errors as of `from_pretrained`."""
+    """Read the files of a pretrained network and check them; arguments and errors as of `from_pretrained`."""
     folder = locate(name)
     config = read_config(folder / CONFIG)
     path = folder / TENSORS
-    content = _content(path)
+    content = _read_bytes(path)
     digest = hashlib.sha256(content).hexdigest()
     if digest != config["weights"]["sha256"]:
         raise ValueError(
             f"{path} is damaged, or not the file that {CONFIG} is of: its sha256 is {digest}, expected "
             f"{config['weights']['sha256']}. Get both anew"
         )
-    state = _tensors(path, content)
+    state = _read_tensors(path, content)
     _check_fit(path, config, state)
     shown = Path(name).name if folder.name == Path(name).name else str(name)
     return Found(shown, config, state)
 
 
-def _content(path: Path) -> bytes:
-    """The bytes of one of the files."""
+def _read_bytes(path: Path) -> bytes:
+    """Read the bytes of one of the files."""
     most = MOST[path.name]
     try:
         with path.open("rb") as file:
@@ -148,12 +148,12 @@ def _content(path: Path) -> bytes:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """A config.json as `Found.config` has it.
+    """Read a config.json, as `Found.config` has it.
 
     Raises:
         ValueError: not there, damaged, or not of a network of this workbench; what is wrong is named.
     """
-    content = _content(path)
+    content = _read_bytes(path)
     try:
         config = json.loads(content, parse_constant=lambda name: _refuse(f"{name} is no number of JSON"))
         if not isinstance(config, dict):
@@ -173,7 +173,7 @@ def _refuse(what: str) -> None:
 
 
 def _check(config: dict[str, Any]) -> None:
-    """ValueError if something in a config.json is missing, or not what it can be."""
+    """Raise ValueError if something in a config.json is missing, or not what it can be."""
     for name, choices in CHOICES.items():
         if not any(type(config.get(name)) is type(choice) and config[name] == choice for choice in choices):
             raise ValueError(f"{name}: expected one of {', '.join(map(str, choices))}, got {config.get(name)!r:.60}")
@@ -211,7 +211,7 @@ def _check(config: dict[str, Any]) -> None:
 
 
 def _check_figures(figures: Any) -> None:
-    """ValueError if stated figures are not as `bpilib.pretrained.figures.figures_of` makes them, or none."""
+    """Raise ValueError if stated figures are not as `bpilib.pretrained.figures.state_figures` makes them, or none."""
     whole = ("clips", "right", "undecided")
     if isinstance(figures, dict) and not figures:
         return
@@ -221,8 +221,8 @@ def _check_figures(figures: Any) -> None:
         raise ValueError("expected: expected a number top1")
 
 
-def _tensors(path: Path, content: bytes) -> dict[str, Tensor]:
-    """The tensors of a .safetensors; ValueError: it is damaged."""
+def _read_tensors(path: Path, content: bytes) -> dict[str, Tensor]:
+    """Parse the tensors of a .safetensors; ValueError: it is damaged."""
     header = int.from_bytes(content[:8], "little")
     if len(content) < 8 or header > min(MOST_HEADER, len(content) - 8):
         raise ValueError(
@@ -247,7 +247,7 @@ class _Undrawn(TorchFunctionMode):
 
 
 def _check_fit(path: Path, config: dict[str, Any], state: dict[str, Tensor]) -> None:
-    """ValueError if the tensors are not those of the network that a config describes, each difference named.
+    """Raise ValueError if the tensors are not those of the network that a config describes, each difference named.
 
     That network is not built for it: its size is what the config says, and nothing says that the file has as much.
     """

@@ -14,18 +14,18 @@ MOST = {CONFIG: 1 << 20, TENSORS: 1 << 30}  # bytes; the largest of ours have 30
 _HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]{0,95})/([A-Za-z0-9][\w.-]{0,95})(?:@([\w./-]{1,200}))?", re.ASCII)
 
 
-def shipped() -> dict[str, Path]:
-    """Name → folder of the networks that come with the package."""
+def list_shipped() -> dict[str, Path]:
+    """Find the networks, name → folder, that come with the package."""
     return {path.parent.name: path.parent for path in sorted(WEIGHTS.glob(f"*/{CONFIG}"))}
 
 
 def is_pretrained(name: str | Path) -> bool:
-    """Whether a name is one that `locate` would look for: shipped, a folder of a network, or a Hub id."""
-    return _folder(name) is not None or _on_the_hub(str(name)) is not None
+    """Tell whether a name is one that `locate` would look for: shipped, a folder of a network, or a Hub id."""
+    return _find_folder(name) is not None or _parse_hub_id(str(name)) is not None
 
 
 def locate(name: str | Path) -> Path:
-    """The folder of a pretrained network; one on the Hub is downloaded into the Hub's cache.
+    """Find the folder of a pretrained network; one on the Hub is downloaded into the Hub's cache.
 
     Args:
         name: a shipped network's, a folder (what is relative lies in the project folder), or a Hub id, owner/name or
@@ -35,25 +35,25 @@ def locate(name: str | Path) -> Path:
         MissingInputError: no such network; those shipped are listed. The Hub can't be reached, and it is not cached.
         ValueError: what the Hub has under this name is too large, or no network.
     """
-    if (folder := _folder(name)) is not None:
+    if (folder := _find_folder(name)) is not None:
         return folder
-    if (found := _on_the_hub(str(name))) is not None:
+    if (found := _parse_hub_id(str(name))) is not None:
         return _download(*found)
-    there = list(shipped())
+    there = list(list_shipped())
     raise MissingInputError(
         f"no pretrained network {str(name)!r}{did_you_mean(str(name), there)}: expected one of those shipped "
         f"({', '.join(there) or 'none so far'}), a folder with {CONFIG} and {TENSORS}, or a Hub id (owner/name)"
     )
 
 
-def _folder(name: str | Path) -> Path | None:
-    """The folder of a network on this machine."""
+def _find_folder(name: str | Path) -> Path | None:
+    """Find the folder of a network on this machine; None: there is none."""
     path = in_project(name)
-    return path if (path / CONFIG).is_file() else shipped().get(str(name))
+    return path if (path / CONFIG).is_file() else list_shipped().get(str(name))
 
 
-def _on_the_hub(name: str) -> tuple[str, str | None] | None:
-    """Repository and revision, if this may be a Hub id: not if the first part is a folder of the project."""
+def _parse_hub_id(name: str) -> tuple[str, str | None] | None:
+    """Split a name into repository and revision; None: it is no Hub id, or begins with a folder of the project."""
     match = _HUB_ID.fullmatch(name)
     if match is None or (PROJECT / match[1]).exists():
         return None
@@ -61,7 +61,7 @@ def _on_the_hub(name: str) -> tuple[str, str | None] | None:
 
 
 def _download(repository: str, revision: str | None) -> Path:
-    """The folder, in the Hub's cache, of the two files that are needed."""
+    """Fetch into the Hub's cache, and return the folder of, the two files that are needed."""
     name = repository + (f"@{revision}" if revision else "")
     folder = Path()
     for file in (CONFIG, TENSORS):
@@ -74,7 +74,7 @@ def _download(repository: str, revision: str | None) -> Path:
 
 
 def _fetch(name: str, repository: str, revision: str | None, file: str, dry_run: bool = False) -> Any:
-    """What the Hub's client returns for a file: its place, or what is known of it."""
+    """Ask the Hub's client for a file: its place, or with `dry_run` what is known of it."""
     from huggingface_hub import errors, hf_hub_download
 
     endpoint = os.environ.get("HF_ENDPOINT")  # the library reads it when it is imported
@@ -94,5 +94,5 @@ def _fetch(name: str, repository: str, revision: str | None, file: str, dry_run:
         raise MissingInputError(
             f"{name} is no folder in {PROJECT}, and can't be had from the Hub ({type(error).__name__}: "
             f"{' '.join(str(error).split())[:160]}). Offline: name a folder with {CONFIG} and {TENSORS}, or a shipped "
-            f"network ({', '.join(shipped()) or 'none so far'})"
+            f"network ({', '.join(list_shipped()) or 'none so far'})"
         ) from error

@@ -16,7 +16,7 @@ from bpilib.config import Config
 from bpilib.evaluate import Scores, mark_copies, score
 from bpilib.model import CTRGCNClassifier, GAPClassifier
 from bpilib.pretrained.card import write_card
-from bpilib.pretrained.figures import figures_of
+from bpilib.pretrained.figures import state_figures
 from bpilib.pretrained.importing import OF_NETWORK
 from bpilib.pretrained.loading import FORMAT, check_store, read_config
 from bpilib.pretrained.places import CARD, CONFIG, TENSORS
@@ -49,13 +49,13 @@ def save_pretrained(trained: Run | Config, folder: str | Path, half: bool = True
     _check_place(folder)
     run = open_run(trained) if isinstance(trained, Config) else trained
     run.store.verify()
-    state = _stored(run.model, half)
+    state = _convert_tensors(run.model, half)
     model = copy.deepcopy(run.model)
     model.load_state_dict(state)
     saved = dataclasses.replace(run, model=model)
     scores = mark_copies(score(saved), run.store, run.config.benchmark)
     content = safetensors_bytes(state, {"format": "pt"})
-    config = _config(saved, scores, half)
+    config = _describe_network(saved, scores, half)
     config["weights"] = {"file": TENSORS, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
     (folder / CONFIG).unlink(missing_ok=True)  # it marks a whole network, and is written last
     write_atomically(folder / TENSORS, content)
@@ -66,7 +66,7 @@ def save_pretrained(trained: Run | Config, folder: str | Path, half: bool = True
 
 
 def _check_place(folder: Path) -> None:
-    """ValueError if a folder holds other things than a pretrained network."""
+    """Raise ValueError if a folder holds other things than a pretrained network."""
     others = {path.name for path in folder.iterdir()} - {CONFIG, TENSORS, CARD} if folder.is_dir() else set()
     ours = {CONFIG, TENSORS} & {path.name for path in folder.iterdir()} if folder.is_dir() else {CONFIG}
     if others or (folder.is_dir() and any(folder.iterdir()) and not ours) or folder.is_file():
@@ -74,8 +74,8 @@ def _check_place(folder: Path) -> None:
         raise ValueError(f"{folder} holds other things than a pretrained network{listed}: choose a folder of its own")
 
 
-def _stored(model: CTRGCNClassifier, half: bool) -> dict[str, Tensor]:
-    """The network's tensors as they are stored: what is learned in half precision, if so asked."""
+def _convert_tensors(model: CTRGCNClassifier, half: bool) -> dict[str, Tensor]:
+    """Convert the network's tensors to what is stored: what is learned in half precision, if so asked."""
     learned = {name for name, _ in model.named_parameters()}
     state = {}
     for name, tensor in model.state_dict().items():
@@ -87,8 +87,8 @@ def _stored(model: CTRGCNClassifier, half: bool) -> dict[str, Tensor]:
     return state
 
 
-def _config(run: Run, scores: Scores, half: bool) -> dict[str, Any]:
-    """What config.json says, but for the weights' checksum."""
+def _describe_network(run: Run, scores: Scores, half: bool) -> dict[str, Any]:
+    """Collect what config.json says, but for the weights' checksum."""
     about, model = describe(run), run.model
     classes, name = about.pop("classes"), about.pop("model")
     settings = {key: value for key, value in run.config.result_settings().items() if key not in _ELSEWHERE}
@@ -111,6 +111,6 @@ def _config(run: Run, scores: Scores, half: bool) -> dict[str, Any]:
         "started_from": None if run.config.start_from is None else PurePath(run.config.start_from).name,
         "text_digest": run.text_digest,
         "data": {"clips": len(run.store), "train": len(run.indices("train")), "sha256": run.store.manifest["sha256"]},
-        "expected": figures_of(scores),
+        "expected": state_figures(scores),
         "torch_version": torch.__version__,
     }

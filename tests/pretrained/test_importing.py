@@ -13,7 +13,7 @@ from bpilib.config import resolve
 from bpilib.errors import MissingInputError
 from bpilib.evaluate import Scores, evaluate, predict
 from bpilib.pretrained import describe_stated, from_pretrained, import_pretrained, import_streams, save_pretrained
-from bpilib.pretrained.figures import compare, figures_of, undecided
+from bpilib.pretrained.figures import compare, count_undecided, state_figures
 from bpilib.runs import build, open_run, saved_config
 from bpilib.system import checkpoint
 from bpilib.training.start import start_from
@@ -138,12 +138,12 @@ def scores_of(margins, copies=None):
 
 def test_clips_that_float_noise_could_change_are_those_within_two_noises():
     noise = 1e-4 * 100
-    assert undecided(scores_of([50, 2.1 * noise, -2.1 * noise])) == 0
-    assert undecided(scores_of([1.9 * noise, -1.9 * noise, 0])) == 3
+    assert count_undecided(scores_of([50, 2.1 * noise, -2.1 * noise])) == 0
+    assert count_undecided(scores_of([1.9 * noise, -1.9 * noise, 0])) == 3
 
 
 def test_figures_are_compared_clip_count_by_clip_count():
-    stated = figures_of(scores_of([1, 1, 1, -1], np.array([True, False, False, False, False])))
+    stated = state_figures(scores_of([1, 1, 1, -1], np.array([True, False, False, False, False])))
     assert (stated["right"], stated["clips"], stated["top1"]) == (4, 5, 80)
     assert (stated["without_copies"]["right"], stated["without_copies"]["clips"]) == (3, 4)
     text, same = compare(stated, scores_of([1, 1, 1, -1], np.array([True, False, False, False, False])))

@@ -17,7 +17,7 @@ from bpilib.classify import Classifier, classify
 from bpilib.data.clip_file import read_clip
 from bpilib.errors import MissingInputError
 from bpilib.model import build_model
-from bpilib.pretrained import from_pretrained, shipped
+from bpilib.pretrained import from_pretrained, list_shipped
 from bpilib.reference import from_pretrained as of_reference
 from bpilib.runs import open_run
 from bpilib.skeleton import UCLA
@@ -92,7 +92,7 @@ def test_names_are_those_shipped(folder, tmp_path, monkeypatch):
     with pytest.raises(MissingInputError, match=r"no pretrained network 'acted_bpi_joint': .* \(none so far\), a"):
         from_pretrained("acted_bpi_joint")
     shutil.copytree(folder, tmp_path / "acted_bpi_joint")
-    assert list(shipped()) == ["acted_bpi_joint"]
+    assert list(list_shipped()) == ["acted_bpi_joint"]
     assert of_reference("acted_bpi_joint").config["model"] == "bpi"
     with pytest.raises(MissingInputError, match="'acted_bpi_bone', did you mean 'acted_bpi_joint'"):
         from_pretrained("acted_bpi_bone")
