@@ -402,3 +402,10 @@ def find_empty_classes(store: SkeletonStore, benchmark: str) -> dict[str, list[s
         clips = np.bincount(store.labels[store.split(benchmark, part)], minlength=count)
         out[part] = [store.classes[k] for k in np.flatnonzero(clips == 0)]
     return out
+
+
+def describe_empty_classes(store: SkeletonStore, benchmark: str) -> list[str]:
+    """`empty_classes` in sentences, one a part; none where every class has clips in both."""
+    effect = {"train": "can't be learned", "test": "will have no accuracy"}
+    found = empty_classes(store, benchmark).items()
+    return [f"no {part} clip of {', '.join(names)}, which {effect[part]}" for part, names in found if names]
