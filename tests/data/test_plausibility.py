@@ -11,6 +11,7 @@ from bpilib.data import SkeletonStore, prepare, ucla
 from bpilib.data.plausibility import (
     Inspection,
     check,
+    describe_empty_classes,
     find_empty_classes,
     find_odd_bones,
     measure,
@@ -141,6 +142,14 @@ def test_classes_without_clips_are_named(make_store):
     store = make_store(UCLA, [np.ones((2, 20, 3))] * 3, labels=[0, 2, 3])
     store._splits |= {"b/train": np.array([0, 1]), "b/test": np.array([1, 2])}
     assert find_empty_classes(store, "b") == {"train": ["class 1", "class 3"], "test": ["class 0", "class 1"]}
+    assert describe_empty_classes(store, "b") == [
+        "no train clip of class 1, class 3, which can't be learned",
+        "no test clip of class 0, class 1, which will have no accuracy",
+    ]
+    store._splits |= {"b/train": np.arange(3), "b/test": np.arange(3)}
+    store.classes[1:2] = []
+    store.labels[:] = range(3)
+    assert describe_empty_classes(store, "b") == []
 
 
 def test_a_store_says_in_its_manifest_what_its_clips_are(place):
