@@ -26,8 +26,9 @@ BATCH_NORM = ("weight", "bias", "running_mean", "running_var")
 WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params")
 OURS = {"format", "sha256", "content"}  # keys of a checkpoint of this workbench
 FIRST = "data_bn.weight"  # in every published state dict; what stands before it, stands before all names
-RESTING = 0.3  # standard deviations: how far from 0 the mean of a motion is at most
-STILL = 1e-6  # share of the typical variance of a coordinate that does not move
+RESTING = 0.3  # standard deviations from 0 that the mean of a motion has at most; of real ones 0.03, of poses 2.5 up
+SHORT = 0.85  # of what is above it, by which a hand or foot is a bone; of real bones 0.3, of joints 1.1
+STILL = 1e-6  # of the typical square, by which a bone is that of the root
 Place = tuple[str, str, Any]  # published name, our name, index into our tensor
 
 
@@ -200,24 +201,38 @@ def _what_to_do(seen: Seen, here: Seen) -> str:
         )
     if seen.width != here.width:
         return f"set the parameter width to {seen.width}"
-    return "build the model they were trained for (name, skeleton, num_classes, num_persons, modality)"
+    return "build the model they were trained for: name, skeleton, num_classes, num_persons, embed_dim"
 
 
-def modality_seen(state: dict[str, Tensor]) -> str | None:
-    """The modality that published weights were trained on, by what their first BatchNorm saw; None: it saw nothing.
+def modalities_seen(state: dict[str, Tensor]) -> tuple[str, ...]:
+    """The modalities that published weights may have been trained on, by what their first BatchNorm saw.
 
-    The bone of the root is 0 throughout, and motion is 0 on average.
+    Motion is 0 on average. Of bones the root's is 0 throughout where CTR-GCN is fed them, and hands and feet are short,
+    while joints are the farther from the middle the farther out they are.
+
+    Returns:
+        of `MODALITIES`; empty: it saw nothing, or the joints are of no skeleton here.
     """
-    joints = look_at(state).joints
-    mean, var = (state.get(f"data_bn.{leaf}") for leaf in ("running_mean", "running_var"))
-    if joints is None or mean is None or var is None or len(mean) % (3 * joints) or len(mean) != len(var):
-        return None
-    mean, var = (numbers.double().view(-1, joints, 3)[0] for numbers in (mean, var))  # (M, V, 3): the first person's
-    if not mean.any() or not (var >= 0).all():
-        return None
-    still = (var.sum(1) + (mean**2).sum(1) < STILL * var.sum(1).median()).any()
-    moving = (mean.abs() < RESTING * var.sqrt() + 1e-12).all()
-    return ("bone" if still else "joint") + ("_motion" if moving else "")
+    seen = look_at(state)
+    skeleton = next((skeleton for skeleton in SKELETONS.values() if skeleton.num_joints == seen.joints), None)
+    mean, var, batches = (state.get(f"data_bn.{leaf}") for leaf in BATCH_NORM[2:] + ("num_batches_tracked",))
+    left = 1.0 if batches is None else 0.9 ** int(batches)  # of the mean 0 and the variance 1 that it starts with
+    if skeleton is None or not seen.persons or mean is None or var is None or mean.shape != var.shape or left == 1:
+        return ()
+    mean, var = (each.double().view(seen.persons, -1, 3)[0] for each in (mean, var - left))  # (M,V,3) -> (V,3)
+    mean, var = mean / (1 - left), (var / (1 - left)).clamp(min=0)
+    motion = bool((mean.abs() < RESTING * var.sqrt() + 1e-12).all())
+    squares = (var + mean**2).sum(1)
+    at = {name: i for i, name in enumerate(skeleton.joints)}
+    limbs = [[squares[at[f"{side} {joint}"]].sqrt().item() for joint in limb] for side in ("left", "right")
+             for limb in (("elbow", "wrist", "hand"), ("knee", "ankle", "foot"))]  # fmt: skip
+    short = float(np.median([min(outer) / (inner or 1) for inner, *outer in limbs])) < SHORT
+    if seen.model == "ctrgcn":
+        bones = bool((squares < STILL * squares.median()).any())
+        return (("bone" if bones else "joint") + ("_motion" if motion else ""),)
+    if motion and not short:  # noise of hands and feet moves as much as they do
+        return "joint_motion", "bone_motion"
+    return (("bone" if short else "joint") + ("_motion" if motion else ""),)
 
 
 def load_reference_weights(model: CTRGCNClassifier, source: str | Path | dict[str, Tensor]) -> None:
@@ -305,11 +320,11 @@ def _import(config: Config, target: Path, file: Path) -> None:
         raise ValueError(f"{config.run_directory} holds {what}, not of {file}: set the parameter tag to another name")
     run = build(config)
     load_reference_weights(run.model, file)
-    seen = modality_seen(reference_state_dict(run.model))
-    if seen not in (None, config.modality):
+    seen = modalities_seen(reference_state_dict(run.model))
+    if seen and config.modality not in seen:
         warnings.warn(
-            f"{file}: what its first layer saw in training looks like {seen}, not like {config.modality}: with another "
-            f"modality accuracy is near chance. To evaluate it as {seen}, set modality to {seen!r}",
+            f"{file}: what its first layer saw in training looks like {' or '.join(seen)}, not like {config.modality}: "
+            f"with another modality accuracy is near chance. Set modality to {' or '.join(seen)}, tag to another name",
             stacklevel=4,
         )
     write_or_check_config(config)

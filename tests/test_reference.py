@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import warnings
 from collections import OrderedDict
 
 import pytest
@@ -18,7 +19,7 @@ from bpilib.reference import (
     import_weights,
     load_reference_weights,
     look_at,
-    modality_seen,
+    modalities_seen,
     published_tensors,
     reference_state_dict,
 )
@@ -121,7 +122,7 @@ def test_missing_surplus_and_misshaped_tensors_are_named_and_the_model_is_left_a
     assert "not in this model: l11.gcn1.PA" in text
     assert "fc.weight" in text
     assert "(60, 32)" in text
-    assert "num_classes" in text  # what to do
+    assert "look like a bpi, 60 classes, 20 joints" in text and "start_from" in text  # what to do
     assert same(model, before)
 
 
@@ -300,9 +301,10 @@ def seen_in_training(model, store, modality):
     feeder = Feeder(store, store.split("xview", "train"), fed, train=True, seed=0)
     backbone = model.backbone
     with torch.no_grad():
-        for step in range(200):
+        for step in range(40):
             clips = [(16 * step + i) % len(feeder) for i in range(16)]
             x, _ = feeder.batch(clips)
+            backbone.data_bn.num_batches_tracked += 1
             if model.bone_operator is not None:
                 x = torch.einsum("uv,nctvm->nctum", model.bone_operator, x)
             n, c, t, v, m = x.shape
@@ -315,8 +317,20 @@ def seen_in_training(model, store, modality):
 def test_the_first_layer_tells_the_modality(place, name, modality):
     store = SkeletonStore.open(place / "store")
     model = build_model(name, UCLA, 10, modality, width=8)
-    assert modality_seen(reference_state_dict(model)) is None  # untrained
-    assert modality_seen(seen_in_training(model, store, modality)) == modality
+    assert modalities_seen(reference_state_dict(model)) == ()  # untrained
+    seen = modalities_seen(seen_in_training(model, store, modality))
+    assert seen == (("joint_motion", "bone_motion") if name == "bpi" and "motion" in modality else (modality,))
+
+
+def test_a_run_of_another_modality_than_the_file_was_trained_on_is_warned_of(place, tmp_path):
+    store, model = SkeletonStore.open(place / "store"), build_model("ctrgcn", UCLA, 10, width=8)
+    torch.save(seen_in_training(model, store, "bone"), tmp_path / "runs.pt")
+    config = tiny_config(place, tmp_path, model="ctrgcn")
+    with pytest.warns(UserWarning, match=r"looks like bone, not like joint: .* near chance\. Set modality to bone"):
+        import_weights(config, tmp_path / "runs.pt")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        import_weights(config.changed(modality="bone"), tmp_path / "runs.pt")
 
 
 def test_the_same_file_again_changes_nothing_and_another_is_refused(place, saved, tmp_path):
