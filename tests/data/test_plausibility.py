@@ -1,6 +1,7 @@
 """What can't be a body in metres is refused, what may be one is warned of; people who lie, fall or are small pass."""
 
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -53,6 +54,11 @@ def test_one_who_lies_or_stands_on_the_hands_among_others_is_not_refused():
     assert finding.severity == "warn" and "upside down: 1 of 12 clips (clip11)" in finding.what
 
 
+def lost(poses):
+    """The right hand, in two of nine frames."""
+    return (np.arange(25) == AT["right hand"])[:, None] & (np.arange(len(poses)) % 9 > 6)[:, None, None]
+
+
 WRONG = {
     "millimetres": (lambda p: 1000 * in_room(p), "refuse", "millimetres? divide by 1000"),
     "centimetres": (lambda p: 100 * p, "refuse", "centimetres? divide by 100"),
@@ -73,6 +79,7 @@ WRONG = {
     "a cube": (lambda p: 2 * (p - p.min((0, 1))) / np.ptp(p, axis=(0, 1)) - 1, "refuse", "every axis is scaled"),
     "a box": (lambda p: (p - p.min((0, 1))) / np.ptp(p, axis=(0, 1)), "refuse", "every axis is scaled"),
     "one place": (lambda p: p[:, [3] * 25], "refuse", "whose joints coincide"),
+    "hand lost": (lambda p: np.where(lost(p), -3, p), "warn", "joints that jump away from the body: right hand, in 12 of 12"),
     "noise": (lambda p: np.random.default_rng(0).standard_normal(p.shape), "warn", "this is no body"),
 }  # fmt: skip
 
@@ -117,6 +124,12 @@ def test_the_figures_are_those_of_a_body_that_is_known():
     share, failed = find_odd_bones(figures.bones, NTU)
     assert share == 1 and not failed and 0.4 < figures.size < 0.6
     assert measure((clip @ rotation("z", 60))[:, None], NTU).upright == pytest.approx(0.5)
+
+
+def test_of_no_clips_nothing_is_said():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert check([], NTU) == [] == Inspection(NTU).findings() and Inspection(NTU).summary() == {}
 
 
 def test_the_inspection_refuses_at_once_what_no_data_set_can_hold():
