@@ -79,7 +79,7 @@ WRONG = {
     "a cube": (lambda p: 2 * (p - p.min((0, 1))) / np.ptp(p, axis=(0, 1)) - 1, "refuse", "every axis is scaled"),
     "a box": (lambda p: (p - p.min((0, 1))) / np.ptp(p, axis=(0, 1)), "refuse", "every axis is scaled"),
     "one place": (lambda p: p[:, [3] * 25], "refuse", "whose joints coincide"),
-    "hand lost": (lambda p: np.where(lost(p), -3, p), "warn", "joints that jump away from the body: right hand, in 12 of 12"),
+    "hand lost": (lambda p: np.where(lost(p), -3, p), "warn", "that jump away from the body: right hand, in 12 of 12"),
     "noise": (lambda p: np.random.default_rng(0).standard_normal(p.shape), "warn", "this is no body"),
 }  # fmt: skip
 
