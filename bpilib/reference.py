@@ -98,7 +98,7 @@ def _list_places(model: CTRGCNClassifier) -> list[Place]:
     return places
 
 
-def same_shape(one: Tensor, other: Tensor) -> bool:
+def is_same_shape(one: Tensor, other: Tensor) -> bool:
     """Whether two tensors differ at most in axes of length 1, as the published layout and ours do."""
     return [length for length in one.shape if length != 1] == [length for length in other.shape if length != 1]
 
@@ -127,7 +127,7 @@ def read_weights(path: str | Path) -> dict[str, Any]:
     return state
 
 
-def published_tensors(content: dict[str, Any]) -> dict[str, Tensor]:
+def unwrap_tensors(content: dict[str, Any]) -> dict[str, Tensor]:
     """The tensors of a published state dict under their published names, without what wraps them.
 
     Args:
@@ -170,7 +170,7 @@ class Seen(NamedTuple):
 
 
 def look_at(state: dict[str, Tensor]) -> Seen:
-    """What published weights are of."""
+    """Read what published weights are of from their shapes."""
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
 
     def length(name: str, axis: int) -> int | None:
@@ -185,7 +185,7 @@ def look_at(state: dict[str, Tensor]) -> Seen:
     return Seen(model, length("fc.weight", 0), joints, persons, features // 4 if features else None, embed_dim)
 
 
-def _what_to_do(seen: Seen, here: Seen) -> str:
+def _advise(seen: Seen, here: Seen) -> str:
     """Of weights that do not fit: the parameter to change."""
     if seen.model is None:
         return "name a file saved by the published code, with its state dict"
@@ -204,7 +204,7 @@ def _what_to_do(seen: Seen, here: Seen) -> str:
     return "build the model they were trained for: name, skeleton, num_classes, num_persons, embed_dim"
 
 
-def modalities_seen(state: dict[str, Tensor]) -> tuple[str, ...]:
+def recognise_modalities(state: dict[str, Tensor]) -> tuple[str, ...]:
     """The modalities that published weights may have been trained on, by what their first BatchNorm saw.
 
     Motion is 0 on average. Of bones the root's is 0 throughout where CTR-GCN is fed them, and hands and feet are short,
@@ -241,19 +241,18 @@ def load_reference_weights(model: CTRGCNClassifier, source: str | Path | dict[st
     Args:
         model: from `build_model`, with the skeleton, classes and persons the weights were trained with.
         source: a file saved by the published code (read with weights_only=True), or its content; see
-            `published_tensors`.
+            `unwrap_tensors`.
 
     Raises:
         ValueError: names or shapes that do not match, each listed; the model is then unchanged.
     """
     content = source if isinstance(source, dict) else read_weights(source)
-    state = published_tensors(content)
+    state = unwrap_tensors(content)
     if not state:
         listed = ", ".join(map(str, [*content][:8])) or "nothing"
-        ours = content.keys() >= OURS
-        what = "a checkpoint of this workbench: name its run by its parameters, it needs no weights_file" if ours else (
-            f"no tensors, but {listed}: is the state dict in one of these entries? Save that alone"
-        )  # fmt: skip
+        what = f"no tensors, but {listed}: is the state dict in one of these entries? Save that alone"
+        if content.keys() >= OURS:
+            what = "a checkpoint of this workbench: name its run by its parameters, it needs no weights_file"
         raise ValueError(f"expected a state dict of the published code, name to tensor; got {what}")
     places = _list_places(model)
     own = model.state_dict()
@@ -262,14 +261,14 @@ def load_reference_weights(model: CTRGCNClassifier, source: str | Path | dict[st
     problems += [f"not in this model: {name}" for name in sorted(state.keys() - expected)]
     for published, ours, index in places:
         want, got = own[ours][index], state.get(published)
-        if got is not None and not same_shape(got, want):
+        if got is not None and not is_same_shape(got, want):
             problems.append(f"{published}: expected shape {tuple(want.shape)} of {ours}, got {tuple(got.shape)}")
     if problems:
         seen, here = look_at(state), look_at(reference_state_dict(model))
         more = f"\n  ... and {len(problems) - 12} more" if len(problems) > 12 else ""
         raise ValueError(
             f"these weights do not fit this model: they look like {seen}; this model is {here}. What to do: "
-            f"{_what_to_do(seen, here)}\n  " + "\n  ".join(problems[:12]) + more
+            f"{_advise(seen, here)}\n  " + "\n  ".join(problems[:12]) + more
         )
     with torch.no_grad():
         for published, ours, index in places:
@@ -320,7 +319,7 @@ def _import(config: Config, target: Path, file: Path) -> None:
         raise ValueError(f"{config.run_directory} holds {what}, not of {file}: set the parameter tag to another name")
     run = build(config)
     load_reference_weights(run.model, file)
-    seen = modalities_seen(reference_state_dict(run.model))
+    seen = recognise_modalities(reference_state_dict(run.model))
     if seen and config.modality not in seen:
         warnings.warn(
             f"{file}: what its first layer saw in training looks like {' or '.join(seen)}, not like {config.modality}: "

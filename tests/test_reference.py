@@ -19,9 +19,9 @@ from bpilib.reference import (
     import_weights,
     load_reference_weights,
     look_at,
-    modalities_seen,
-    published_tensors,
+    recognise_modalities,
     reference_state_dict,
+    unwrap_tensors,
 )
 from bpilib.runs import build, open_run
 from bpilib.skeleton import NTU, SKELETONS, UCLA
@@ -189,7 +189,7 @@ def test_no_state_dict_and_a_checkpoint_of_ours_are_told_apart():
     ours = {"format": 1, "sha256": "", "content": {}}
     with pytest.raises(ValueError, match=r"got a checkpoint of this workbench: name its run by its parameters"):
         load_reference_weights(small("ctrgcn"), ours)
-    assert published_tensors(ours) == {}
+    assert unwrap_tensors(ours) == {}
 
 
 @pytest.mark.parametrize(
@@ -317,8 +317,8 @@ def seen_in_training(model, store, modality):
 def test_the_first_layer_tells_the_modality(place, name, modality):
     store = SkeletonStore.open(place / "store")
     model = build_model(name, UCLA, 10, modality, width=8)
-    assert modalities_seen(reference_state_dict(model)) == ()  # untrained
-    seen = modalities_seen(seen_in_training(model, store, modality))
+    assert recognise_modalities(reference_state_dict(model)) == ()  # untrained
+    seen = recognise_modalities(seen_in_training(model, store, modality))
     assert seen == (("joint_motion", "bone_motion") if name == "bpi" and "motion" in modality else (modality,))
 
 

@@ -285,8 +285,8 @@ def to_ntu(poses: np.ndarray, tracker: str) -> np.ndarray:
             )
         flat = fill_unseen(flat, seen, mapping)
     else:
-        seen = flat.any(-1)
-        here = seen.any(-1)  # (L, M)
+        seen = np.abs(flat).sum(-1) > 0  # (L, M, V)
+        here = mark_present(flat)  # (L, M)
         rare = 2 * seen.sum(0) < here.sum(0)[:, None]  # (M, V), as of joints that a sensor does not have
         rare[:, mapping.matrix()[[BASE, SPINE, UPPER]].any(0)] = True  # where the origin may be
         flat = fill_unseen(flat, (seen | rare) & here[..., None], mapping)

@@ -290,7 +290,7 @@ def confusion(matrix, classes: Sequence[str]) -> Picture:
     middles = np.arange(count) + 0.5
     name_columns(ax, classes, size, rotation=40 if few else 90, at=middles)
     ax.set_yticks(middles, [fit_name(name) for name in classes], fontsize=size, rotation=0)
-    for row in np.flatnonzero(total == 0):
+    for row in np.flatnonzero(total == 0).tolist():
         ax.axhspan(row, row + 1, color=PALE, zorder=3)
         ax.text(count / 2, row + 0.5, "no clips", color=GRAY, fontsize=size, ha="center", va="center", zorder=4)
     ax.tick_params(length=0)

@@ -10,12 +10,12 @@ from bpilib.pretrained.loading import read as read_pretrained
 from bpilib.pretrained.places import is_pretrained
 from bpilib.recipes import BENCHMARKS
 from bpilib.reference import (
+    is_same_shape,
     load_reference_weights,
     look_at,
-    published_tensors,
     read_weights,
     reference_state_dict,
-    same_shape,
+    unwrap_tensors,
 )
 from bpilib.runs import Run, kept_weights
 from bpilib.system import checkpoint
@@ -53,7 +53,7 @@ def start_from(run: Run, place: str | Path) -> str:
     if not checkpoint.exists(path):
         raise MissingInputError(f"parameter start_from: no checkpoint at {path}: name the directory of a trained run")
     try:
-        published = published_tensors(read_weights(path))
+        published = unwrap_tensors(read_weights(path))
     except (OSError, ValueError, RuntimeError):  # `checkpoint.load` says what it is, or finds the one before it
         published = {}
     if published:
@@ -91,7 +91,7 @@ def _start_from_published(run: Run, path: Path, state: dict[str, Tensor]) -> str
     fitting, left = {}, []
     for name, tensor in mine.items():
         there = state.get(name)
-        if there is None or not same_shape(there, tensor):
+        if there is None or not is_same_shape(there, tensor):
             left.append(f"{name} {tuple(tensor.shape)} here, {'none' if there is None else tuple(there.shape)} there")
         elif name.startswith("fc.") and run.config.dataset not in BENCHMARKS:
             left.append(f"{name}, of other classes")
