@@ -21,10 +21,15 @@ PAGE = (b"<!doctype", b"<html")
 DEEPEST = 3  # folders below, and
 MOST_FILES = 20_000  # files that are looked at
 STREAM = r"(?:train|val|test)_data"  # of 2s-AGCN's arrays
-HINTS = {  # what a file is called → what to do with it; {0}: the file, {1}: its folder, {2}: its name
+# What a file is called → what to do with it; {0}: the file, {1}: its folder, {2}: its name. Lists of clips,
+LISTS = {
     r"clips\.csv": "{0} is there: name its folder {1}",
     r"clips\.(?:csv\.)?(?:csv|txt|tsv)|clips": "{0} is there: call it clips.csv",
     r"clips\.(?:xlsx?|ods)": "{0} is there: save it as clips.csv",
+    r".*\.csv": "{0} is there: is it the list of clips? Call it clips.csv",
+}
+BARE = r".*\.npy"
+HINTS = LISTS | {  # and others.
     rf"{STREAM}(?:_joint)?\.npy": "{2} is there: name its folder {1}",
     rf"{STREAM}_\w+\.npy": "{0} holds no joints, and they can't be computed from it: get train_data_joint.npy and "
     "val_data_joint.npy, with their labels",
@@ -32,9 +37,8 @@ HINTS = {  # what a file is called → what to do with it; {0}: the file, {1}: i
     r".*\.skeleton\.\w+": "{0} is packed or renamed: its name must end with .skeleton",
     r".*\.(?:tar|tgz|gz|bz2|xz|rar|7z)": "unpack {0}, and name the folder",
     r".*\.zip": "unpack {0}, and name the folder, if it holds clips of your own",
-    r".*\.npy": "{1} holds .npy files: list them in a clips.csv in it",
-    r".*\.csv": "{0} is there: is it the list of clips? Call it clips.csv",
-}  # fmt: skip
+    BARE: "{1} holds .npy files: list them in a clips.csv in it",
+}
 
 
 def explain_no_zip(path: Path, error: object, how: str) -> str:
@@ -67,7 +71,8 @@ def suggest_files(place: Path) -> list[str]:
             said.setdefault(kind, HINTS[kind].format(path, path.parent, path.name))
         if count > MOST_FILES:
             break
-    return [said[kind] for kind in HINTS if kind in said][:3]
+    found = [kind for kind in HINTS if kind in said and not (kind == BARE and said.keys() & LISTS.keys())]
+    return [said[kind] for kind in found[:3]]
 
 
 def _iterate_files(place: Path) -> Iterator[Path]:

@@ -292,7 +292,7 @@ def confusion(matrix, classes: Sequence[str]) -> Picture:
     ax.set_yticks(middles, [fit_name(name) for name in classes], fontsize=size, rotation=0)
     for row in np.flatnonzero(total == 0).tolist():
         ax.axhspan(row, row + 1, color=PALE, zorder=3)
-        ax.text(count / 2, row + 0.5, "no clips", color=GRAY, fontsize=size, ha="center", va="center", zorder=4)
+        ax.text(count / 2, row + 0.5, "no clips", color=INK, fontsize=size, ha="center", va="center", zorder=4)
     ax.tick_params(length=0)
     ax.set(xlabel="predicted class", ylabel="true class")
     right = np.trace(matrix) / max(1, matrix.sum())
