@@ -90,7 +90,7 @@ class Config:
     export_clips: str | None = _param(None, "write the clips beside the store, too (01)", PLACE, "", ("npz", "pickle"))
     tracker: str | None = _param(
         None,
-        "whose joints raw clips have; None: NTU's or NW-UCLA's, of a clip_file: its run's (03, 08, 10)",
+        "whose joints raw clips have; None: NTU's or NW-UCLA's, a clip_file: its run's (01, 03, 08, 10)",
         PLACE,
         choices=(
             "mediapipe",
