@@ -284,7 +284,7 @@ class Config:
     )
     figure_style: str = _param(
         "screen",
-        "of figures; paper: column width, no questions as titles, fit for grey print (04)",
+        "of figures; paper: column width, no questions as titles, fit for grey print (00, 01, 03 to 09)",
         NOTEBOOK,
         choices=("screen", "paper"),
     )
@@ -355,8 +355,16 @@ class Config:
         return f"Config({', '.join(f'{name}={mask_secrets(getattr(self, name))!r}' for name in _FIELDS)})"
 
     def _repr_html_(self) -> str:
-        """Shown as a table where a notebook cell ends with the configuration."""
-        return f'<div style="max-height:30em;overflow:auto">{text_table(self.table().map(str)).to_html()}</div>'
+        """In a notebook: what names the run and what differs from its recipe as a table, all parameters folded."""
+        named = {name: getattr(self, name) for name in (*RUN_KEYS, "data", "raw")}
+        recipe_alone = resolve(**named)
+        own = [name for name in _FIELDS if name in RUN_KEYS or getattr(self, name) != getattr(recipe_alone, name)]
+        whole = self.table().map(str)
+        return (
+            f"{text_table(whole.loc[own]).to_html()}<details><summary>all {len(whole)} parameters, the others as "
+            f'published or by default</summary><div style="max-height:30em;overflow:auto">'
+            f"{text_table(whole).to_html()}</div></details>"
+        )
 
     def table(self, *groups: str) -> pd.DataFrame:
         """Name, value, unit and meaning of every parameter, for the notebooks."""

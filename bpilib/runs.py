@@ -36,11 +36,21 @@ def selected_epoch(config: Config) -> int | None:
         return None
 
 
+def find_other_tags(config: Config) -> list[str]:
+    """Tags of the trained runs that differ from this one in nothing of their name but the tag."""
+    plain = config.changed(tag="").run_directory
+    names = {path.parent.name for path in plain.parent.glob(f"{plain.name}*/best.pt")} - {config.run_directory.name}
+    tags = {name.removeprefix(plain.name) for name in names}
+    return sorted(tag.removeprefix("_") for tag in tags if not tag or tag.startswith("_"))
+
+
 def missing_run(config: Config) -> MissingInputError:
-    """The error that there is no such run; it lists those there are."""
+    """The error that there is no such run; it lists those there are, first one that differs only in its tag."""
     found = sorted(str(p.parent.relative_to(config.outputs)) for p in Path(config.outputs).glob("*/*/best.pt"))
+    tags = find_other_tags(config)[:3]
+    near = "".join(f" Found one that differs only in its tag: set tag = {tag!r}." for tag in tags)
     return MissingInputError(
-        f"no trained run in {config.run_directory}: run notebooks/02_train.ipynb with the same parameters first. "
+        f"no trained run in {config.run_directory}: run notebooks/02_train.ipynb with the same parameters first.{near} "
         f"Runs there are: {', '.join(found) or 'none'}"
     )
 

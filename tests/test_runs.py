@@ -15,7 +15,7 @@ from bpilib.data import synthetic
 from bpilib.errors import MissingInputError
 from bpilib.evaluate import evaluate
 from bpilib.reference import reference_state_dict
-from bpilib.runs import build, open_run, saved_config, write_or_check_config
+from bpilib.runs import build, find_other_tags, open_run, saved_config, write_or_check_config
 from bpilib.skeleton import MODALITIES, NTU, UCLA
 from bpilib.system import checkpoint
 from bpilib.train import fit
@@ -262,6 +262,19 @@ def test_a_missing_run_names_the_notebook_and_the_runs_there_are(place, outputs,
         open_run(tiny_config(place, tmp_path))
     with pytest.raises(ValueError, match="which: expected 'best' or 'last', got 'first'"):
         open_run(tiny_config(place, outputs), "first")
+
+
+def test_a_missing_run_names_one_that_differs_only_in_its_tag(place, outputs, tmp_path):
+    there = tiny_config(place, outputs)
+    for name in ("bpi_joint_seed0_demo", "bpi_joint_seed0", "bpi_joint_seed03"):
+        folder = tmp_path / "synthetic_xview" / name
+        folder.mkdir(parents=True)
+        shutil.copy(there.run_directory / "best.pt", folder)
+    assert find_other_tags(tiny_config(place, tmp_path)) == ["demo"]
+    assert find_other_tags(tiny_config(place, tmp_path, tag="demo")) == [""]
+    shutil.rmtree(tmp_path / "synthetic_xview" / "bpi_joint_seed0")
+    with pytest.raises(MissingInputError, match=r"differs only in its tag: set tag = 'demo'\. Runs"):
+        open_run(tiny_config(place, tmp_path))
 
 
 @pytest.mark.parametrize("other", ["ctrgcn", "bpi"])
