@@ -18,7 +18,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Callable
@@ -38,6 +37,7 @@ from bpilib.evaluate import Scores, evaluate  # noqa: E402
 from bpilib.system import checkpoint  # noqa: E402
 from bpilib.system.files import write_atomically  # noqa: E402
 from bpilib.system.logs import show_log  # noqa: E402
+from bpilib.system.scratch import scratch_folder  # noqa: E402
 from bpilib.train import fit  # noqa: E402
 from bpilib.training.trainer import Trainer  # noqa: E402
 
@@ -431,8 +431,8 @@ def main() -> int:
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)  # a fork must not find threads that are not there
     show_log()
-    with tempfile.TemporaryDirectory(prefix="bpi_chaos_") as folder:
-        chaos = Chaos(Path(folder), given.seed)
+    with scratch_folder("bpi_chaos_") as folder:
+        chaos = Chaos(folder, given.seed)
         print("| fault | tries | losses | what was said |\n| --- | --- | --- | --- |")
         chaos.kills(given.kills - given.sweep)
         if given.signals:

@@ -1,6 +1,5 @@
 """What preparing and importing share: taking clips, saying what could not be taken, fitting skeleton and persons."""
 
-import re
 import warnings
 from collections import Counter
 from collections.abc import Iterable
@@ -12,6 +11,7 @@ from bpilib.data.plausibility import Finding, Inspection
 from bpilib.data.store import Clip, Problem, SkeletonStore, StoreWriter
 from bpilib.data.tables import folded, read_names
 from bpilib.errors import MissingInputError
+from bpilib.recipes import PLAIN_NAME
 from bpilib.skeleton import SKELETONS, Skeleton
 
 CLASS_NAMES_FILE = "classes.txt"
@@ -55,7 +55,7 @@ class ImportWriter(StoreWriter):
         Raises:
             ValueError: as `add`; also a clip that can't be a body in metres.
         """
-        if not 0 < len(clip.name) <= 200 or not clip.name.isprintable():
+        if not is_printable(clip.name):
             raise ValueError(f"expected a name of 1 to 200 printable characters, got {clip.name[:200]!r}")
         if not all(0 <= number < 1 << 31 for number in (clip.subject, clip.camera, clip.setup)):
             raise ValueError("subject, camera and setup: expected whole numbers from 0")
@@ -83,8 +83,8 @@ class ImportWriter(StoreWriter):
             ValueError: as StoreWriter's; clips that can't be bodies in metres on the joints they are taken for.
         """
         for benchmark in splits:
-            if not re.fullmatch(r"[\w.-]+", benchmark):
-                raise ValueError(f"a benchmark needs a name of letters, digits, _ . and -, got {benchmark!r}")
+            if not PLAIN_NAME.fullmatch(benchmark):
+                raise ValueError(f"a benchmark needs a name of letters (a-z), digits, _ . and -, got {benchmark[:80]!r}")
         warned = refuse_or_warn(self.inspection.findings(), self.out)
         options = {"conventions": self.said} if self.said else None
         store = super().finish(splits, source, options=options, plausibility=self.inspection.summary())
@@ -145,14 +145,21 @@ def skeleton_by_joints(joints: int, where: object) -> Skeleton:
     raise ValueError(f"{where}: expected {known}, got {joints}")
 
 
+def is_printable(name: str) -> bool:
+    """Whether a clip or class may be called so: tables and figures show it."""
+    return 0 < len(name) <= 200 and name.isprintable()
+
+
 def class_names(folder: Path, labels: Iterable[str], classes: Iterable[str] | None) -> list[str]:
     """Class names in label order: those given; else those of classes.txt in `folder`, one a line; else the labels,
-    sorted, or "class 0" and so on where all of them are numbers.
+    sorted, or "class 0" and so on where all of them are numbers. A label that can't be shown makes no class, so that
+    its clips are left out.
 
     Raises:
-        ValueError: none, too many, or one of them twice, also with other capitals.
+        ValueError: none, too many, or one of them twice, also with other capitals; one in classes.txt that can't be
+            shown.
     """
-    labels = {*labels} - {""}
+    labels = {label for label in labels if is_printable(label)}
     if classes is not None:
         names = list(classes)
     elif (folder / CLASS_NAMES_FILE).is_file():
@@ -167,6 +174,9 @@ def class_names(folder: Path, labels: Iterable[str], classes: Iterable[str] | No
             f"{folder}: expected 1 to {MAX_CLASSES} different class names, got {len(names)}, {len(set(names))} of them "
             f"different; write them into {CLASS_NAMES_FILE}, one a line"
         )
+    if wrong := [name for name in names if not is_printable(name)]:
+        where = folder / CLASS_NAMES_FILE
+        raise ValueError(f"{where}: expected names of 1 to 200 printable characters, got {wrong[0][:200]!r}")
     count = Counter(map(folded, names))
     if classes is None and (alike := [name for name in names if count[folded(name)] > 1]):
         raise ValueError(f"{folder}: {', '.join(map(repr, alike[:6]))} would be different classes: write them alike")

@@ -17,13 +17,13 @@ from bpilib.data.formats.pyskl import import_pickle, pickle_source
 from bpilib.data.importer import describe_source, refuse_or_warn, warn_of_problems
 from bpilib.data.ntu import protocol, raw_files
 from bpilib.data.plausibility import Inspection
-from bpilib.data.store import Problem, SkeletonStore, StoreWriter
+from bpilib.data.store import MANIFEST, Problem, SkeletonStore, StoreWriter, leftovers, settle
 from bpilib.data.synthetic import dataset as dataset_module
 from bpilib.data.synthetic import people
 from bpilib.errors import MissingInputError
 from bpilib.recipes import BENCHMARKS
 from bpilib.skeleton import NTU, UCLA
-from bpilib.system.lock import lock_store
+from bpilib.system.lock import lock_of_store, lock_store
 
 LAYOUTS = f"an .npz or a .pkl of prepared clips, a folder of 2s-AGCN's arrays, or a folder with {clip_folder.LIST}"
 PROTOCOLS = {  # as the published npz files are named, e.g. NTU60_CS.npz, NTU120_CSet.npz, and as ours are
@@ -59,7 +59,8 @@ def prepare(
         benchmark: evaluation protocol of a clips.csv, or of an .npz whose name does not tell (_CS, _CV, ...); None:
             "split", or that of a data set which has but one.
         tracker: whose joints the clips of a clips.csv or a .pkl have (`data.trackers`); None: NTU's or NW-UCLA's.
-        overwrite: prepare again, and replace the store at `out` once the new one is whole.
+        overwrite: prepare again, and replace the store at `out` once the new one is whole and has been verified. What
+            a kill leaves at any moment, the next call puts right: at `out` is the old store or the new one.
         on_error: "skip" leaves a bad file out, counts it in the store's problems.csv and warns; "raise" raises.
         progress: show a bar.
         n_jobs: processes that read NTU's files, -1: as many as cores; joblib.parallel_config chooses their backend.
@@ -101,6 +102,9 @@ def prepare(
     with contextlib.ExitStack() as stack:
         if overwrite or not _there(out):
             stack.enter_context(lock_store(out, "data"))
+            settle(out)
+        else:
+            _tidy(out)
         if acted:
             dataset_module.write_raw(raw, **options)
         if not overwrite and _there(out):  # from before, or made by another process while this one waited
@@ -130,7 +134,14 @@ def prepare(
 
 def _there(out: Path) -> bool:
     """Whether there is a store."""
-    return (out / "manifest.json").is_file()
+    return (out / MANIFEST).is_file()
+
+
+def _tidy(out: Path) -> None:
+    """Remove what a killed preparation has left beside a store, if nobody is at work and it can be written there."""
+    if leftovers(out) or lock_of_store(out).exists():
+        with contextlib.suppress(ValueError, OSError), lock_store(out, "data", patience=0):
+            settle(out)
 
 
 def _build_ucla(dataset: str, raw: Path, out: Path, overwrite: bool, on_error: str, progress: bool) -> SkeletonStore:
@@ -147,7 +158,7 @@ def _build_ucla(dataset: str, raw: Path, out: Path, overwrite: bool, on_error: s
                 bar.update()
                 if not isinstance(found, Problem):
                     try:
-                        inspection.see(found.name, found.poses)
+                        inspection.see(found.name, writer.checked(found))
                     except ValueError as error:
                         found = Problem(f"{found.name}.json", str(error))
                 if isinstance(found, Problem):

@@ -47,26 +47,35 @@ def lock_run(folder: str | Path, group: str = "") -> Iterator[None]:
             folder.rmdir()  # if nothing came of it
 
 
+def lock_of_store(folder: str | Path) -> Path:
+    """The file <folder>.lock beside a folder of data."""
+    return Path(folder).with_name(f"{Path(folder).name}.lock")
+
+
 @contextlib.contextmanager
-def lock_store(folder: str | Path, parameter: str) -> Iterator[None]:
-    """Work alone in a folder of data; the lock is the file <folder>.lock beside it, removed at the end.
+def lock_store(folder: str | Path, parameter: str, patience: float | None = None) -> Iterator[None]:
+    """Work alone in a folder of data; the lock is the file `lock_of_store`, removed at the end.
 
     Args:
         folder: of raw clips or a store.
         parameter: that names the folder, for messages.
+        patience: seconds to wait for a process that ends; None: PATIENCE.
 
     Raises:
         ValueError, OSError: as `lock_run`.
     """
     folder = Path(folder)
-    with _held(folder.with_name(f"{folder.name}.lock"), folder, "", parameter, f"{parameter} to work in another place"):
+    other = f"{parameter} to work in another place"
+    with _held(lock_of_store(folder), folder, "", parameter, other, patience):
         yield
 
 
 @contextlib.contextmanager
-def _held(path: Path, folder: Path, group: str, parameter: str, other: str) -> Iterator[None]:
+def _held(
+    path: Path, folder: Path, group: str, parameter: str, other: str, patience: float | None = None
+) -> Iterator[None]:
     """Hold the lock at `path`; remove it at the end, if nobody else of the group holds it."""
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + (PATIENCE if patience is None else patience)
     while (file := _take(path, group, parameter)) is None:
         if time.monotonic() > end:
             with contextlib.suppress(FileNotFoundError):

@@ -12,7 +12,6 @@ import os
 import re
 import signal
 import socket
-import tempfile
 import threading
 import time
 import traceback
@@ -37,6 +36,7 @@ from bpilib.system.device import pick_device
 from bpilib.system.distributed import FOLDER, all_gather, all_reduce_sum, progress_bar, rank
 from bpilib.system.files import write_atomically
 from bpilib.system.logs import show_log
+from bpilib.system.scratch import hold, scratch_folder
 from bpilib.system.signals import ENDING, listening
 from bpilib.system.threads import choose_threads
 from bpilib.training.trainer import Watch, show_history
@@ -65,7 +65,8 @@ def _worker(work: Work, config: Config, folder: str, arguments: tuple) -> tuple[
     show_log()
     os.environ[FOLDER] = folder
     local = int(os.environ["LOCAL_RANK"])
-    if place.exists():
+    with contextlib.suppress(FileNotFoundError):  # the launching process has gone already
+        held = hold(place)  # noqa: F841 (until this process ends)
         write_atomically(place / f"{local}.pid", str(os.getpid()))
     device = pick_device(config.device)
     if device.type == "cuda":
@@ -207,7 +208,8 @@ def launch(
     logs = config.run_directory / "logs"
     restarts = config.max_restarts
     environment = _thread_environment(config)
-    with tempfile.TemporaryDirectory(prefix="bpi_") as folder, _launcher_log(logs), _environment(environment):
+    with scratch_folder("bpi_launch_") as place, _launcher_log(logs), _environment(environment):
+        folder = str(place)
         settings = LaunchConfig(
             min_nodes=config.nodes,
             max_nodes=config.nodes,
