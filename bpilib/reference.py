@@ -17,6 +17,7 @@ from bpilib.ops.topology_refinement import SUBSETS
 from bpilib.runs import build, write_or_check_config
 from bpilib.system import checkpoint
 from bpilib.system.lock import lock_run
+from bpilib.system.pickle_keys import check_keys
 
 CLIP_NAME = "ViT-B/32"  # part of the published names of the global head
 BATCH_NORM = ("weight", "bias", "running_mean", "running_var")
@@ -95,9 +96,16 @@ def _without_ones(tensor: Tensor) -> list[int]:
 def read_weights(path: str | Path) -> dict[str, Any]:
     """What a weight file holds, without running any code in it; ValueError: it is damaged, or holds other things."""
     try:
-        if zipfile.is_zipfile(path):  # else of PyTorch before 1.6
+        if zipfile.is_zipfile(path):
             checkpoint.check_archive(Path(path))
+        else:  # of PyTorch before 1.6: magic number, version, system and content as pickles, then the numbers
+            with open(path, "rb") as file:
+                for _ in range(4):
+                    check_keys(file)
         state = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint.check_size(state, Path(path).stat().st_size)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{path} is not a file of weights alone: it is damaged, or holds objects that could run code when read. "
@@ -105,10 +113,6 @@ def read_weights(path: str | Path) -> dict[str, Any]:
         ) from error
     if not isinstance(state, dict):
         raise ValueError(f"expected a state dict, name to tensor, got {type(state).__name__} in {path}")
-    try:
-        checkpoint.check_size(state, Path(path).stat().st_size)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
     return state
 
 

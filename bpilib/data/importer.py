@@ -84,7 +84,7 @@ class ImportWriter(StoreWriter):
         """
         for benchmark in splits:
             if not PLAIN_NAME.fullmatch(benchmark):
-                raise ValueError(f"a benchmark needs a name of letters (a-z), digits, _ . and -, got {benchmark[:80]!r}")
+                raise ValueError(f"a benchmark needs a name of letters (a-z), digits, _ . and -, got {benchmark!r:.80}")
         warned = refuse_or_warn(self.inspection.findings(), self.out)
         options = {"conventions": self.said} if self.said else None
         store = super().finish(splits, source, options=options, plausibility=self.inspection.summary())

@@ -1,7 +1,8 @@
 """Executed notebooks as a folder of HTML pages with an index: readable offline, in light and dark.
 
 `python -m bpilib.report [outputs]` (or `make report`) writes <outputs>/report/index.html. `page.html.j2` and
-`index.html.j2` are the templates of a notebook's page and of the index.
+`index.html.j2` are the templates of a notebook's page and of the index. What looks like a secret is masked, and what
+could run in a page is left out (`bpilib.report.guard`).
 """
 
 import base64
@@ -24,7 +25,8 @@ from nbconvert import HTMLExporter
 from PIL import Image
 
 from bpilib.errors import MissingInputError
-from bpilib.system.files import mask_secrets, write_atomically
+from bpilib.report.guard import guard
+from bpilib.system.files import mask_notebook, mask_secrets, write_atomically
 
 FOLDER = "report"
 WRITTEN = ".written.json"  # in the folder: what this module wrote there
@@ -153,7 +155,7 @@ def _read_notebooks(outputs: Path) -> tuple[list[Page], dict[Path, nbformat.Note
             continue
         date = datetime.fromtimestamp(path.stat().st_mtime).astimezone()
         try:
-            notebook = nbformat.read(path, 4)
+            notebook = mask_notebook(nbformat.read(path, 4))
             if any(cell.get("execution_count") for cell in notebook.cells):
                 pages.append(_describe(notebook, name, date))
                 notebooks[name] = notebook
@@ -208,7 +210,7 @@ def _render_page(notebook: nbformat.NotebookNode, path: Path, others: list[Path]
         fits.sort(key=lambda other: (other.parent != path.parent, other))
         return f'href="{_link(os.path.relpath(fits[0].with_suffix(".html"), path.parent)) if fits else index}"'
 
-    return re.sub(r'href="(\d\d_\w+)\.ipynb"', link_page, text)
+    return guard(re.sub(r'href="(\d\d_\w+)\.ipynb"', link_page, text))
 
 
 def _link(path: str) -> str:

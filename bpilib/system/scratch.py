@@ -1,4 +1,4 @@
-"""Folders for the files of one process: removed at its end, and where it was killed, by the next process of the kind."""
+"""Folders for the files of one process: removed at its end, or where it was killed, by the next one of the kind."""
 
 import contextlib
 import fcntl
