@@ -194,7 +194,8 @@ class Chaos:
     def prepared_otherwise(self) -> bool:
         """Whether the store is another than the undisturbed one, or something is left over beside or in it."""
         beside = [path.name for path in self.place.iterdir() if path.name.startswith(("store.", "raw."))]
-        return bool(beside) or self.store() != self.expected["store"] or self.left(self.place / "store", self.place / "raw")
+        left = bool(beside) or self.left(self.place / "store", self.place / "raw")
+        return left or self.store() != self.expected["store"]
 
     def overwrites(self) -> None:
         """Kill an overwriting preparation right before each of the calls by which files are made whole, moved, removed;
