@@ -208,7 +208,11 @@ class StoreWriter:
         (self.folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
         for name in (*FILES, MANIFEST):
             sync(self.folder / name)
-        SkeletonStore.open(self.folder).verify()
+        try:
+            SkeletonStore.open(self.folder).verify()
+        except ValueError as error:
+            what = "what was written is not what is there, and replaces nothing"
+            raise ValueError(f"{self.out}: {what} ({error}): is the disk full or faulty?") from error
         _put_in_place(self.folder, self.out)
         return SkeletonStore.open(self.out)
 

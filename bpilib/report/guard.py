@@ -16,6 +16,7 @@ POLICY = (
 LEFT_OUT = ("script", "iframe", "frame", "frameset", "object", "embed", "applet", "portal", "form", "base", "link")
 FRAME = ("srcdoc", "class", "style", "title", "loading", "width", "height")  # attributes that a frame keeps
 SCRIPT_URLS = ("javascript:", "vbscript:", "data:text", "data:application", "data:image/svg")
+FETCHED = ("src", "srcset", "href", "xlink:href", "poster", "background", "data")
 NOTE = "(a script or a page from elsewhere, which reports leave out)"
 
 
@@ -35,7 +36,7 @@ def guard(page: str) -> str:
     for tag in soup.find_all("meta", attrs={"http-equiv": True}):
         tag.decompose()
     for tag in soup.find_all(True):
-        for name in [name for name, value in tag.attrs.items() if _may_run(name, value)]:
+        for name in [name for name, value in tag.attrs.items() if _runs_or_fetches(tag.name, name, value)]:
             del tag[name]
     policy = {"http-equiv": "Content-Security-Policy", "content": POLICY.format(nonce=nonce)}
     assert soup.head is not None, "the template of a page has a head"
@@ -52,7 +53,10 @@ def _sandbox(frame: Tag, nonce: str) -> None:
     frame["srcdoc"], frame["sandbox"] = str(inner), "allow-scripts"
 
 
-def _may_run(name: str, value: object) -> bool:
-    """Whether an attribute is a handler of events, or an address that runs as a script or opens as a page."""
+def _runs_or_fetches(tag: str, name: str, value: object) -> bool:
+    """Whether an attribute is a handler of events, or an address that runs as a script, opens as a page of its own, or
+    is fetched from the network; where a link leads is for the reader to see."""
     address = "".join(sign for sign in str(value)[:200].lower() if sign > " ")  # as browsers read it
-    return name.lower().startswith("on") or address.startswith(SCRIPT_URLS)
+    if name.lower().startswith("on") or address.startswith(SCRIPT_URLS):
+        return True
+    return tag != "a" and name in FETCHED and address.startswith(("http:", "https:", "//", "\\\\", "ftp:", "file:"))

@@ -59,14 +59,17 @@ def _step(code: pickletools.OpcodeInfo, argument: object, stack: list[str], memo
     pops = len(code.stack_before)
     marked = pickletools.markobject in code.stack_before
     if marked or (code.name == "POP" and stack[-1] == MARK):
-        start = max((at for at, kind in enumerate(stack) if kind == MARK), default=len(stack))
+        if MARK not in stack:
+            raise LookupError("no mark")
+        start = max(at for at, kind in enumerate(stack) if kind == MARK)
         taken = stack[start + 1 :]
         del stack[start:]
         pops = code.stack_before.index(pickletools.markobject) if marked else 0
     elif code.name == "SETITEM":
         taken = stack[-2:]
-    if pops:
-        del stack[-pops:]
+    if pops > len(stack):
+        raise LookupError("an empty stack")
+    del stack[len(stack) - pops :]
     stack += [_kind(code, argument, memo) for _ in code.stack_after]
     if code.name in ("SETITEM", "SETITEMS", "DICT"):
         taken = taken[::2]

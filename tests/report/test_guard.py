@@ -60,7 +60,7 @@ def runs(page, nonce):
     for tag in BeautifulSoup(page, "html.parser").find_all(True):
         if tag.name == "script" and tag.get("nonce") != nonce:
             found.append(tag)
-        if tag.name == "iframe" and (tag.get("sandbox") != "allow-scripts" or "src" in tag.attrs):
+        if tag.name == "iframe" and (tag.get("sandbox") != ["allow-scripts"] or "src" in tag.attrs):
             found.append(tag)
         for name, value in tag.attrs.items():
             address = re.sub(r"\s", "", str(value))
@@ -80,7 +80,7 @@ def test_nothing_that_an_output_brings_runs(tmp_path, kind, content):
     assert runs(page, nonce) == []
     outside = re.sub(r'srcdoc="[^"]*"', "", page)
     assert nonce not in outside.replace(head, "")
-    assert "evil.example" not in outside or 'src="https://evil.example/x.png"' in outside  # which the policy refuses
+    assert "evil.example" not in outside
     assert "kept &lt;b&gt; text" in page and "#t td {color: red}" in page
 
 
