@@ -138,8 +138,9 @@ class Chaos:
             raise RuntimeError(f"a job that nothing disturbs ended with {code}:\n{self.log.read_text()}")
 
     def left(self, *folders: Path) -> bool:
-        """Whether anything is left over in folders, or among the temporary files. Dask removes its own when it can."""
-        return any(map(leftovers, folders)) or any(p.name != "dask-scratch-space" for p in self.temporary.iterdir())
+        """Whether anything is left over in folders, or among the temporary files but for what Dask and PyTorch keep."""
+        kept = ("dask-scratch-space", "torchinductor_")
+        return any(map(leftovers, folders)) or any(not p.name.startswith(kept) for p in self.temporary.iterdir())
 
     def said(self) -> str:
         """The last line that the process said, without the places of this machine."""

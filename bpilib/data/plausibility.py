@@ -18,6 +18,7 @@ from bpilib.skeleton import Skeleton
 FRAMES = 32  # of a clip, evenly spread, that are measured
 TORSOS = (0.12, 1.2)  # metres from hips to shoulders: from an infant to a bad fit
 MAX_TORSO = 25  # metres: no doubt, even of a single clip
+FARTHEST = 1000  # metres from the origin: a single joint beyond would outweigh all others in training
 STEADY = 0.3  # bones that change their length by more from frame to frame belong to no body
 BODY = 0.8  # share of the tests below that a body passes; trackers err, people differ
 NOBODY = 0.5  # below, there is no doubt even of one clip among many
@@ -217,7 +218,7 @@ class Inspection:
         """Look at a clip (L, M, V, 3); `raw` is what it was made of.
 
         Raises:
-            ValueError: a torso of more than `MAX_TORSO` metres, or of next to nothing.
+            ValueError: a torso of more than `MAX_TORSO` metres, or of next to nothing; a joint beyond `FARTHEST`.
         """
         if raw is not None and len(self.raw) < 3:
             self.raw.append(raw[:: max(1, len(raw) // 8)])
@@ -227,6 +228,8 @@ class Inspection:
             size = _size(poses, self.skeleton)
             if size and not TORSOS[0] / 10 <= size <= MAX_TORSO:
                 raise ValueError(_units(size, self._told()))
+        if (far := float(np.abs(poses).max())) > FARTHEST:
+            raise ValueError(f"a coordinate of {far:.3g} metres, expected less than {FARTHEST}: cut the frame out")
         if self._seen < 1000 or self._seen % 50 == 0:
             self.figures.append(measure(poses, self.skeleton, name))
         self._seen += 1

@@ -105,6 +105,9 @@ class StoreWriter:
         key = self.folder / RESUME
         if self.resume is None or not key.is_file() or key.read_text() != self.resume:
             shutil.rmtree(self.folder, ignore_errors=True)
+            if self.folder.exists():
+                whose = f"{self.folder}, of a preparation that was killed, can't be removed"
+                raise PermissionError(f"{whose}: ask its owner to, or set the parameter data to another folder")
             self.folder.mkdir(parents=True)
         if self.resume is not None:
             self.parts.mkdir(exist_ok=True)

@@ -88,9 +88,17 @@ def _held(
         yield
     finally:
         with contextlib.suppress(OSError):
-            if try_lock(file, fcntl.LOCK_EX):  # the last of its group
+            if _is_last(file):
                 path.unlink()
         file.close()
+
+
+def _is_last(file: IO) -> bool:
+    """Whether nobody else of the group holds a lock; where there are no locks, nobody is known to."""
+    try:
+        return try_lock(file, fcntl.LOCK_EX)
+    except OSError as error:
+        return error.errno in _NO_LOCKS
 
 
 def _holder(path: Path) -> str:
@@ -138,6 +146,9 @@ def _take(path: Path, group: str, parameter: str) -> IO | None:
                 return file
     except OSError as error:
         if error.errno not in _NO_LOCKS:
+            with contextlib.suppress(OSError):
+                if not os.fstat(file.fileno()).st_size:  # nobody has ever held it
+                    path.unlink()
             file.close()
             raise _lock_error(path, parameter, error) from error
         what = f"{path.parent} has no locks ({error.strerror}): make sure that nothing else works in it meanwhile"

@@ -296,6 +296,13 @@ def test_what_a_kill_left_is_removed_by_the_next_writer(out):
     assert [p.name for p in out.parent.iterdir()] == ["store"] and len(list(out.iterdir())) == 4
 
 
+def test_what_another_user_s_killed_preparation_left_is_named(out, monkeypatch):
+    out.with_name("store.partial").mkdir(parents=True)
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **options: None)  # which may not remove it
+    with pytest.raises(PermissionError, match=r"store\.partial, of a preparation that was killed, can't be removed"):
+        write(out)
+
+
 def test_nothing_is_to_be_seen_at_out_before_it_is_whole(out):
     with StoreWriter(out, "ucla", UCLA, CLASSES) as writer:
         writer.add(CLIPS[0])
