@@ -155,7 +155,8 @@ def _read_notebooks(outputs: Path) -> tuple[list[Page], dict[Path, nbformat.Note
             continue
         date = datetime.fromtimestamp(path.stat().st_mtime).astimezone()
         try:
-            notebook = mask_notebook(nbformat.read(path, 4))
+            notebook = nbformat.read(path, 4)
+            mask_notebook(notebook)
             if any(cell.get("execution_count") for cell in notebook.cells):
                 pages.append(_describe(notebook, name, date))
                 notebooks[name] = notebook

@@ -242,8 +242,11 @@ def _secrets_in(value: Any) -> set[str]:
 
 
 def mask_notebook(notebook: dict[str, Any]) -> dict[str, Any]:
-    """An executed notebook without secrets: in the parameters that papermill writes into it in plain text, in what
-    cells print and raise, and wherever else a secret of the parameters stands. Pictures are left as they are.
+    """Mask the secrets of an executed notebook, in place: in the parameters that papermill writes into it in plain
+    text, in what cells print and raise, and wherever else a secret of the parameters stands, but for pictures.
+
+    Returns:
+        The notebook.
     """
     given = notebook["metadata"].get("papermill", {}).get("parameters", {})
     known = sorted(_secrets_in(given), key=len, reverse=True)
