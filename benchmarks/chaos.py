@@ -47,7 +47,7 @@ from bpilib.training.trainer import Trainer  # noqa: E402
 Job = Callable[[], object]
 NOT_RESULTS = ("training_seconds", "resumed", "environment")
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
-SAVE_SECONDS = 2.0  # after a signal, until the kill
+SAVE_SECONDS = 2.0  # after a signal, until the kill; while other programs have its core, a process can't save
 SWEEP = """
 import sys
 from bpilib.sweeps import clusters, sweep
@@ -320,7 +320,12 @@ class Chaos:
                     continue
                 done += 1
                 os.kill(child, number)
-                if self.wait(child, SAVE_SECONDS) is None:
+                before, sent = held_up(child), time.monotonic()
+                while (code := self.wait(child, 0.05)) is None:
+                    held = max((wait - before.get(thread, 0) for thread, wait in held_up(child).items()), default=0)
+                    if time.monotonic() - sent - held > SAVE_SECONDS:
+                        break
+                if code is None:
                     os.kill(child, signal.SIGKILL)
                     os.waitpid(child, 0)
                 losses += self.saved_position(folder) < tuple(map(int, steps.read_text().split()))
@@ -472,6 +477,15 @@ def leftovers(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.name.startswith(".") or path.suffix == ".lock"]
 
 
+def held_up(process: int) -> dict[str, float]:
+    """Of each of its threads, the seconds that it could have run but had no core, where the system counts them."""
+    found = {}
+    for place in Path(f"/proc/{process}/task").glob("*/schedstat"):
+        with contextlib.suppress(OSError):  # the thread has ended
+            found[place.parent.name] = int(place.read_text().split()[1]) / 1e9
+    return found
+
+
 def _name(damage: Callable) -> str:
     return {"truncate": "cut", "flip": "a bit flipped"}.get(damage.__name__, "another run's")
 
@@ -502,8 +516,9 @@ def main() -> int:
     with scratch_folder("bpi_chaos_") as folder:
         chaos = Chaos(folder, given.seed)
         print("| fault | tries | losses | what was said |\n| --- | --- | --- | --- |")
-        chaos.overwrites()
-        chaos.kills(given.kills - given.sweep - given.pairs)
+        if (alone := given.kills - given.sweep - given.pairs) > 0:
+            chaos.overwrites()
+            chaos.kills(alone)
         if given.pairs:
             chaos.pairs(given.pairs)
         if given.signals:

@@ -43,6 +43,7 @@ from bpilib.training.trainer import Watch, show_history
 
 Work = Callable[..., None]
 _log = logging.getLogger(__name__)
+LAUNCHER = "BPI_LAUNCHER"  # environment variable: the launching process of a worker
 LOOK_SECONDS = 0.2  # between two looks at what the workers have written
 _PASSING = (RuntimeError, OSError, MemoryError)  # may not come again; lost connections are RuntimeErrors
 _KINDS: dict[str, type[Exception]] = {
@@ -53,17 +54,31 @@ _KINDS: dict[str, type[Exception]] = {
 # --- in a worker
 
 
-def _worker(work: Work, config: Config, folder: str, arguments: tuple) -> tuple[str, Any]:
+def _worker(parent: int, *arguments: Any) -> tuple[str, Any]:
+    """`_do_share`; then the launching process takes what it returns, or the worker ends without it if that has gone."""
+    try:
+        return _do_share(parent, *arguments)
+    finally:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """End this process as soon as it has lost its launching process: PyTorch would wait for it for ever."""
+    while os.getppid() == parent:
+        time.sleep(LOOK_SECONDS)
+    os._exit(1)
+
+
+def _do_share(parent: int, work: Work, config: Config, folder: str, arguments: tuple) -> tuple[str, Any]:
     """What a worker does from its start to its end; returns "done", "interrupted" or "failed", and an explanation.
 
     An error that would only come again is kept for the next try, where all workers return it instead of working.
     """
-    parent = os.getppid()
     place = Path(folder)
     signal.signal(signal.SIGINT, lambda *_: os.getppid() == parent or os._exit(1))  # comes when the parent dies, too
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     show_log()
-    os.environ[FOLDER] = folder
+    os.environ[FOLDER], os.environ[LAUNCHER] = folder, str(parent)
     local = int(os.environ["LOCAL_RANK"])
     with contextlib.suppress(FileNotFoundError):  # the launching process has gone already
         held = hold(place)  # noqa: F841 (until this process ends)
@@ -126,7 +141,7 @@ def saving_when_stopped(save: Callable[[], None]) -> Iterator[None]:
         save: may be called in another thread, at any time.
     """
     place = Path(os.environ[FOLDER])
-    parent = os.getppid()
+    parent = int(os.environ[LAUNCHER])
     saved = threading.Event()
 
     def save_once() -> None:
@@ -223,7 +238,8 @@ def launch(
             logs_specs=DefaultLogsSpecs(log_dir=str(logs), redirects=Std.ALL),
         )
         group: Future[dict[int, tuple[str, Any]]] = Future()
-        thread = threading.Thread(target=_start, args=(group, settings, work, config, folder, arguments), daemon=True)
+        given = (os.getpid(), work, config, folder, arguments)
+        thread = threading.Thread(target=_start, args=(group, settings, *given), daemon=True)
         thread.start()
         try:
             _follow(group, Path(folder), config, stop, watch)
