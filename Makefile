@@ -1,6 +1,6 @@
 # make demo   set up, then run all notebooks on the built-in synthetic data
 # make test   set up, then the tests           make test-all   the slow ones too
-# make lab    JupyterLab                       make lint       style, stripped notebooks
+# make lab    JupyterLab                       make lint       style, types, stripped notebooks
 # make bench  speed                            make prompts    renew the shipped text embeddings
 # make chaos  faults on purpose: kills, full disks, damaged files, ...
 # make report the executed notebooks in outputs/ as HTML pages with an index
@@ -82,6 +82,7 @@ lab: $(READY)
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/nbstripout --verify $(NOTEBOOKS)
+	$(BIN)/mypy
 
 bench: $(READY)
 	$(BIN)/python benchmarks/steps.py

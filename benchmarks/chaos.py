@@ -53,7 +53,7 @@ import sys
 from bpilib.sweeps import clusters, sweep
 if __name__ == "__main__":
     with clusters.connect("local", workers=2, cores=1) as client:
-        table = sweep.run(sweep.load(sys.argv[1], sys.argv[2]), client)
+        table = sweep.run_sweep(sweep.load_sweep(sys.argv[1], sys.argv[2]), client)
     sys.exit(int((table["state"] == "failed").any()))
 """
 

@@ -163,14 +163,15 @@ class Bench:
             return SkeletonStore.open(place)
         place = self.scratch / "synthetic"
         if not (place / "manifest.json").exists():
-            prepare("synthetic", raw=self.scratch / "raw", out=place, progress=False)
+            few = {"subjects": 2, "episodes": 1} if self.small else {}
+            prepare("synthetic", raw=self.scratch / "raw", out=place, progress=False, **few)
         return SkeletonStore.open(place)
 
     def config(self, tag: str, **changes: Any) -> Config:
         """Of a run of BPI on these clips, in its own directory."""
         store = self.store()
         given = {"dataset": store.dataset, "data": str(store.path), "outputs": str(self.scratch / "outputs"),
-                 "model": "bpi", "text": "minilm", "device": self.device, "width": 16 if self.small else 64,
+                 "model": "bpi", "text": "minilm", "device": self.device, "width": 8 if self.small else 64,
                  "precision": "fp32" if self.small else "bf16", "seed": 0, "tag": tag}  # fmt: skip
         return resolve(**(given | changes))
 
@@ -269,8 +270,12 @@ def gradients(bench: Bench) -> None:
     for name, skeleton in cases[: 1 if bench.small else None]:
         found = {}
 
-        def flat(device: str, precision: str, name: str = name, skeleton: Skeleton = skeleton) -> torch.Tensor:
+        def flat(
+            device: str, precision: str, name: str = name, skeleton: Skeleton = skeleton, triton: bool = False
+        ) -> torch.Tensor:
             model = bench.network(name, skeleton, 16).to(device)
+            if triton:
+                model.backbone.use_triton()
             x, labels, texts = bench.batch(skeleton, len(model.parts), 4, device)
             with product_precision(precision):
                 with autocast(precision, torch.device(device))[0]:
@@ -284,6 +289,10 @@ def gradients(bench: Bench) -> None:
         right = found["fp32"] < GRADIENT_BOUND
         verdict = "right" if right else "WRONG"
         bench.add(f"gradients {name}, {skeleton.name}", f"{verdict}: {listed(found)}", right=right, **found)
+        if bench.on_gpu:
+            found = {p: relative(flat(bench.device, p, triton=True), expected) for p in ("fp32", "bf16")}
+            verdict = "right" if found["fp32"] < GRADIENT_BOUND else "WRONG"
+            bench.add(f"gradients {name}, {skeleton.name}, triton", f"{verdict}: {listed(found)}", **found)
 
 
 def feeder(bench: Bench) -> None:
@@ -369,8 +378,8 @@ def steps(bench: Bench) -> None:
     for skeleton, clips in sizes:
         precisions = ("bf16", "tf32", "fp32") if bench.on_gpu and clips == 64 else ("bf16",)
         for precision in precisions:
-            compiled = ("default", "graph") if bench.on_gpu and precision == "bf16" and clips == 64 else ()
-            for variant in ("ours", "plain", *compiled):
+            others = ("default", "graph", "triton") if bench.on_gpu and precision == "bf16" and clips == 64 else ()
+            for variant in ("ours", "plain", *others):
                 if bench.seconds_left() < LEAST_SECONDS:
                     bench.add(f"step {skeleton.name} {clips} {precision} {variant}", "skipped: no time left")
                     return
@@ -378,6 +387,8 @@ def steps(bench: Bench) -> None:
                 parts = len(model.parts)
                 network = PlainNetwork(model) if variant == "plain" else model
                 network = network.to(bench.device).train()
+                if variant == "triton":
+                    model.backbone.use_triton()
                 network = compile_network(network, variant) if variant in ("default", "graph") else network
                 x, labels, texts = bench.batch(skeleton, parts, clips, bench.device)
 

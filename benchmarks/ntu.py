@@ -92,7 +92,7 @@ def measure(what: str, raw: str, jobs: int) -> float:
             seconds = timed(lambda: prepare("ntu60", raw=raw, out=out, progress=False, n_jobs=jobs))
         shutil.rmtree(out)
         return seconds
-    files = raw_files.find(raw)
+    files = raw_files.find_raw_files(raw)
     chunks = [files[i : i + 50] for i in range(0, len(files), 50)]
     parallel = joblib.Parallel(n_jobs=jobs)
     return {

@@ -1,12 +1,13 @@
-"""What a training step and inference cost: ours, the published order of operations (`plain.py`), and the limit.
+"""Speed and memory of a training step and of inference: ours, the published order of operations, and the limit.
 
-    make bench                          (a quarter of an hour on two cores; a table, outputs/bench/steps.json to keep)
-    python benchmarks/steps.py feeder   (its rows alone, in three minutes, outputs/bench/feeder.json)
+    make bench                          (a quarter of an hour on two cores; a table, and outputs/bench/steps.json)
+    python benchmarks/steps.py feeder   (only the rows of the feeder, in three minutes; outputs/bench/feeder.json)
 
-Ours and plain are measured in processes of their own, in turns. Plain runs as anybody's PyTorch does. A third
-process gives it the setting of memory that bpilib takes on a CPU (`machine.keep_freed_memory`), which tells that gain
-from the others. The limit is what this machine's matrix product would need for the network's multiplications, and
-for the feeder, what a copy in memory would need for the bytes of the clips' frames and of the batch.
+Ours and plain (`plain.py`) are measured alternately, each in its own process. Plain runs with PyTorch's defaults. A
+third process runs plain with the allocator setting that bpilib uses on a CPU (`keep_malloc_memory` of
+`bpilib.system.device`) to separate that gain from the others. The limit is the time that one large matrix product on
+this machine would take for the network's multiplications; for the feeder, the time of a memory copy of the clips'
+frames and of the batch.
 """
 
 import itertools
@@ -47,8 +48,8 @@ FEEDER_SECONDS = 2
 Work = Callable[[], object]
 
 
-def seconds(work: Work, least: float = 0, clock: Callable[[], float] = time.perf_counter) -> list[float]:
-    """Seconds of REPEATS calls, or of as many as take `least` seconds, after one to warm up."""
+def time_calls(work: Work, least: float = 0, clock: Callable[[], float] = time.perf_counter) -> list[float]:
+    """Time REPEATS calls, or as many as take `least` seconds, after one to warm up: seconds of each."""
     work()
     found = []
     while len(found) < REPEATS or sum(found) < least:
@@ -58,8 +59,8 @@ def seconds(work: Work, least: float = 0, clock: Callable[[], float] = time.perf
     return found
 
 
-def ntu_store(folder: Path) -> SkeletonStore:
-    """Made clips of NTU's shape: 512 of 40 to 160 frames, two persons."""
+def write_ntu_store(folder: Path) -> SkeletonStore:
+    """Write a store of random clips of NTU's shape: 512 clips of 40 to 160 frames, two persons."""
     draw = np.random.default_rng(0)
     with StoreWriter(folder / "ntu", "ntu60", NTU, ["a", "b"]) as writer:
         for i in range(512):
@@ -67,8 +68,8 @@ def ntu_store(folder: Path) -> SkeletonStore:
         return writer.finish({"xsub": {"train": np.arange(512), "test": np.arange(0)}}, {"name": "made"})
 
 
-def ucla_config(**changes: object):
-    """NW-UCLA if it is prepared, else the synthetic clips of the same shape."""
+def resolve_ucla(**changes: object):
+    """The configuration of a run on NW-UCLA if it is prepared, else on the synthetic clips of the same shape."""
     dataset = "ucla" if (PROJECT / "data/prepared/ucla").exists() else "synthetic"
     if dataset == "synthetic":
         prepare(dataset, raw=PROJECT / "data/synthetic", out=PROJECT / "data/prepared/synthetic", progress=False)
@@ -76,25 +77,25 @@ def ucla_config(**changes: object):
                    text="minilm", **changes)  # fmt: skip
 
 
-def peak_memory(work: Work) -> float:
-    """MB of tensors that a call holds at most, beyond what is there before it."""
+def measure_peak_memory(work: Work) -> float:
+    """The peak of tensor memory that a call allocates, MB."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
         work()
     events = [(e.start_ns(), e.nbytes()) for e in seen.profiler.kineto_results.events() if e.name() == "[memory]"]
     return float(np.cumsum([size for _, size in sorted(events)]).max() / 1e6)
 
 
-def network(plain: bool, skeleton: Skeleton) -> tuple[torch.nn.Module, torch.Tensor]:
-    """BPI and a batch for it."""
+def build_network(plain: bool, skeleton: Skeleton) -> tuple[torch.nn.Module, torch.Tensor]:
+    """Build BPI, ours or plain, and a random batch for it."""
     torch.manual_seed(0)
     model = build_model("bpi", skeleton, 60, embed_dim=384)
     x = torch.randn(BATCH[skeleton.name], 3, skeleton.window, skeleton.num_joints, skeleton.persons)
     return (PlainNetwork(model) if plain else model).to(pick_device()), x.to(pick_device())
 
 
-def network_works(plain: bool, skeleton: Skeleton, precision: str) -> dict[str, Work]:
-    """A training step's forward and backward pass, and inference."""
-    model, x = network(plain, skeleton)
+def make_network_works(plain: bool, skeleton: Skeleton, precision: str) -> dict[str, Work]:
+    """Functions to be timed: forward and backward pass of a training step, and inference."""
+    model, x = build_network(plain, skeleton)
     labels = torch.arange(len(x), device=x.device) % 10
     texts = torch.randn(4, len(x), 384, device=x.device)
     fused = model if plain else model.fuse()
@@ -114,9 +115,9 @@ def network_works(plain: bool, skeleton: Skeleton, precision: str) -> dict[str, 
     return {"training": train, "inference": infer}
 
 
-def step_work(plain: bool) -> Work:
-    """A whole training step on NW-UCLA: feeder, network, shipped texts, loss, optimizer."""
-    trainer = Trainer(ucla_config())
+def make_step_work(plain: bool) -> Work:
+    """A function to be timed: a whole training step on NW-UCLA, with feeder, network, texts, loss and optimizer."""
+    trainer = Trainer(resolve_ucla())
     positions = np.arange(BATCH["ucla"])
     trainer.run.model.train()
     if not plain:
@@ -138,30 +139,30 @@ def step_work(plain: bool) -> Work:
 
 
 def measure(plain: bool) -> dict[str, list[float]]:
-    """Row → clips/s, or MB for memory."""
+    """Measure all rows of the table: row → clips/s, or MB for memory."""
     rows: dict[str, list[float]] = {}
     precisions = ["fp32"] + ["bf16"] * (autocast("auto", pick_device())[1] == "bf16")
     for skeleton in (UCLA, NTU):
         for precision in precisions:
-            for name, work in network_works(plain, skeleton, precision).items():
+            for name, work in make_network_works(plain, skeleton, precision).items():
                 key = f"{name}, {skeleton.name}, {precision}"
-                rows[f"network, {key}"] = [BATCH[skeleton.name] / t for t in seconds(work)]
+                rows[f"network, {key}"] = [BATCH[skeleton.name] / t for t in time_calls(work)]
                 if name == "training" and skeleton is UCLA:
-                    rows[f"peak memory, {key} (MB)"] = [peak_memory(work)]
-    rows["whole step, ucla, auto"] = [BATCH["ucla"] / t for t in seconds(step_work(plain))]
+                    rows[f"peak memory, {key} (MB)"] = [measure_peak_memory(work)]
+    rows["whole step, ucla, auto"] = [BATCH["ucla"] / t for t in time_calls(make_step_work(plain))]
     return rows | measure_feeder(plain)
 
 
-def feeder_stores(folder: str) -> tuple[SkeletonStore, SkeletonStore]:
-    """NW-UCLA's clips and NTU's."""
-    return SkeletonStore.open(ucla_config().data), ntu_store(Path(folder))
+def open_feeder_stores(folder: str) -> tuple[SkeletonStore, SkeletonStore]:
+    """Open a store of NW-UCLA's clips, and write one of NTU's shape."""
+    return SkeletonStore.open(resolve_ucla().data), write_ntu_store(Path(folder))
 
 
 def measure_feeder(plain: bool) -> dict[str, list[float]]:
-    """Row → clips/s of batches of 32 of all clips, in an order drawn, by the time of the thread alone."""
+    """Measure the feeder on all clips in random order, in batches of 32: row → clips/s of CPU time of its thread."""
     rows = {}
     with tempfile.TemporaryDirectory(dir=FOLDER) as folder:
-        for store, modality in itertools.product(feeder_stores(folder), MODALITIES):
+        for store, modality in itertools.product(open_feeder_stores(folder), MODALITIES):
             every = np.arange(len(store))
             order = np.random.default_rng(0).permutation(every)[: len(every) // 32 * 32]
             if plain:
@@ -169,46 +170,46 @@ def measure_feeder(plain: bool) -> dict[str, list[float]]:
             else:
                 make = Feeder(store, every, modality, train=True).batch
             work = map(make, itertools.cycle(order.reshape(-1, 32))).__next__
-            times = seconds(work, FEEDER_SECONDS, time.thread_time)
+            times = time_calls(work, FEEDER_SECONDS, time.thread_time)
             rows[f"feeder, {store.skeleton.name}, {modality}"] = [32 / t for t in times]
     return rows
 
 
-def product_rate(dtype: torch.dtype) -> float:
-    """FLOP/s of one large matrix product."""
+def measure_product(dtype: torch.dtype) -> float:
+    """Measure one large matrix product, FLOP/s."""
     a, b = torch.randn(2, 2048, 2048, device=pick_device()).to(dtype)
-    return 2 * 2048**3 / statistics.median(seconds(lambda: a @ b))
+    return 2 * 2048**3 / statistics.median(time_calls(lambda: a @ b))
 
 
-def network_flops(skeleton: Skeleton) -> int:
-    """Of the multiplications and additions of one clip's inference, in the published order."""
-    model, x = network(True, skeleton)
+def count_flops(skeleton: Skeleton) -> int:
+    """Count the multiplications and additions of inference on one clip, in the published order of operations."""
+    model, x = build_network(True, skeleton)
     with FlopCounterMode(display=False) as counter:
         model.eval()(x[:1])
     return counter.get_total_flops()
 
 
-def limits() -> dict[str, float]:
-    """Row → clips/s if the network's multiplications went as fast as one large matrix product."""
+def compute_limits() -> dict[str, float]:
+    """Compute the network's limits, as if it ran at the speed of one large matrix product: row → clips/s."""
     rows = {}
     for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-        rate = product_rate(dtype)
+        rate = measure_product(dtype)
         rows[f"matrix product, {precision} (GFLOP/s)"] = rate / 1e9
         for skeleton in (UCLA, NTU):
-            flops = network_flops(skeleton)
+            flops = count_flops(skeleton)
             rows[f"network, inference, {skeleton.name}, {precision}"] = rate / flops
             rows[f"network, training, {skeleton.name}, {precision}"] = rate / flops / 3
     return rows
 
 
-def feeder_limits() -> dict[str, float]:
-    """Row → clips/s if the poses were read and the batch was written as fast as memory is copied."""
+def compute_feeder_limits() -> dict[str, float]:
+    """Compute the feeder's limits, as if it ran at the speed of a memory copy: row → clips/s."""
     source = np.ones(1 << 26, np.float32)
     target = np.ones_like(source)
-    rate = 2 * source.nbytes / statistics.median(seconds(lambda: np.copyto(target, source)))  # read and written
+    rate = 2 * source.nbytes / statistics.median(time_calls(lambda: np.copyto(target, source)))  # read and written
     rows = {"memory copy (GB/s)": rate / 1e9}
     with tempfile.TemporaryDirectory(dir=FOLDER) as folder:
-        for store in feeder_stores(folder):
+        for store in open_feeder_stores(folder):
             frame = store.poses[0].nbytes
             for modality in MODALITIES:
                 one = (store.lengths.mean() + store.skeleton.window) * frame  # bytes
@@ -217,9 +218,9 @@ def feeder_limits() -> dict[str, float]:
 
 
 def main(what: str) -> None:
-    """Measure the steps or the feeder alone, and print."""
+    """Measure the steps or only the feeder, and print the table."""
     FOLDER.mkdir(parents=True, exist_ok=True)
-    most = feeder_limits() | ({} if what == "feeder" else limits())
+    most = compute_feeder_limits() | ({} if what == "feeder" else compute_limits())
     found: dict[str, dict[str, list[float]]] = {"ours": {}, "plain": {}, "plain, memory kept": {}}
     for _ in range(ROUNDS):
         for kind, rows in found.items():
@@ -236,7 +237,7 @@ def main(what: str) -> None:
         plain, kept = medians["plain"][name], medians["plain, memory kept"][name]
         limit = f"{most[name]:9,.1f}" if name in most else ""
         print(f"{name:44} {ours:9,.1f} {plain:9,.1f} {ours / plain:6.2f}x {kept:9,.1f} {ours / kept:6.2f}x {limit}")
-    print("* the plain network in a process that keeps freed memory, as ours does")
+    print("* plain in a process that keeps freed memory, as ours does")
     for name in most.keys() - medians["ours"].keys():
         print(f"{name:44} {most[name]:9,.1f}")
     report = {"machine": machine, "torch": torch.__version__, "medians": medians, "limits": most}
@@ -254,4 +255,4 @@ if __name__ == "__main__":
     elif sys.argv[1:] in ([], ["feeder"]):
         main(*sys.argv[1:] or ["steps"])
     else:
-        sys.exit(f"expected nothing or feeder, got {' '.join(sys.argv[1:])}")
+        sys.exit(f"expected no argument, or feeder, got {' '.join(sys.argv[1:])}")

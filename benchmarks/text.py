@@ -20,7 +20,7 @@ import numpy as np
 import open_clip
 import torch
 from plain import PlainNetwork
-from steps import network_flops, product_rate
+from steps import count_flops, measure_product
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -105,11 +105,11 @@ def measure(dataset: str, precision: str) -> dict[str, float]:
             "step, text trained, plain": lambda: trainer_plain._step(positions),
         }
     )
-    rate = product_rate({"fp32": torch.float32, "bf16": torch.bfloat16}[precision])
+    rate = measure_product({"fp32": torch.float32, "bf16": torch.bfloat16}[precision])
     with FlopCounterMode(display=False) as counter:
         ours(labels, draws)
     found["text trained, limit"] = 3 * counter.get_total_flops() / rate  # forward, and twice as much back
-    found["step, text trained, limit"] = found["text trained, limit"] + 3 * BATCH * network_flops(UCLA) / rate
+    found["step, text trained, limit"] = found["text trained, limit"] + 3 * BATCH * count_flops(UCLA) / rate
     trainer_plain.close(), trainer.close()
     frozen = ClipText("bpi", prompts, clip, trained=False)
     trainer = trainer_with(frozen, lambda network: network, **settings, tag="text_frozen")

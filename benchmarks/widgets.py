@@ -28,7 +28,7 @@ PICTURES = {"attention": "attention_card", "true": "class_activation"}
 
 
 class Seen(NamedTuple):
-    """As bpilib.analysis.outputs.ClipOutputs, of which the browser takes these."""
+    """As bpilib.analysis.outputs.SubsetOutputs, of which the browser takes these."""
 
     labels: np.ndarray
     predictions: np.ndarray

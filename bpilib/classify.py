@@ -27,7 +27,7 @@ TEXTS = ("model", "dataset", "benchmark", "modality", "skeleton", "fed", "input"
 
 
 class Logits(nn.Module):
-    """Clips to class scores, without what only training needs."""
+    """The network from clips to logits, without the heads that only training needs."""
 
     def __init__(self, model: CTRGCNClassifier):
         super().__init__()
@@ -42,8 +42,10 @@ class Logits(nn.Module):
 
 
 def describe(run: Run) -> dict[str, Any]:
-    """Metadata that a user of the classifier needs: classes in the order of the logits, input, how clips are made."""
-    config, skeleton, feeder = run.config, run.store.skeleton, run.feeder("test")
+    """Metadata for users of a classifier: classes in the order of the logits, input, how clips are prepared."""
+    config = run.config
+    skeleton = run.store.skeleton
+    feeder = run.feeder("test")
     kinds = [skeleton.name, *(kind for kind in ("bone", "motion") if kind in feeder.modality)]
     steps = [step for kind in kinds for step in PREPARATION[kind]]
     shape = f"3, {feeder.window}, {skeleton.num_joints}, {run.store.persons}"
@@ -55,7 +57,7 @@ def describe(run: Run) -> dict[str, Any]:
         "epoch": run.epoch,
         "classes": run.store.classes,
         "skeleton": skeleton.name,
-        "tracker": run.store.manifest["source"].get("tracker"),  # whose joints the clips had that it was trained with
+        "tracker": run.store.manifest["source"].get("tracker"),  # of the clips it was trained with
         "joints": list(skeleton.joints),
         "parents": skeleton.parents.tolist(),
         "persons": run.store.persons,
@@ -104,30 +106,31 @@ class Classifier:
     """Classifies one clip at a time.
 
     Attributes:
-        about: the metadata of `describe`, which an exported file holds as well.
+        about: metadata as returned by `describe`; an exported file contains it.
     """
 
     def __init__(self, about: dict[str, Any], network: Network):
         """network: (1, 3, T, V, M) float32 to logits (1, K)."""
-        self.about, self._network = about, network
+        self.about = about
+        self._network = network
 
     @classmethod
     def of(cls, run: Run) -> "Classifier":
-        """The network of a run, on the run's device."""
+        """A classifier with the network of a run, on the run's device."""
         module = Logits(run.model)
         return cls(describe(run), lambda x: _run(module, x, run.device))
 
     @classmethod
     def load(cls, path: str | Path, trusted: bool = False) -> "Classifier":
-        """A file that `export` wrote, classifier.onnx or classifier.pt2; it needs neither a run nor a store.
+        """Load a file that `bpilib.export` wrote, classifier.onnx or classifier.pt2; neither run nor store is needed.
 
         Args:
             path: the file.
-            trusted: the file comes from a known source. A .pt2 is opened only then: reading it can run code.
+            trusted: the file comes from a known source. A .pt2 is opened only then, since reading it can run code.
 
         Raises:
-            MissingInputError: not there.
-            ValueError: not a classifier, or damaged; a .pt2 that is not trusted.
+            MissingInputError: no such file.
+            ValueError: not a classifier, or a damaged one; a .pt2 that is not trusted.
         """
         path = Path(path)
         if path.suffix not in OPENERS:
@@ -147,16 +150,16 @@ class Classifier:
             ) from error
 
     def prepare(self, poses: np.ndarray) -> np.ndarray:
-        """Poses (L, M, V, 3), as `read_clip` returns them, to the network's input (1, 3, T, V, M)."""
+        """Convert poses (L, M, V, 3), as `read_clip` returns them, to the network's input (1, 3, T, V, M)."""
         about = self.about
         return prepare_clip(poses, SKELETONS[about["skeleton"]], about["persons"], about["fed"], about["window"])
 
     def classify(self, poses: np.ndarray) -> np.ndarray:
-        """Poses (L, M, V, 3) to the probability of each class, (K,) float32."""
+        """Compute the probability of each class, (K,) float32, for poses (L, M, V, 3)."""
         return _softmax(self._network(self.prepare(poses))[0])
 
     def time(self, poses: np.ndarray, repeats: int = 20) -> Timing:
-        """Time to classify a clip: medians of `repeats` repetitions, after one to warm up."""
+        """Measure how long it takes to classify a clip: medians of `repeats` repetitions, after one to warm up."""
         taken = []
         for _ in range(repeats + 1):
             start = time.perf_counter()
@@ -172,7 +175,7 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def classify(run: Run, poses: np.ndarray) -> pd.Series:
-    """The probability of each class for one clip, prepared as test clips are.
+    """Compute the probability of each class for one clip, prepared as test clips are.
 
     Args:
         run: from `bpilib.runs.open_run`.

@@ -78,17 +78,31 @@ class Config:
     tag: str = _param("", "suffix of the run directory, to keep runs of other settings apart", fits=_SUFFIX)
 
     raw: str | list[str] = _param(
-        None, "raw files: folder or zip; or prepared clips: .npz, .pkl, a folder with clips.csv (01)", PLACE,
-        optional=True, path=True,
+        None,
+        "raw files: folder or zip; or prepared clips: .npz, .pkl, a folder with clips.csv (01)",
+        PLACE,
+        optional=True,
+        path=True,
     )
     download: bool = _param(False, "fetch what is missing from its publisher: NW-UCLA (01), the pose model (10)", PLACE)
     on_error: str = _param("skip", "a bad raw file is left out, or raises (01)", PLACE, "", ("skip", "raise"))
     overwrite: bool = _param(False, "prepare again and replace the store at data (01)", PLACE)
     export_clips: str | None = _param(None, "write the clips beside the store, too (01)", PLACE, "", ("npz", "pickle"))
     tracker: str | None = _param(
-        None, "whose joints raw clips have; None: NTU's or NW-UCLA's, of a clip_file: its run's (03, 08, 10)", PLACE,
-        choices=("mediapipe", "kinect_v1", "kinect_v2", "coco", "openpose_25", "openpose_18", "human36m", "smpl",
-                 "azure_kinect"),
+        None,
+        "whose joints raw clips have; None: NTU's or NW-UCLA's, of a clip_file: its run's (03, 08, 10)",
+        PLACE,
+        choices=(
+            "mediapipe",
+            "kinect_v1",
+            "kinect_v2",
+            "coco",
+            "openpose_25",
+            "openpose_18",
+            "human36m",
+            "smpl",
+            "azure_kinect",
+        ),
     )
     data: str = _param(None, "prepared store; None: data/prepared/<dataset>", PLACE, optional=True, path=True)
     outputs: str = _param("outputs", "where run directories go", PLACE, path=True)
@@ -106,9 +120,7 @@ class Config:
     test_batch_size: int = _param(
         None, "clips of an evaluation step; None: batch_size", MACHINE, "clips", optional=True, at_least=1
     )
-    repeats: int = _param(
-        None, "passes over the training clips in an epoch", unit="passes", optional=True, at_least=1
-    )
+    repeats: int = _param(None, "passes over the training clips in an epoch", unit="passes", optional=True, at_least=1)
     lr: float = _param(None, "learning rate after warm-up", optional=True, at_least=0)
     schedule: str = _param(None, "decay of the learning rate", choices=("step", "cosine"), optional=True)
     steps: list[int] | None = _param(None, "epochs after which the rate falls to a tenth (step)", unit="epochs")
@@ -116,15 +128,62 @@ class Config:
     momentum: float = _param(None, "Nesterov momentum of SGD", optional=True, at_least=0)
     weight_decay: float = _param(None, "L2 penalty", optional=True, at_least=0)
     alpha: float = _param(None, "weight of the contrastive loss", optional=True, at_least=0, models=WITH_TEXT)
-    k: int | None = _param(
-        None, "exponent of the bone operator; None: 1 for bones, 8 (NTU) or 6 (NW-UCLA) for joints"
-    )
+    k: int | None = _param(None, "exponent of the bone operator; None: 1 for bones, 8 (NTU) or 6 (NW-UCLA) for joints")
     width: int = _param(None, "channels of the first blocks", unit="channels", optional=True)
+    attention: str = _param(
+        "learned",
+        "of the parts to each other; even: to test it, every joint of the others has the same share",
+        choices=("learned", "even"),
+        models=("bpi",),
+    )
+    true_bones: bool = _param(
+        False,
+        "bones are child minus parent also where the published operator has parent minus children (NW-UCLA)",
+        models=WITH_TEXT,
+    )
+    label_smoothing: float = _param(0.0, "of the cross-entropy; not published", at_least=0, below=1)
+    weight_average: float = _param(
+        0.0,
+        "decay of a moving average of the weights, which is then evaluated and kept; 0: none; not published",
+        at_least=0,
+        below=1,
+    )
+    pitch: int = _param(
+        60,
+        "training turns clips about the x axis up to this far either way (NW-UCLA)",
+        unit="degrees",
+        at_least=0,
+        below=181,
+    )
+    yaw: int = _param(
+        60,
+        "training turns clips about the y axis up to this far either way (NW-UCLA)",
+        unit="degrees",
+        at_least=0,
+        below=181,
+    )
+    axis_drop: float = _param(
+        0.0, "probability that training sets one axis of a clip to 0; not published", at_least=0, below=1
+    )
+    joint_drop: float = _param(
+        0.0,
+        "probability that training sets some joints of a clip to 0 for some time; not published",
+        at_least=0,
+        below=1,
+    )
+    test_yaw: list[int] | None = _param(
+        None,
+        "evaluation averages the logits of clips turned by these angles (NW-UCLA); None: as they are",
+        unit="degrees",
+    )
 
     unseen: list[str] | None = _param(None, "names of classes kept out of training, to be recognised by text (09)")
     text: str = _param(
-        None, "text encoder; None: clip on a GPU, else minilm; none: no text", choices=("clip", "minilm", "none"),
-        optional=True, models=WITH_TEXT,
+        None,
+        "text encoder; None: clip on a GPU, else minilm; none: no text",
+        choices=("clip", "minilm", "none"),
+        optional=True,
+        models=WITH_TEXT,
     )
     clip_model: str = _param("ViT-B-32", "open_clip model name", models=WITH_TEXT)
     clip_pretrained: str = _param("openai", "open_clip pretrained tag, or a local weight file", models=WITH_TEXT)
@@ -134,35 +193,52 @@ class Config:
         None, "run directory, checkpoint or published weight file to take the first weights from, where they fit"
     )
     select: str = _param(
-        "last", "epoch that best.pt keeps: the last, the best on held-out subjects, or (as published) the best on test",
+        "last",
+        "epoch that best.pt keeps: the last, the best on held-out subjects, or (as published) the best on test",
         choices=("last", "heldout", "test"),
     )
-    heldout: float = _param(
-        0.2, "share of the training subjects kept from training (select heldout)", above=0, below=1
+    heldout_by: str | None = _param(
+        None,
+        "what is kept from training and evaluated as held out: some subjects, or one view; None: subjects if "
+        "select is heldout, else nothing",
+        choices=("subject", "view"),
+    )
+    heldout: float = _param(0.2, "share of the training subjects kept from training", above=0, below=1)
+    heldout_view: int | None = _param(
+        None, "camera view kept from training (heldout_by view); None: the last of training", at_least=0
     )
     eval_every: int = _param(
         None, "evaluate after every n epochs, and after the last", unit="epochs", optional=True, at_least=1
     )
     device: str = _param("auto", "auto, cpu, cuda, cuda:1, ...", MACHINE)
     threads: int | None = _param(
-        None, "CPU threads of a process; None: OMP_NUM_THREADS, or as many as cores are free", MACHINE, "threads",
+        None,
+        "CPU threads of a process; None: OMP_NUM_THREADS, or as many as cores are free",
+        MACHINE,
+        "threads",
         at_least=1,
     )
     precision: str = _param(
         "auto", "of training; auto: bf16 where the device has it", MACHINE, "", ("auto", "fp32", "tf32", "bf16", "fp16")
     )
     compile: str = _param(
-        "none", "torch.compile of the network in training: not, as one graph, as CUDA graphs too (GPUs)", MACHINE, "",
+        "none",
+        "torch.compile of the network in training: not, as one graph, as CUDA graphs too (GPUs)",
+        MACHINE,
+        "",
         ("none", "default", "graph"),
+    )
+    kernel: str = _param(
+        "plain",
+        "of the topology refinement; triton: fused, for GPUs, tested but never measured on one",
+        MACHINE,
+        "",
+        ("plain", "triton"),
     )
     deterministic: bool = _param(False, "the same bits from every run on a GPU, at some cost in speed", MACHINE)
 
-    devices: int = _param(
-        1, "processes on each machine that share every batch, one per GPU (02)", MACHINE, at_least=1
-    )
-    nodes: int = _param(
-        1, "machines that share every batch, each with `devices` processes (02)", MACHINE, at_least=1
-    )
+    devices: int = _param(1, "processes on each machine that share every batch, one per GPU (02)", MACHINE, at_least=1)
+    nodes: int = _param(1, "machines that share every batch, each with `devices` processes (02)", MACHINE, at_least=1)
     rendezvous: str | None = _param(None, "host:port of the first machine, the same on all (nodes)", MACHINE)
     sync_batchnorm: bool = _param(False, "BatchNorm over the whole batch, not each process's share (GPUs)", MACHINE)
     max_restarts: int = _param(
@@ -192,14 +268,18 @@ class Config:
         None, "classifier files to write (03)", NOTEBOOK, choices=("onnx", "pt2", "published", "all")
     )
     figure_style: str = _param(
-        "screen", "of figures; paper: column width, no questions as titles, fit for grey print (04)", NOTEBOOK,
+        "screen",
+        "of figures; paper: column width, no questions as titles, fit for grey print (04)",
+        NOTEBOOK,
         choices=("screen", "paper"),
     )
     clips: int = _param(12, "clips shown one by one (04, 09)", NOTEBOOK, "clips", at_least=1)
     query: str | None = _param(None, "description to find clips by; None: a synonym of a class (09)", NOTEBOOK)
     modalities: list[str] | None = _param(None, "streams to ensemble; None: all that have been run (05)", NOTEBOOK)
     weights: str = _param(
-        "published", "ensemble weights: the published ones, searched on held-out scores, or equal (05, 06)", NOTEBOOK,
+        "published",
+        "ensemble weights: the published ones, searched on held-out scores, or equal (05, 06)",
+        NOTEBOOK,
         choices=("published", "searched", "equal"),
     )
     runs: list[str] | None = _param(
@@ -210,9 +290,7 @@ class Config:
     workers: int | None = _param(
         None, "runs at once; None: one per GPU, or as the cores give (06)", NOTEBOOK, at_least=1
     )
-    cores: int = _param(
-        4, "cores of a run where there is no GPU, or of a SLURM job (06)", NOTEBOOK, at_least=1
-    )
+    cores: int = _param(4, "cores of a run where there is no GPU, or of a SLURM job (06)", NOTEBOOK, at_least=1)
 
     @property
     def run_directory(self) -> Path:
@@ -246,8 +324,9 @@ class Config:
         What looks like a secret is masked. Of parameters that are compared when the run is found again, only what is
         secret in a URL: the path of a weight file stays as it is, since it is read again.
         """
-        masks = {name: mask_url_secrets if f.metadata["changes"] == RESULT else mask_secrets
-                 for name, f in _FIELDS.items()}
+        masks = {
+            name: mask_url_secrets if f.metadata["changes"] == RESULT else mask_secrets for name, f in _FIELDS.items()
+        }
         return {name: masks[name](getattr(self, name)) for name in _FIELDS}
 
     def changed(self, **changes: Any) -> "Config":
@@ -375,6 +454,17 @@ def _check_values(values: dict[str, Any]) -> None:
     _check_names(values)
     if values["model"] == "ctrgcn" and values["k"] is not None:
         raise ValueError("parameter k: ctrgcn has no bone operator; leave k at None")
+    if values["kernel"] == "triton" and (values["compile"] != "none" or pick_device(values["device"]).type != "cuda"):
+        raise ValueError(
+            "parameter kernel: triton runs on NVIDIA GPUs, and not together with the parameter compile; "
+            f"device is {pick_device(values['device'])}, compile {values['compile']}: leave kernel at plain"
+        )
+    if values["test_yaw"] is not None and not values["test_yaw"]:
+        raise ValueError("parameter test_yaw: expected at least one angle, or None for clips as they are")
+    if values["heldout_view"] is not None and values["heldout_by"] != "view":
+        raise ValueError(f"parameter heldout_view: set heldout_by to view, it is {values['heldout_by']}")
+    if values["select"] == "heldout":
+        values["heldout_by"] = values["heldout_by"] or "subject"
 
 
 def _check_names(values: dict[str, Any]) -> None:

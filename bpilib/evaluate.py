@@ -13,7 +13,7 @@ import torch
 from sklearn.metrics import confusion_matrix
 
 from bpilib.config import Config
-from bpilib.data.copies import benchmark_copies
+from bpilib.data.copies import find_benchmark_copies
 from bpilib.data.store import SkeletonStore
 from bpilib.errors import MissingInputError
 from bpilib.feeders import Feeder
@@ -120,7 +120,8 @@ class Scores:
             arrays["copies"] = self.copies
         arrays["run"] = np.array(_run_of(path))
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, allow_pickle=False, **(arrays | {"sha256": np.array(_checksum(arrays))}))
+        arrays["sha256"] = np.array(_checksum(arrays))
+        np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # as in `StoreWriter.finish`
         write_atomically(path, buffer.getvalue())
 
     @classmethod
@@ -207,18 +208,21 @@ def score(run: Run) -> Scores:
 
 def _score_subset(run: Run, subset: str) -> Scores:
     indices = run.indices(subset)
-    logits = predict(run.model, run.feeder(subset), run.config.test_batch_size)
+    angles = run.config.test_yaw or [0]
+    logits = np.zeros((len(indices), run.model.num_classes), np.float32)
+    for angle in angles:
+        logits += predict(run.model, run.feeder(subset, turned=angle), run.config.test_batch_size) / len(angles)
     return Scores(logits, run.store.labels[indices], run.store.names[indices], run.store.classes, run.epoch)
 
 
 def mark_copies(scores: Scores, store: SkeletonStore, benchmark: str | None) -> Scores:
     """The scores with `copies` filled in from the store (`bpilib.data.copies`; searched for once per store)."""
     assert benchmark is not None, "a configuration from `resolve` has a benchmark"
-    found = [copy.test for copy in benchmark_copies(store, benchmark)]
+    found = [copy.test for copy in find_benchmark_copies(store, benchmark)]
     return replace(scores, copies=np.isin(scores.names, np.array(found, scores.names.dtype)))
 
 
-def copies_summary(scores: Scores) -> dict[str, object]:
+def summarise_copies(scores: Scores) -> dict[str, object]:
     """The entries of summary.json on copies: their number, and top-1 in % without them where there are some."""
     if scores.copies is None:
         return {}
@@ -326,7 +330,7 @@ def save_ensemble(folder: str | Path, table: pd.DataFrame, whole: Ensemble) -> N
 
     Args:
         folder: outputs/<dataset>_<benchmark>/<model>_ensemble_seed<seed>.
-        table: from `subsets`; its last row is the whole.
+        table: from `score_subsets`; its last row is the whole.
         whole: from `ensemble`, of all streams.
     """
     folder = Path(folder)
@@ -335,7 +339,7 @@ def save_ensemble(folder: str | Path, table: pd.DataFrame, whole: Ensemble) -> N
     write_atomically(folder / "subsets.csv", table.to_csv(index=False))
 
 
-def subsets(streams: dict[str, Scores], model: str, weights: str = "published") -> pd.DataFrame:
+def score_subsets(streams: dict[str, Scores], model: str, weights: str = "published") -> pd.DataFrame:
     """One row for every subset of the streams.
 
     Returns:
@@ -358,8 +362,8 @@ def subsets(streams: dict[str, Scores], model: str, weights: str = "published") 
     return pd.DataFrame(rows, columns=columns)
 
 
-def subsets_for_paper(table: pd.DataFrame) -> pd.DataFrame:
-    """`subsets`' table with a paper's headings and numbers, as texts; for `bpilib.system.tables.write_latex`."""
+def format_subsets_for_paper(table: pd.DataFrame) -> pd.DataFrame:
+    """The table of `score_subsets` for a paper, as text; for `bpilib.system.tables.write_latex`."""
     rows = {
         "Streams": table["subset"],
         "Weights": table["weights"],

@@ -5,6 +5,7 @@ export/classifier.json                   their metadata, and the result of compa
 export/published.pt                      the weights under the published names
 """
 
+import functools
 import io
 import json
 import warnings
@@ -29,10 +30,10 @@ TOLERANCE = 1e-4  # of the largest difference between two clips' logits
 
 
 def export_run(run: Run, what: str = "all") -> dict[str, Path]:
-    """Write a run's classifier into the folder `export` of its run directory.
+    """Write a run's classifier to the folder `export` of its run directory.
 
     Before they are written, the files are loaded and run on test clips, one alone and several at once: their logits
-    must equal those of the trained network, up to 1e-4 of the largest difference between two clips.
+    must equal those of the trained network up to 1e-4 of the largest difference between two clips.
 
     Args:
         run: from `open_run`.
@@ -49,18 +50,20 @@ def export_run(run: Run, what: str = "all") -> dict[str, Path]:
         hint = did_you_mean(what, [*FILES, "all"])
         raise ValueError(f"export: expected {', '.join(FILES)} or all, got {what!r}{hint}")
     wanted = [name for name in FILES if what in (name, "all")]
-    about, contents, found = describe(run), {}, {}
+    about = describe(run)
+    contents: dict[str, bytes] = {}
+    found: dict[str, float] = {}  # file → its largest difference from PyTorch
     if {"onnx", "pt2"} & {*wanted}:
         x, logits = _check_clips(run)
-        program = _program(run, x)
+        program = _export_program(run, x)
     for name in wanted:
         if name == "published":
             state = {key: tensor.cpu() for key, tensor in reference_state_dict(run.model).items()}
-            contents[name] = _saved(lambda file, state=state: torch.save(state, file))
+            contents[name] = _save_to_bytes(functools.partial(torch.save, state))
             continue
-        contents[name] = _onnx(program, about) if name == "onnx" else _pt2(program, about)
+        contents[name] = _save_onnx(program, about) if name == "onnx" else _save_pt2(program, about)
         network, _ = OPENERS[f".{name}"](contents[name])
-        found[name] = _difference(FILES[name], network, x, logits)
+        found[name] = _measure_difference(FILES[name], network, x, logits)
     folder = run.config.run_directory / "export"
     paths = {name: write_atomically(folder / FILES[name], content) for name, content in contents.items()}
     if found:
@@ -73,7 +76,7 @@ def export_run(run: Run, what: str = "all") -> dict[str, Path]:
 
 @full_float32()
 def _check_clips(run: Run) -> tuple[Tensor, np.ndarray]:
-    """Test clips spread over the split, x (8, 3, T, V, M) on the CPU, and the trained network's logits for them."""
+    """Choose test clips spread over the split: x (8, 3, T, V, M) on the CPU, and the trained network's logits."""
     feeder = run.feeder("test")
     x = feeder.batch(np.linspace(0, len(feeder) - 1, CHECKED).astype(int))[0]
     was_training = run.model.training
@@ -83,8 +86,8 @@ def _check_clips(run: Run) -> tuple[Tensor, np.ndarray]:
     return x.cpu(), logits
 
 
-def _program(run: Run, x: Tensor) -> torch.export.ExportedProgram:
-    """The network as an exported program for any number of clips."""
+def _export_program(run: Run, x: Tensor) -> torch.export.ExportedProgram:
+    """Export the network as a program for any number of clips."""
     module = Logits(run.model).cpu()
     program = torch.export.export(module, (x,), dynamic_shapes={"x": {0: torch.export.Dim("N", min=1)}})
     for node in program.graph.nodes:
@@ -92,20 +95,21 @@ def _program(run: Run, x: Tensor) -> torch.export.ExportedProgram:
     return program
 
 
-def _saved(save: Callable[[io.BytesIO], object]) -> bytes:
+def _save_to_bytes(save: Callable[[io.BytesIO], object]) -> bytes:
+    """The bytes that a function writes to a file."""
     buffer = io.BytesIO()
     save(buffer)
     return buffer.getvalue()
 
 
-def _pt2(program: torch.export.ExportedProgram, about: dict[str, Any]) -> bytes:
+def _save_pt2(program: torch.export.ExportedProgram, about: dict[str, Any]) -> bytes:
     extra = {"classifier.json": json.dumps(about)}
-    return _saved(lambda file: torch.export.save(program, file, extra_files=extra))
+    return _save_to_bytes(lambda file: torch.export.save(program, file, extra_files=extra))
 
 
-def _onnx(program: torch.export.ExportedProgram, about: dict[str, Any]) -> bytes:
+def _save_onnx(program: torch.export.ExportedProgram, about: dict[str, Any]) -> bytes:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about the exporter itself
+        warnings.simplefilter("ignore")  # they are about the exporter itself
         made = torch.onnx.export(program, dynamo=True, verbose=False, input_names=["x"], output_names=["logits"])
     proto = made.model_proto
     graph = proto.graph
@@ -119,8 +123,12 @@ def _onnx(program: torch.export.ExportedProgram, about: dict[str, Any]) -> bytes
     return proto.SerializeToString()
 
 
-def _difference(file: str, network: Network, x: Tensor, logits: np.ndarray) -> float:
-    """The largest difference from the given logits, as a share of the largest difference between two clips."""
+def _measure_difference(file: str, network: Network, x: Tensor, logits: np.ndarray) -> float:
+    """The largest difference of a file's logits from those given, relative to that between two clips.
+
+    Raises:
+        ValueError: it exceeds `TOLERANCE`.
+    """
     got = np.concatenate([network(x[:1].numpy()), network(x[1:].numpy())])
     difference = float(np.abs(got - logits).max() / (np.ptp(logits, axis=0).max() or np.abs(logits).max()))
     if not difference <= TOLERANCE:

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from bpilib.data.importer import fit_persons
-from bpilib.data.store import SkeletonStore, valid_frames
+from bpilib.data.store import SkeletonStore, count_valid_frames
 from bpilib.ops import counter_rng, feeder_kernels
+from bpilib.ops.augmentation import PUBLISHED, Augmentation, drop
 from bpilib.ops.feeder_kernels import NTU_TEST_SHARE, UCLA_COPIES
 from bpilib.ops.jit import is_compiled
 from bpilib.skeleton import MODALITIES, Skeleton
@@ -75,6 +76,7 @@ class Feeder:
         device: where the batches go; they are made on the host, for a CUDA device in pinned memory.
         seed: of the draws, with `epoch` (an attribute, to be set before each epoch) and the position.
         repeats: times each clip comes in an epoch; positions run over n * repeats.
+        augmentation: what is done to the clips besides the published pipeline, or in other measure.
 
     Attributes:
         indices: as given.
@@ -93,6 +95,7 @@ class Feeder:
         device: str | torch.device = "cpu",
         seed: int = 0,
         repeats: int = 1,
+        augmentation: Augmentation = PUBLISHED,
     ):
         given = np.asarray(indices)
         whole = given.ndim == 1 and len(given) and given.dtype.kind in "iu"
@@ -103,6 +106,13 @@ class Feeder:
         self.seed = seed
         self.repeats = repeats
         self.modality = _modality(modality)
+        self.augmentation = augmentation
+        angles = ("pitch", "yaw", "turned")
+        if store.skeleton.name == "ntu" and any(getattr(augmentation, n) != getattr(PUBLISHED, n) for n in angles):
+            raise ValueError(
+                "the parameters pitch, yaw and test_yaw are of NW-UCLA's pipeline: leave them at their defaults for "
+                f"the {store.skeleton.name} skeleton, whose clips are turned by up to 17 degrees about each axis"
+            )
         self.window = _window(store.skeleton, window)
         self.device = torch.device(device)
         self.epoch = 0
@@ -183,6 +193,7 @@ class Feeder:
             self.train,
             seed,
             epoch,
+            self.augmentation,
         )
         labels = self.labels[positions % len(self.labels)]
         synonyms = counter_rng.uniform(seed, epoch, positions, counter_rng.SYNONYM, 1)[:, 0]
@@ -229,7 +240,7 @@ def prepare_clip(
             f"not of the {skeleton.name} skeleton"
         )
     poses, _ = fit_persons(poses, persons)
-    frames = _counted(skeleton, np.array([len(poses)]), np.array([valid_frames(poses)]))
+    frames = _counted(skeleton, np.array([len(poses)]), np.array([count_valid_frames(poses)]))
     first = np.zeros(1, np.int64)
     x = np.empty((1, 3, _window(skeleton, window), skeleton.num_joints, persons), np.float32)
     _fill(x, skeleton, np.ascontiguousarray(poses), first, frames, first, _modality(modality))
@@ -295,6 +306,7 @@ def _fill(
     train: bool = False,
     seed: int = 0,
     epoch: int = 0,
+    augmentation: Augmentation = PUBLISHED,
 ) -> None:
     """Make clips.
 
@@ -303,11 +315,13 @@ def _fill(
         poses: (all frames, M, V, 3) float32.
         starts, lengths: (n,) int64, the clips' first frames in poses, and the frames that count.
         positions: (N,) int64; of clip position % n.
-        modality, train, seed, epoch: as of `Feeder`.
+        modality, train, seed, epoch, augmentation: as of `Feeder`.
     """
     persons, joints = poses.shape[1:3]
     places = np.arange(persons * joints, dtype=np.uint64).reshape(persons, joints)  # of the joints in a frame
+    pitch, yaw, axis_drop, joint_drop, turned = augmentation
     kernel = feeder_kernels.ntu if skeleton.name == "ntu" else feeder_kernels.ucla
+    angles = () if skeleton.name == "ntu" else (np.int64(pitch), np.int64(yaw), float(turned))
     if not is_compiled(kernel):
         _log.info("compiling the feeder once (about %d s)", COMPILING)
     kernel(
@@ -323,4 +337,7 @@ def _fill(
         modality.endswith("motion"),
         np.uint64(seed % 2**64),
         np.uint64(epoch % 2**64),
+        *angles,
     )
+    if train:
+        drop(x, positions, seed, epoch, axis_drop, joint_drop)

@@ -1,12 +1,13 @@
 """CTR-GCN, the backbone: channel-wise topology refinement and multi-scale temporal convolution.
 
 Source: Chen et al., "Channel-wise Topology Refinement Graph Convolution for Skeleton-Based Action Recognition",
-ICCV 2021. The numbers are the published ones; the work is less: averages over T are taken before the 1x1
+ICCV 2021. The results are the published ones, with less computation: averages over T are taken before the 1x1
 convolutions that feed the topology, the convolutions of the three subsets are one, and one product sums over subsets
-and neighbours; scale, bias and the learned adjacency ride along in the convolution that makes the topology.
+and neighbours; scale, bias and the learned adjacency are part of the convolution that makes the topology.
 
-Features are (N, C, V, T) here, joints before frames, so that subset and joint are one axis of that product. They lie
-channels-last in memory, which convolutions like best, but for the product itself, which needs each channel's matrix.
+Features are (N, C, V, T) here, joints before frames, so that subset and joint are one axis of that product. Their
+memory format is channels-last, which is fastest for convolutions, except in the product itself, which needs the matrix
+of each channel to be contiguous.
 """
 
 import math
@@ -30,7 +31,7 @@ class NarrowPointwise(nn.Conv2d):
 
     With fewer input channels than a vector register holds (16 floats under AVX-512), oneDNN's backward pass of the
     strided, channels-last form writes beyond its buffer (github.com/uxlfoundation/oneDNN/issues/6035). Wider ones are
-    not affected, and left to oneDNN they save a copy of x.
+    not affected; they keep the stride, which saves a copy of x.
     """
 
     CHANNELS = 16
@@ -40,8 +41,8 @@ class NarrowPointwise(nn.Conv2d):
         return F.conv2d(x[..., :: self.stride[1]], self.weight, self.bias)
 
 
-def pointwise(channels_in: int, channels_out: int, groups_out: int = 1, stride: int = 1) -> nn.Conv2d:
-    """A 1x1 convolution that stands for `groups_out` published ones side by side."""
+def make_pointwise(channels_in: int, channels_out: int, groups_out: int = 1, stride: int = 1) -> nn.Conv2d:
+    """Make a 1x1 convolution that replaces `groups_out` published ones with the same input."""
     narrow = stride > 1 and channels_in < NarrowPointwise.CHANNELS
     conv = (NarrowPointwise if narrow else nn.Conv2d)(channels_in, channels_out, 1, stride=(1, stride))
     _init_conv(conv.weight, conv.bias, channels_out // groups_out)
@@ -49,9 +50,9 @@ def pointwise(channels_in: int, channels_out: int, groups_out: int = 1, stride: 
 
 
 class _Uncounted(nn.modules.batchnorm._BatchNorm):
-    """A BatchNorm that leaves `num_batches_tracked` to `CTRGCN.forward`, which counts for all in one call.
+    """A BatchNorm that does not count batches; `CTRGCN.forward` counts for all of them in one call.
 
-    The counter belongs to the state dict, as PyTorch and the published weights have it; no computation uses it.
+    The counter `num_batches_tracked` is part of the state dict of PyTorch and of published weights, but is not used.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -71,14 +72,14 @@ class BatchNorm2d(_Uncounted, nn.BatchNorm2d):
     """BatchNorm over (N, C, V, T)."""
 
 
-def _affine(bn: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Scale and shift (C,) that a BatchNorm amounts to in eval mode."""
+def _read_affine(bn: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """The scale and shift (C,) that a BatchNorm applies in eval mode."""
     scale = bn.weight / torch.sqrt(bn.running_var + bn.eps)
     return scale, bn.bias - scale * bn.running_mean
 
 
 class Affine(nn.Module):
-    """Scale (or none) and shift of each channel of (N, C, V, T): what is left of a BatchNorm after nothing linear."""
+    """Scale (optional) and shift of each channel of (N, C, V, T), for a BatchNorm that can't be folded."""
 
     def __init__(self, scale: Tensor | None, shift: Tensor):
         super().__init__()
@@ -92,7 +93,7 @@ class Affine(nn.Module):
 
 
 def _fold(pair: nn.Sequential | None) -> nn.Conv2d | None:
-    """A convolution and its BatchNorm as one convolution."""
+    """Fold a convolution and its BatchNorm into one convolution."""
     return None if pair is None else fuse_conv_bn_eval(*pair)
 
 
@@ -108,23 +109,24 @@ class SpatialUnit(nn.Module):
         super().__init__()
         self.channels = channels_out
         self.rank = 8 if channels_in == 3 else channels_in // 8
-        self.relate = pointwise(channels_in, 2 * SUBSETS * self.rank, 2 * SUBSETS)  # conv1 and conv2 of the subsets
-        self.transform = pointwise(channels_in, channels_out * SUBSETS, SUBSETS)  # conv3, channels (C, 3)
+        self.relate = make_pointwise(channels_in, 2 * SUBSETS * self.rank, 2 * SUBSETS)  # conv1 and conv2
+        self.transform = make_pointwise(channels_in, channels_out * SUBSETS, SUBSETS)  # conv3, channels (C, 3)
         self.expand_weight = nn.Parameter(torch.empty(SUBSETS, channels_out, self.rank))  # conv4
         self.expand_bias = nn.Parameter(torch.empty(SUBSETS, channels_out))
         _init_conv(self.expand_weight, self.expand_bias, channels_out)
         self.adjacency = nn.Parameter(adjacency.clone())  # PA
         self.alpha = nn.Parameter(torch.zeros(1))
+        self.triton_refinement: type[torch.autograd.Function] | None = None  # see `CTRGCN.use_triton`
         self.bn = BatchNorm2d(channels_out)
         nn.init.constant_(self.bn.weight, 1e-6)
         self.down = None
         if channels_in != channels_out:
-            self.down = nn.Sequential(pointwise(channels_in, channels_out), BatchNorm2d(channels_out))
+            self.down = nn.Sequential(make_pointwise(channels_in, channels_out), BatchNorm2d(channels_out))
 
     def topology(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(N, Cin, V, T) to alpha * conv4 (3, C, R+2) and tanh(q_u - p_v) (N, 3, R, VV), neighbour v before joint u.
 
-        conv4 has two more columns, for PA and for its bias; see `Refined.rows`.
+        conv4 has two more columns, for PA and for its bias; see `bpilib.ops.topology_refinement`.
         """
         n, v = x.shape[0], x.shape[2]
         pooled = self.relate(F.avg_pool2d(x, (1, x.shape[3])))  # (N, 2*3*R, V, 1)
@@ -142,13 +144,16 @@ class SpatialUnit(nn.Module):
         if not by_convolution(distance):
             shift = bias_shift(bias, expand, distance, base)
             bias = None
-        out = self.bn(TopologyRefinement.apply(x, weight, bias, expand, distance, base, shift))
-        return torch.relu_(out + (x if self.down is None else self.down(x)))
+        if self.triton_refinement is None:
+            out = TopologyRefinement.apply(x, weight, bias, expand, distance, base, shift)
+        else:
+            out = self.triton_refinement.apply(x, weight, expand, distance, base, shift)
+        return torch.relu_(self.bn(out) + (x if self.down is None else self.down(x)))
 
     @torch.no_grad()
     def fold(self) -> None:
-        """Fold each BatchNorm into what stands before it, for inference."""
-        scale, shift = _affine(self.bn)
+        """Fold each BatchNorm into the layer before it, for inference."""
+        scale, shift = _read_affine(self.bn)
         each = scale.repeat_interleave(SUBSETS)
         self.transform.weight.mul_(each[:, None, None, None])
         self.transform.bias.mul_(each)
@@ -165,17 +170,17 @@ class MaxPool(nn.MaxPool2d):
         """(N, C, V, T) to (N, C, V, T/stride)."""
         if not torch.are_deterministic_algorithms_enabled():
             return super().forward(x)
-        windows = F.pad(x, (1, 1), value=-math.inf).unfold(-1, 3, self.stride[1])  # PyTorch's own backward is not
+        windows = F.pad(x, (1, 1), value=-math.inf).unfold(-1, 3, self.stride[1])  # max_pool2d's backward is not
         return windows.max(-1).values
 
 
 class TemporalUnit(nn.Module):
-    """Four branches over T, each a quarter of the channels: two dilated convolutions, a max-pool, a 1x1."""
+    """Four branches over T with a quarter of the channels each: two dilated convolutions, max-pooling, a 1x1."""
 
     def __init__(self, channels: int, stride: int):
         super().__init__()
         quarter = channels // 4
-        self.reduce = pointwise(channels, 3 * quarter, 3)
+        self.reduce = make_pointwise(channels, 3 * quarter, 3)
         self.reduce_bn = BatchNorm2d(3 * quarter)
         self.convs = nn.ModuleList()
         for dilation in (1, 2):
@@ -185,22 +190,22 @@ class TemporalUnit(nn.Module):
             _init_conv(conv.weight, conv.bias, 5 * quarter)
             self.convs.append(conv)
         self.pool = MaxPool(stride)
-        self.skip = pointwise(channels, channels - 3 * quarter, stride=stride)
+        self.skip = make_pointwise(channels, channels - 3 * quarter, stride=stride)
         self.bn = BatchNorm2d(channels)
         for bn in (self.reduce_bn, self.bn):
             nn.init.normal_(bn.weight, 1.0, 0.02)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, V, T) to (N, C, V, T/stride), without the closing relu."""
+        """(N, C, V, T) to (N, C, V, T/stride), without the final relu."""
         first, second, pooled = torch.relu_(self.reduce_bn(self.reduce(x))).chunk(3, 1)
         branches = [self.convs[0](first), self.convs[1](second), self.pool(pooled), self.skip(x)]
         return self.bn(torch.cat(branches, 1))
 
     @torch.no_grad()
     def fold(self) -> None:
-        """Fold each BatchNorm into what stands before it, for inference; the pooled branch has a 1x1 one left."""
+        """Fold each BatchNorm into the layer before it, for inference; that after the pooling becomes an `Affine`."""
         self.reduce, self.reduce_bn = fuse_conv_bn_eval(self.reduce, self.reduce_bn), nn.Identity()
-        scale, shift = (values.chunk(4) for values in _affine(self.bn))
+        scale, shift = (values.chunk(4) for values in _read_affine(self.bn))
         for conv, a, b in zip((*self.convs, self.skip), (scale[0], scale[1], scale[3]), (shift[0], shift[1], shift[3])):
             conv.weight.mul_(a[:, None, None, None])
             conv.bias.mul_(a).add_(b)
@@ -219,7 +224,7 @@ class Block(nn.Module):
         self.shortcut = None
         if residual and (channels_in != channels_out or stride != 1):
             self.shortcut = nn.Sequential(
-                pointwise(channels_in, channels_out, stride=stride), BatchNorm2d(channels_out)
+                make_pointwise(channels_in, channels_out, stride=stride), BatchNorm2d(channels_out)
             )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -230,7 +235,7 @@ class Block(nn.Module):
         return torch.relu_(out)
 
     def fold(self) -> None:
-        """Fold each BatchNorm into what stands before it, for inference."""
+        """Fold each BatchNorm into the layer before it, for inference."""
         self.spatial.fold()
         self.temporal.fold()
         self.shortcut = _fold(self.shortcut)
@@ -259,12 +264,19 @@ class CTRGCN(nn.Module):
         self.channels = channels[-1]
         self.find_norms()
 
+    def use_triton(self) -> None:
+        """From now on refine topologies by the fused kernels, which run on GPUs alone (`ops.triton_refinement`)."""
+        from bpilib.ops.triton_refinement import TritonRefinement  # not every platform has Triton
+
+        for block in self.blocks:
+            block.spatial.triton_refinement = TritonRefinement
+
     def find_norms(self) -> None:
-        """Note which BatchNorms there are to count for; to be called again after some were exchanged for others."""
+        """List the BatchNorms whose batches are counted; to be called again after some were replaced."""
         self._norms: list[_Uncounted] = [norm for norm in self.modules() if isinstance(norm, _Uncounted)]
 
     def _count_batch(self) -> None:
-        """Count the batch in every BatchNorm at once."""
+        """Count the batch for all BatchNorms at once."""
         if self.training:
             torch._foreach_add_([norm.num_batches_tracked for norm in self._norms], 1)
 

@@ -16,18 +16,24 @@ class PartInteraction(nn.Module):
         channels: C of the tokens, a multiple of `heads`.
         embed_dim: D of the embedding.
         heads: attention heads.
+        even: attend to all joints alike, to test what attention adds; queries and keys are then neither used nor
+            trained. Not published.
 
     Source: BPI, cross-part attention; scale 1/sqrt(C/heads).
     """
 
-    def __init__(self, channels: int, embed_dim: int, heads: int = 8):
+    def __init__(self, channels: int, embed_dim: int, heads: int = 8, even: bool = False):
         super().__init__()
         self.heads = heads
+        self.even = even
         self.query = nn.Linear(channels, channels)
         self.key = nn.Linear(channels, channels)
         self.value = nn.Linear(channels, channels)
         self.norm = nn.LayerNorm(channels, eps=1e-6)
         self.project = nn.Linear(channels, embed_dim)
+        if even:  # there all the same, so that the other weights begin as those of learned attention do
+            self.query.requires_grad_(False)
+            self.key.requires_grad_(False)
 
     def _split(self, x: Tensor) -> Tensor:
         """(N, V, C) to (N, heads, V, C/heads)."""
@@ -43,7 +49,11 @@ class PartInteraction(nn.Module):
         Returns:
             (N, D) embedding and (N, heads, Vq, Vk) attention, whose rows sum to 1.
         """
-        q, k, v = self._split(self.query(part)), self._split(self.key(others)), self._split(self.value(others))
-        attention = torch.softmax(q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1]), -1)  # (N, heads, Vq, Vk)
+        v = self._split(self.value(others))
+        if self.even:
+            attention = v.new_full((len(part), self.heads, part.shape[1], others.shape[1]), 1 / others.shape[1])
+        else:
+            q, k = self._split(self.query(part)), self._split(self.key(others))
+            attention = torch.softmax(q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1]), -1)  # (N, heads, Vq, Vk)
         seen = (attention @ v).transpose(1, 2).flatten(2)  # (N, Vq, C)
         return self.project(self.norm(part + seen).mean(1)), attention

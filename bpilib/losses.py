@@ -17,7 +17,9 @@ class Loss(NamedTuple):
     contrastive: Tensor
 
 
-def skeleton_text_loss(out: Output, texts: Tensor | None, labels: Tensor, alpha: float = 0.8) -> Loss:
+def skeleton_text_loss(
+    out: Output, texts: Tensor | None, labels: Tensor, alpha: float = 0.8, label_smoothing: float = 0.0
+) -> Loss:
     """The training loss of BPI and GAP, and of CTR-GCN where `texts` is None.
 
     Args:
@@ -26,6 +28,7 @@ def skeleton_text_loss(out: Output, texts: Tensor | None, labels: Tensor, alpha:
             contrastive part out (contrastive is then empty).
         labels: (N,) int64.
         alpha: weight of the contrastive part; 0.8 on NTU, 1.0 on NW-UCLA.
+        label_smoothing: share of the cross-entropy's targets that is spread over all classes; 0 as published.
 
     Returns:
         The total, its cross-entropy, and (1+P,) the contrastive loss of each branch, global first.
@@ -35,10 +38,10 @@ def skeleton_text_loss(out: Output, texts: Tensor | None, labels: Tensor, alpha:
 
     Source: BPI and GAP; per branch KL(target || softmax(scale * S T')) both ways, target = softmax(10 [y_i = y_j]).
     """
-    cross_entropy = F.cross_entropy(out.logits.float(), labels)
+    cross_entropy = F.cross_entropy(out.logits.float(), labels, label_smoothing=label_smoothing)
     if texts is None:
         return Loss(cross_entropy, cross_entropy, cross_entropy.new_zeros(0))
-    if out.global_embedding is None:
+    if out.global_embedding is None or out.part_embeddings is None or out.logit_scale is None:
         raise ValueError("texts were given, but this model has no embeddings: pass texts=None for ctrgcn")
     skeletons = torch.cat([out.global_embedding.unsqueeze(0), out.part_embeddings.transpose(0, 1)])  # (1+P, N, D)
     if texts.shape != skeletons.shape:

@@ -47,7 +47,15 @@ class CTRGCNClassifier(nn.Module):
 
     parts: tuple[str, ...] = ()
 
-    def __init__(self, skeleton: Skeleton, num_classes: int, num_persons: int, width: int, k: int | None):
+    def __init__(
+        self,
+        skeleton: Skeleton,
+        num_classes: int,
+        num_persons: int,
+        width: int,
+        k: int | None,
+        true_bones: bool = False,
+    ):
         super().__init__()
         self.skeleton = skeleton
         self.num_persons = num_persons
@@ -57,7 +65,7 @@ class CTRGCNClassifier(nn.Module):
         self.classifier = nn.Linear(self.backbone.channels, num_classes)
         nn.init.normal_(self.classifier.weight, 0, math.sqrt(2 / num_classes))
         nn.init.zeros_(self.classifier.bias)
-        operator = None if k is None else torch.from_numpy(skeleton.bone_operator(k))
+        operator = None if k is None else torch.from_numpy(skeleton.bone_operator(k, true_bones))
         if operator is not None and torch.equal(operator, torch.eye(skeleton.num_joints)):
             operator = None
         self.register_buffer("bone_operator", operator, persistent=False)
@@ -149,8 +157,11 @@ class GAPClassifier(CTRGCNClassifier):
         k: int | None,
         parts: dict[str, tuple[int, ...]],
         embed_dim: int,
+        true_bones: bool = False,
+        attention: str = "learned",
     ):
-        super().__init__(skeleton, num_classes, num_persons, width, k)
+        super().__init__(skeleton, num_classes, num_persons, width, k, true_bones)
+        self.even_attention = attention == "even"
         self.part_joints = parts
         self.parts = tuple(parts)
         self.joint_indices = JointIndices(parts)
@@ -195,7 +206,7 @@ class BPIClassifier(GAPClassifier):
     """
 
     def _part_head(self, embed_dim: int) -> nn.Module:
-        return PartInteraction(self.backbone.channels, embed_dim)
+        return PartInteraction(self.backbone.channels, embed_dim, even=self.even_attention)
 
     @property
     def logit_scale(self) -> Tensor:
@@ -223,6 +234,8 @@ def build_model(
     embed_dim: int = 512,
     k: int | None = None,
     width: int = 64,
+    attention: str = "learned",
+    true_bones: bool = False,
 ) -> CTRGCNClassifier:
     """Build a network.
 
@@ -236,14 +249,18 @@ def build_model(
         embed_dim: D, the text encoder's (512 for CLIP ViT-B/32).
         k: exponent of the bone operator; None for the published one. CTR-GCN has none.
         width: channels of the first blocks; 64 as published.
+        attention: of BPI; "learned", or "even" for the same share of every joint (`PartInteraction`).
+        true_bones: of GAP and BPI; see `Skeleton.bone_operator`.
 
     Raises:
-        ValueError: unknown name or modality, k given to CTR-GCN, impossible width.
+        ValueError: unknown name, modality or attention, k given to CTR-GCN, impossible width.
     """
     if name not in MODELS:
         raise ValueError(f"unknown model {name!r}: expected one of {', '.join(MODELS)}")
     if modality not in MODALITIES:
         raise ValueError(f"unknown modality {modality!r}: expected one of {', '.join(MODALITIES)}")
+    if attention not in ("learned", "even"):
+        raise ValueError(f"unknown attention {attention!r}: expected learned or even")
     if name == "ctrgcn" and k is not None:
         raise ValueError(f"ctrgcn has no bone operator, but k={k} was given: leave k at None")
     persons = skeleton.persons if num_persons is None else num_persons
@@ -251,4 +268,5 @@ def build_model(
         return CTRGCNClassifier(skeleton, num_classes, persons, width, None)
     network = {"gap": GAPClassifier, "bpi": BPIClassifier}[name]
     k = skeleton.default_k(modality) if k is None else k
-    return network(skeleton, num_classes, persons, width, k, skeleton.parts(modality, name), embed_dim)
+    parts = skeleton.parts(modality, name)
+    return network(skeleton, num_classes, persons, width, k, parts, embed_dim, true_bones, attention)

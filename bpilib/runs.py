@@ -1,5 +1,6 @@
 """Configuration to Run: data, network and text encoder of a run, and what lies in its directory."""
 
+import functools
 import json
 import warnings
 from dataclasses import dataclass, field
@@ -12,10 +13,12 @@ import torch
 import yaml
 
 from bpilib.config import RUN_KEYS, Config, resolve, same_setting
+from bpilib.data.copies import find_copies, fingerprint
 from bpilib.data.store import SkeletonStore
 from bpilib.errors import MissingInputError, did_you_mean
 from bpilib.feeders import Feeder
 from bpilib.model import CTRGCNClassifier, build_model
+from bpilib.ops.augmentation import Augmentation
 from bpilib.system import checkpoint
 from bpilib.system.device import keep_malloc_memory, use_device
 from bpilib.system.files import parse_yaml, remove_leftovers, write_atomically
@@ -53,8 +56,11 @@ def saved_config(config: Config) -> Config:
         raise missing_run(config)
     saved = _settings(path)
     _check_place(config, saved)
-    kept = {name: saved[name] for name, now in config.result_settings().items()
-            if name in saved and not same_setting(saved[name], now)}
+    kept = {
+        name: saved[name]
+        for name, now in config.result_settings().items()
+        if name in saved and not same_setting(saved[name], now)
+    }
     return resolve(**(vars(config) | kept))
 
 
@@ -145,7 +151,7 @@ class Run:
     text_digest: str
     device: torch.device
     epoch: int = 0
-    _feeders: dict[tuple[str, bool], Feeder] = field(default_factory=dict, repr=False)
+    _feeders: dict[tuple[str, bool, int], Feeder] = field(default_factory=dict, repr=False)
 
     @property
     def unseen(self) -> np.ndarray:
@@ -161,10 +167,10 @@ class Run:
         return np.isin(classes, names)
 
     def indices(self, subset: str) -> np.ndarray:
-        """Clips to train on ("train"), select with ("heldout"; empty unless select is heldout), or test on ("test").
+        """Clips to train on ("train"), select with ("heldout"; empty unless heldout_by says what), or test on ("test").
 
-        Held-out clips are those of a fixed share of the training subjects, the same for every seed and modality.
-        Clips of unseen classes are among the test clips alone.
+        Held out are the clips of a fixed share of the training subjects, the same for every seed and modality, or those
+        of one view without copies of training or test clips. Clips of unseen classes are among the test clips alone.
         """
         if subset not in ("train", "heldout", "test"):
             raise ValueError(f"expected subset to be train, heldout or test, got {subset!r}")
@@ -172,34 +178,69 @@ class Run:
         train = self.store.split(self.config.benchmark, "train")
         if subset == "test":
             return test
-        keep = np.zeros(len(train), bool)
-        if self.config.select == "heldout":
-            subjects = np.unique(self.store.subjects[train])
-            count = max(1, round(self.config.heldout * len(subjects)))
-            if count == len(subjects):
-                raise ValueError(f"heldout {self.config.heldout} leaves none of {len(subjects)} subjects for training")
-            keep = np.isin(self.store.subjects[train], np.random.default_rng(0).permutation(subjects)[:count])
+        kept = self._held_out(train)
         seen = ~self.unseen[self.store.labels[train]]
-        return train[seen & keep] if subset == "heldout" else train[seen & ~keep]
+        if subset == "train":
+            return train[seen & ~kept]
+        held = train[seen & kept]
+        if self.config.heldout_by != "view" or not len(held):
+            return held
+        return held[~np.isin(self.store.names[held], self._copies_by_view)]
 
-    def feeder(self, subset: str, train: bool = False) -> Feeder:
-        """The feeder of "train", "heldout" or "test" clips, of the modality that the network is fed; made once."""
-        if (subset, train) in self._feeders:
-            return self._feeders[subset, train]
+    def _held_out(self, train: np.ndarray) -> np.ndarray:
+        """(n,) bool, which of the clips `train` (n,) are kept from training."""
+        config = self.config
+        if config.heldout_by is None:
+            return np.zeros(len(train), bool)
+        if config.heldout_by == "view":
+            views = np.unique(self.store.cameras[train])
+            view = int(views[-1]) if config.heldout_view is None else config.heldout_view
+            if view not in views or len(views) < 2:
+                there = ", ".join(map(str, views))
+                raise ValueError(f"heldout_by view: view {view} can't be kept from training, whose views are {there}")
+            return self.store.cameras[train] == view
+        subjects = np.unique(self.store.subjects[train])
+        count = max(1, round(config.heldout * len(subjects)))
+        if count == len(subjects):
+            raise ValueError(f"heldout {config.heldout} leaves none of {len(subjects)} subjects for training")
+        return np.isin(self.store.subjects[train], np.random.default_rng(0).permutation(subjects)[:count])
+
+    @functools.cached_property
+    def _copies_by_view(self) -> list[str]:
+        """Names of the clips of the held-out view that are copies of test clips, or of clips that are trained on."""
+        assert self.config.benchmark is not None, "a configuration from `resolve` has a benchmark"
+        train = self.store.split(self.config.benchmark, "train")
+        kept = self._held_out(train)
+        others = np.concatenate([self.store.split(self.config.benchmark, "test"), train[~kept]])
+        prints = fingerprint(self.store, progress=False)
+        return [copy.test for copy in find_copies(self.store, train[kept], others, prints, progress=False)]
+
+    def feeder(self, subset: str, train: bool = False, turned: int = 0) -> Feeder:
+        """The feeder of "train", "heldout" or "test" clips, of the modality that the network is fed; made once.
+
+        Args:
+            subset: as of `indices`.
+            train: random crops and rotations.
+            turned: degrees of yaw by which the clips are turned where `train` is not set.
+        """
+        if (subset, train, turned) in self._feeders:
+            return self._feeders[subset, train, turned]
         fed = self.config.modality
         if self.config.model != "ctrgcn":
             fed = fed.replace("bone", "joint")  # the network's operator makes the bones
-        repeats = self.config.repeats if train else 1
-        self._feeders[subset, train] = Feeder(
+        config = self.config
+        augmentation = Augmentation(config.pitch, config.yaw, config.axis_drop, config.joint_drop, turned)
+        self._feeders[subset, train, turned] = Feeder(
             self.store,
             self.indices(subset),
             fed,
             train=train,
             device=self.device,
-            seed=self.config.seed,
-            repeats=repeats,
+            seed=config.seed,
+            repeats=config.repeats if train else 1,
+            augmentation=augmentation,
         )
-        return self._feeders[subset, train]
+        return self._feeders[subset, train, turned]
 
     def content(self) -> dict[str, Any]:
         """The part of every checkpoint that `load` reads: configuration, epoch, hashes of the inputs, weights."""
@@ -230,7 +271,8 @@ class Run:
         Args:
             path, others: see `checkpoint.load`.
             epoch: that the weights must be of; None: of any.
-            need: what else the checkpoint must hold.
+            need: what else the checkpoint must hold: "progress" to train on. Otherwise the weights are those that are
+                evaluated: their average where the run has one.
 
         Returns:
             The checkpoint's content.
@@ -248,7 +290,7 @@ class Run:
 
         content = checkpoint.load(path, check, *others)
         try:
-            self.model.load_state_dict(content["model"])
+            self.model.load_state_dict(content["model"] if need == "progress" else kept_weights(content))
         except RuntimeError as error:
             raise ValueError(
                 f"{path} does not fit this version's network ({str(error).splitlines()[-1].strip()[:200]}): open it "
@@ -258,6 +300,11 @@ class Run:
             self.text.load_state_dict(content["text"])
         self.epoch = content["epoch"]
         return content
+
+
+def kept_weights(content: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """The network's weights in a checkpoint that are evaluated: their average where the run has one."""
+    return content.get("average") or content["model"]
 
 
 def same_clips(store: SkeletonStore, sha256: dict[str, str]) -> bool:
@@ -314,7 +361,11 @@ def build(config: Config, store: SkeletonStore | None = None, pretrained: bool =
         embed_dim,
         config.k,
         config.width,
+        config.attention,
+        config.true_bones,
     )
+    if config.kernel == "triton":
+        model.backbone.use_triton()
     return Run(config, store, model.to(device), text, digest, device)
 
 

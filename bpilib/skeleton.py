@@ -10,16 +10,16 @@ import numpy as np
 MODALITIES = ("joint", "bone", "joint_motion", "bone_motion")
 
 
-def _links(text: str) -> tuple[tuple[int, int], ...]:
+def _parse_links(text: str) -> tuple[tuple[int, int], ...]:
     """"1>2 2>21" (child>parent, counted from 1) to ((0, 1), (1, 20))."""
     return tuple((int(c) - 1, int(p) - 1) for c, p in (link.split(">") for link in text.split()))
 
 
-def _names(text: str) -> tuple[str, ...]:
+def _parse_names(text: str) -> tuple[str, ...]:
     return tuple(text.split("|"))
 
 
-def _numbers(text: str) -> tuple[int, ...]:
+def _parse_numbers(text: str) -> tuple[int, ...]:
     """"0 4-7" to (0, 4, 5, 6, 7)."""
     out: list[int] = []
     for word in text.split():
@@ -38,11 +38,11 @@ class Skeleton:
         bones: V-1 pairs (child, parent), in the published edge order.
         root: the joint no bone starts from.
         persons: M, the persons of a sample.
-        window: T, the frames fed to the networks.
-        joint_k: the exponent k of `bone_operator` that belongs to the published joint streams.
-        operator_reversed: the published bone operator has its direction reversed (NW-UCLA).
-        operator_flips: links that the published bone operator takes the other way round than the graph
-            (NTU: upper spine -> middle of spine, so that its tree hangs from the middle of the spine).
+        window: T, the frames that networks take.
+        joint_k: the exponent k of `bone_operator` of the published joint streams.
+        operator_reversed: the published bone operator has the opposite direction (NW-UCLA).
+        operator_flips: links whose direction the published bone operator reverses against the graph
+            (NTU: upper spine -> middle of spine, which makes the middle of the spine the root).
         part_lists: joint indices by (model, stream, part); read them through `parts`.
     """
 
@@ -74,8 +74,8 @@ class Skeleton:
         """The joints of each body part, as published, in the published order.
 
         Args:
-            modality: one of joint, bone, joint_motion, bone_motion. The bone lists follow the order of the
-                published edge list, not of the joints: they are kept since published weights depend on them.
+            modality: one of joint, bone, joint_motion, bone_motion. The bone lists index the published edge list, not
+                the joints; published weights depend on this.
             model: "bpi" (torso, arm, leg) or "gap" (head, hand, hip, foot).
 
         Raises:
@@ -103,13 +103,13 @@ class Skeleton:
         return np.stack(stack).astype(np.float32)
 
     def bone_operator(self, k: int, true_bones: bool = False) -> np.ndarray:
-        """(V, V) float32, I - B^k: applied over joints it turns joints into the input of a stream.
+        """(V, V) float32, I - B^k; multiplied by the joints it gives the input of a stream.
 
         Args:
             k: 1 for the bone streams; 8 (NTU) and 6 (NW-UCLA) for the joint streams, where B^k vanishes
                 (on NW-UCLA in all rows but one). At least 1.
             true_bones: use B[child, parent] = 1 (k=1: child minus parent) on NW-UCLA too, where the published
-                operator has the direction reversed (k=1: parent minus the sum of its children).
+                operator has the opposite direction (k=1: parent minus the sum of its children).
 
         Source: the published BPI and GAP code.
         """
@@ -128,18 +128,18 @@ class Skeleton:
         return 1 if modality.startswith("bone") else self.joint_k
 
 
-def _parts(**lists: str) -> dict[str, tuple[int, ...]]:
-    return {name: _numbers(text) for name, text in lists.items()}
+def _parse_parts(**lists: str) -> dict[str, tuple[int, ...]]:
+    return {name: _parse_numbers(text) for name, text in lists.items()}
 
 
 NTU = Skeleton(
     name="ntu",
-    joints=_names(
+    joints=_parse_names(
         "base of spine|middle of spine|neck|head|left shoulder|left elbow|left wrist|left hand|right shoulder|"
         "right elbow|right wrist|right hand|left hip|left knee|left ankle|left foot|right hip|right knee|right ankle|"
         "right foot|upper spine|left hand tip|left thumb|right hand tip|right thumb"
     ),
-    bones=_links(
+    bones=_parse_links(
         "1>2 2>21 3>21 4>3 5>21 6>5 7>6 8>7 9>21 10>9 11>10 12>11 13>1 14>13 15>14 16>15 17>1 18>17 19>18 20>19 "
         "22>23 23>8 24>25 25>12"
     ),
@@ -148,27 +148,29 @@ NTU = Skeleton(
     window=64,
     joint_k=8,
     operator_reversed=False,
-    operator_flips=_links("2>21"),
+    operator_flips=_parse_links("2>21"),
     part_lists={
         "bpi": {
-            "joint": _parts(torso="0-4 8 12 16 20", arm="4-11 21-24", leg="12-19"),
-            "bone": _parts(torso="0-4 8 12 16", arm="4-11 20 22-24", leg="12-19"),
+            "joint": _parse_parts(torso="0-4 8 12 16 20", arm="4-11 21-24", leg="12-19"),
+            "bone": _parse_parts(torso="0-4 8 12 16", arm="4-11 20 22-24", leg="12-19"),
         },
         "gap": {
-            "joint": _parts(head="2 3 20", hand="4-11 21-24", hip="0 1 2 12 16", foot="12-19"),
-            "bone": _parts(head="2 3", hand="4-11 20 22-24", hip="0 1 12 16", foot="12-19"),
+            "joint": _parse_parts(head="2 3 20", hand="4-11 21-24", hip="0 1 2 12 16", foot="12-19"),
+            "bone": _parse_parts(head="2 3", hand="4-11 20 22-24", hip="0 1 12 16", foot="12-19"),
         },
     },
 )
 
 UCLA = Skeleton(
     name="ucla",
-    joints=_names(
+    joints=_parse_names(
         "hip centre|spine|shoulder centre|head|left shoulder|left elbow|left wrist|left hand|right shoulder|"
         "right elbow|right wrist|right hand|left hip|left knee|left ankle|left foot|right hip|right knee|right ankle|"
         "right foot"
     ),
-    bones=_links("1>2 2>3 4>3 5>3 6>5 7>6 8>7 9>3 10>9 11>10 12>11 13>1 14>13 15>14 16>15 17>1 18>17 19>18 20>19"),
+    bones=_parse_links(
+        "1>2 2>3 4>3 5>3 6>5 7>6 8>7 9>3 10>9 11>10 12>11 13>1 14>13 15>14 16>15 17>1 18>17 19>18 20>19"
+    ),
     root=2,
     persons=1,
     window=52,
@@ -177,12 +179,12 @@ UCLA = Skeleton(
     operator_flips=(),
     part_lists={
         "bpi": {
-            "joint": _parts(torso="2 3 0 1 4 8 12 16", arm="10 11 6-9 4 5", leg="16-19 12-15"),
-            "bone": _parts(torso="2 0 1 7 3 11 15", arm="7-10 3-6", leg="11-18"),
+            "joint": _parse_parts(torso="2 3 0 1 4 8 12 16", arm="10 11 6-9 4 5", leg="16-19 12-15"),
+            "bone": _parse_parts(torso="2 0 1 7 3 11 15", arm="7-10 3-6", leg="11-18"),
         },
         "gap": {
-            "joint": _parts(head="2 3", hand="10 11 6-9 4 5", hip="0 1 12 16", foot="16-19 12-15"),
-            "bone": _parts(head="2", hand="7-10 3-6", hip="0 1 11 15", foot="11-18"),
+            "joint": _parse_parts(head="2 3", hand="10 11 6-9 4 5", hip="0 1 12 16", foot="16-19 12-15"),
+            "bone": _parse_parts(head="2", hand="7-10 3-6", hip="0 1 11 15", foot="11-18"),
         },
     },
 )

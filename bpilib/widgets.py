@@ -121,7 +121,7 @@ class _AttentionBrowser(_Browser):
             raise ValueError("no run to browse: pass run name → its views, or a function that returns them")
         self._skeleton, self._window, self._frames, self._count = skeleton, window, frames, len(clips)
         if len(frames) != len(clips):
-            raise ValueError(f"expected the frames of {len(clips)} clips, got {len(frames)}: pass clip_frames of each")
+            raise ValueError(f"expected the frames of {len(clips)} clips, got {len(frames)}: use locate_frames")
         self._run = next(iter(self._views))  # the last that could be shown
         first = self._seen(self._run)
         heads = min((maps[0].shape[1] for maps in first["maps"].values()), default=0)
@@ -173,12 +173,14 @@ class _AttentionBrowser(_Browser):
         if run in self._looking:
             return
         self._looking.add(run)
+        job = self._worker.submit(self._seen, run)
         try:
-            looked = asyncio.get_running_loop().run_in_executor(self._worker, self._seen, run)
+            loop = asyncio.get_running_loop()
         except RuntimeError:  # no loop that answers meanwhile, as a kernel has one
-            looked = self._worker.submit(self._seen, run)
-            wait([looked])
-        looked.add_done_callback(lambda done: self._looked(run, done.exception()))
+            wait([job])
+            job.add_done_callback(lambda done: self._looked(run, done.exception()))
+        else:
+            asyncio.wrap_future(job, loop=loop).add_done_callback(lambda done: self._looked(run, done.exception()))
 
     def _looked(self, run: str, error: BaseException | None):
         self._looking.discard(run)
@@ -218,8 +220,9 @@ class _AttentionBrowser(_Browser):
 
     def _attention(self, i: int, run: Mapping[str, Any]) -> Picture:
         part, head = self.controls["part"].value, self.controls["head"].value
-        weights, *axes = run["maps"][part]
-        return attention_card(self._clips[i], weights[i], *axes, self._skeleton, part, None if head < 0 else head)
+        weights, query, key, groups = run["maps"][part]
+        head = None if head < 0 else head
+        return attention_card(self._clips[i], weights[i], query, key, groups, self._skeleton, part, head)
 
     def _occlusion(self, i: int, run: Mapping[str, Any]) -> Picture:
         if (self._run, i) not in self._dropped:  # asked for once: each takes dozens of forward passes
@@ -262,7 +265,7 @@ def attention_browser(
             it, called when the run is first chosen: in a thread, where an event loop runs, so that a kernel goes on
             answering.
         clips: N clips (L, M, V, 3), metres; anything with a length that can be indexed.
-        frames: (N, S) the frame of each clip each step of the activation is about (`analysis.activation.clip_frames`).
+        frames: (N, S) each step's frame of the clip (`analysis.activation.locate_frames`).
         classes: K names.
         skeleton: the joint set.
         window: T, frames of the network's window.

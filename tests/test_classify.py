@@ -84,7 +84,7 @@ def test_ntu_files_are_read_as_the_store_is_made(tmp_path, dataset):
     file.write_text("\r\n".join(lines) + "\r\n")
     found = read_clip(file, {"skeleton": "ntu", "dataset": dataset})
     np.testing.assert_allclose(found[:, 0], joints - joints[0, 1], atol=1e-6)
-    assert np.array_equal(found, ntu_build.clip("S001C001P001R001A001", file.read_bytes(), dataset).poses)
+    assert np.array_equal(found, ntu_build.parse_clip("S001C001P001R001A001", file.read_bytes(), dataset).poses)
     assert bool(found[:, 1].any()) == (dataset == "ntu120")
 
 

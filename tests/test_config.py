@@ -47,6 +47,7 @@ ROWS = [(row[0], *row[1].split(), m, k, *row[4:]) for row in PUBLISHED for m, k 
 MAY_BE_NONE = {
     "unseen", "query",
     "k", "threads", "modalities", "export", "export_clips", "tracker", "start_from", "weights_file", "clip_file",
+    "heldout_by", "heldout_view", "test_yaw",
     "runs", "workers", "rendezvous", "film", "pose_model",
 }  # fmt: skip
 NO_PARAMETERS = {PARAMS / "recipes.yaml", PARAMS / "published.yaml", *PARAMS.glob("sweep*.yaml")}
@@ -460,3 +461,10 @@ def test_files_named_relative_lie_in_the_project_and_none_stays_none():
 
 def test_compile_was_yes_or_no_once():
     assert [resolve(compile=value).compile for value in (False, True, "graph")] == ["none", "default", "graph"]
+
+
+@pytest.mark.parametrize("given", [{"device": "cpu"}, {"device": "cpu", "compile": "default"}])
+def test_triton_is_for_gpus(given):
+    assert resolve(device="cpu").kernel == "plain"
+    with pytest.raises(ValueError, match="parameter kernel: triton runs on NVIDIA GPUs"):
+        resolve(kernel="triton", **given)

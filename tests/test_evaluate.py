@@ -13,7 +13,7 @@ from noise import assert_float32_of
 from sklearn.metrics import accuracy_score, confusion_matrix, top_k_accuracy_score
 
 from bpilib.errors import MissingInputError
-from bpilib.evaluate import Scores, copies_summary, ensemble, evaluate, predict, score, subsets
+from bpilib.evaluate import Scores, ensemble, evaluate, predict, score, score_subsets, summarise_copies
 from bpilib.runs import build, open_run
 from bpilib.skeleton import MODALITIES
 from bpilib.train import fit
@@ -124,7 +124,7 @@ def test_accuracy_without_copies_by_hand():
     assert whole.top(1) == 80 and rest.top(1) == pytest.approx(500 / 6)
     assert whole.interval() == pytest.approx(wilson(8, 10)) and rest.interval() == pytest.approx(wilson(5, 6))
     assert rest.labels.tolist() == [1, 0, 1, 0, 1, 0] and rest.confusion().tolist() == [[2, 1], [0, 3]]
-    assert copies_summary(whole) == {
+    assert summarise_copies(whole) == {
         "test_copies": 4, "test_top1_without_copies": rest.top(1),
         "test_top1_without_copies_interval_95": rest.interval(),
     }  # fmt: skip
@@ -140,8 +140,18 @@ def test_where_there_are_no_copies_or_nothing_else_there_is_one_figure():
     assert ten([]).describe_copies() == "no test clip is a copy of a training clip"
     assert "not known, run notebooks/03_evaluate.ipynb again" in ten().describe_copies()
     assert ten(range(10)).describe_copies() == "10 of the 10 test clips are copies of training clips"
-    assert (copies_summary(ten()), copies_summary(ten([]))) == ({}, {"test_copies": 0})
-    assert copies_summary(ten(range(10))) == {"test_copies": 10}
+    assert (summarise_copies(ten()), summarise_copies(ten([]))) == ({}, {"test_copies": 0})
+    assert summarise_copies(ten(range(10))) == {"test_copies": 10}
+
+
+def test_scores_are_saved_without_what_old_numpy_takes_for_an_array(tmp_path, monkeypatch):
+    """NumPy's oldest version that is supported has no `allow_pickle` here, and would write it as an array."""
+    save = np.savez_compressed
+    keys = []
+    monkeypatch.setattr(np, "savez_compressed", lambda file, **arrays: (keys.extend(arrays), save(file, **arrays)))
+    ten().save(tmp_path / "scores.npz")
+    assert {*keys} == {"logits", "labels", "names", "epoch", "classes", "run", "sha256"}
+    assert Scores.load(tmp_path / "scores.npz").labels.tolist() == ten().labels.tolist()
 
 
 def test_copies_are_saved_and_come_back(tmp_path):
@@ -159,13 +169,13 @@ def test_ensembles_know_their_streams_copies():
     right = (whole.logits.argmax(1) == whole.labels)[40:]
     assert whole.without_copies().top(1) == pytest.approx(100 * right.mean())
     marked = {name: replace(stream, copies=mask) for name, stream in streams.items()}
-    table = subsets(marked, "bpi").set_index("subset")
+    table = score_subsets(marked, "bpi").set_index("subset")
     assert list(table)[-3:] == ["top1_without_copies", "low_without_copies", "high_without_copies"]
     row = table.loc[" + ".join(MODALITIES)]
     assert row["top1"] == whole.top(1) and row["top1_without_copies"] == whole.without_copies().top(1)
     assert (row["low_without_copies"], row["high_without_copies"]) == whole.without_copies().interval()
     clean = {name: replace(stream, copies=mask & False) for name, stream in streams.items()}
-    assert list(subsets(clean, "bpi"))[-1] == "top5"
+    assert list(score_subsets(clean, "bpi"))[-1] == "top5"
 
 
 def test_a_run_on_data_with_copies_says_so_wherever_it_is_scored(tmp_path):
@@ -428,7 +438,7 @@ def test_of_equally_good_weights_the_most_equal_are_taken():
 
 def test_the_table_has_every_subset_once():
     streams = four()
-    table = subsets(dict(reversed(streams.items())), "bpi")
+    table = score_subsets(dict(reversed(streams.items())), "bpi")
     assert list(table) == ["subset", "n", "weights", "origin", "top1", "low", "high", "top5"]
     assert len(table) == 15 and table["subset"].is_unique
     assert table["n"].tolist() == [1] * 4 + [2] * 6 + [3] * 4 + [4]
@@ -446,7 +456,7 @@ def test_the_table_has_every_subset_once():
 
 def test_the_table_with_searched_weights():
     streams = four(heldout=60)
-    table = subsets({J: streams[J], B: streams[B]}, "bpi", "searched").set_index("subset")
+    table = score_subsets({J: streams[J], B: streams[B]}, "bpi", "searched").set_index("subset")
     assert table["origin"].tolist() == ["equal", "equal", "searched"]
     expected = ensemble({J: streams[J], B: streams[B]}, weights="searched").scores.top(1)
     assert table.loc[f"{J} + {B}", "top1"] == expected
@@ -495,3 +505,14 @@ def test_evaluate_saves_the_scores_of_the_selected_weights(place, tmp_path):
 def test_evaluating_a_run_that_is_not_there_names_the_notebook(place, tmp_path):
     with pytest.raises(MissingInputError, match=r"no trained run in .*run notebooks/02_train\.ipynb"):
         evaluate(tiny_config(place, tmp_path))
+
+
+def test_logits_are_averaged_over_the_angles_of_test_yaw(place, tmp_path):
+    config = tiny_config(place, tmp_path, model="ctrgcn")
+    run = build(config)
+    wanted = [predict(run.model, run.feeder("test", turned=angle), 64) for angle in (-20, 0, 20)]
+    assert np.abs(wanted[0] - wanted[2]).max() > 1e-6
+    run.config = config.changed(test_yaw=[-20, 0, 20])
+    np.testing.assert_allclose(score(run).logits, np.mean(wanted, 0), rtol=1e-5, atol=1e-6)
+    run.config = config.changed(test_yaw=[0])
+    np.testing.assert_array_equal(score(run).logits, wanted[1])

@@ -123,8 +123,8 @@ def test_the_run_is_left_as_it_was(made):
 def test_logits_that_differ_are_not_written(made, monkeypatch, tmp_path):
     run, _ = made
     other = build(run.config.changed(outputs=str(tmp_path)))
-    monkeypatch.setattr(export, "_program", lambda run, x: None)
-    monkeypatch.setattr(export, "_pt2", lambda program, about: b"")
+    monkeypatch.setattr(export, "_export_program", lambda run, x: None)
+    monkeypatch.setattr(export, "_save_pt2", lambda program, about: b"")
     feeder = other.feeder("test")
     x, logits = export._check_clips(other)
     scale = np.ptp(logits, axis=0).max()

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bpilib.gcn import CTRGCN, Block, MaxPool, NarrowPointwise, SpatialUnit, TemporalUnit, pointwise
+from bpilib.gcn import CTRGCN, Block, MaxPool, NarrowPointwise, SpatialUnit, TemporalUnit, make_pointwise
 from bpilib.ops.topology_refinement import TopologyRefinement, bias_shift
 from bpilib.skeleton import NTU, UCLA
 
@@ -359,8 +359,8 @@ def test_no_strided_convolution_has_fewer_channels_than_a_vector_register(width,
 
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 def test_a_narrow_strided_convolution_equals_the_strided_one(training):
-    narrow = pointwise(8, 12, stride=2).double().train(training)
-    assert type(narrow) is NarrowPointwise and type(pointwise(16, 12, stride=2)) is torch.nn.Conv2d
+    narrow = make_pointwise(8, 12, stride=2).double().train(training)
+    assert type(narrow) is NarrowPointwise and type(make_pointwise(16, 12, stride=2)) is torch.nn.Conv2d
     plain = torch.nn.Conv2d(8, 12, 1, stride=(1, 2)).double()
     plain.load_state_dict(narrow.state_dict())
     for frames in (1, 2, 7, 8):

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from bpilib.config import resolve
-from bpilib.sweeps.sweep import load
+from bpilib.sweeps.sweep import load_sweep
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "bpilib"
@@ -142,7 +142,7 @@ def test_the_demo_runs_every_notebook_and_sweeps_what_it_has_trained():
     short = dict(re.findall(r"-p (\w+) (\w+)", re.search(r"^SHORT := (.*)$", makefile, re.M)[1]))
     given = yaml.safe_load((ROOT / "params/demo.yaml").read_text())
     given |= {name: yaml.safe_load(value) for name, value in short.items()}
-    swept = {config.run_directory: config.result_settings() for config in load("params/sweep_demo.yaml").configs}
+    swept = {config.run_directory: config.result_settings() for config in load_sweep("params/sweep_demo.yaml").configs}
     for modality in ("joint", "bone"):  # equal settings: 06 skips them
         trained = resolve(**given, modality=modality)
         assert swept[trained.run_directory] == trained.result_settings()

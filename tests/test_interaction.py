@@ -100,3 +100,24 @@ def test_every_parameter_has_a_gradient_but_the_keys_bias_which_softmax_cancels(
     for name, parameter in unit.named_parameters():
         largest = parameter.grad.abs().max()
         assert largest < 1e-12 if name == "key.bias" else largest > 1e-6, name
+
+
+def test_even_attention_gives_every_joint_the_same_share():
+    torch.manual_seed(3)
+    learned = PartInteraction(C, D, HEADS)
+    torch.manual_seed(3)
+    even = PartInteraction(C, D, HEADS, even=True)
+    assert all(torch.equal(a, b) for a, b in zip(learned.state_dict().values(), even.state_dict().values()))
+    part, others = torch.randn(N, VQ, C), torch.randn(N, VK, C)
+    embedding, attention = even(part, others)
+    assert attention.shape == (N, HEADS, VQ, VK)
+    assert torch.equal(attention, torch.full_like(attention, 1 / VK))
+    mean = even.value(others).mean(1, keepdim=True)
+    torch.testing.assert_close(embedding, even.project(even.norm(part + mean).mean(1)))
+    with torch.no_grad():  # the same where learned attention happens to be even
+        learned.query.weight.zero_()
+        learned.query.bias.zero_()
+    torch.testing.assert_close(learned(part, others)[0], embedding)
+    embedding.sum().backward()
+    trained = {name for name, parameter in even.named_parameters() if parameter.grad is not None}
+    assert trained == {f"{layer}.{kind}" for layer in ("value", "norm", "project") for kind in ("weight", "bias")}

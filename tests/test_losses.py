@@ -167,3 +167,13 @@ def test_texts_for_a_model_without_embeddings_are_refused():
     out, texts, labels = case()
     with pytest.raises(ValueError, match="texts=None for ctrgcn"):
         skeleton_text_loss(Output(out.logits), texts, labels)
+
+
+def test_label_smoothing_spreads_the_target_over_all_classes():
+    logits = torch.randn(5, 7, dtype=torch.float64)
+    labels = torch.tensor([0, 3, 3, 6, 1])
+    target = 0.9 * torch.eye(7, dtype=torch.float64)[labels] + 0.1 / 7
+    wanted = -(target * logits.float().double().log_softmax(1)).sum(1).mean()
+    got = skeleton_text_loss(Output(logits), None, labels, label_smoothing=0.1)
+    torch.testing.assert_close(got.total.double(), wanted, rtol=1e-6, atol=0)
+    assert got.total > skeleton_text_loss(Output(logits), None, logits.argmax(1)).total

@@ -375,3 +375,13 @@ def test_the_whole_network_is_one_graph_in_training_and_inference(name, half):
         if network is model:
             out.logits.float().sum().backward()
         assert (out.logits - expected.logits).norm() < (5e-2 if half else 1e-3) * expected.logits.norm()
+
+
+def test_true_bones_and_even_attention_reach_the_network():
+    model = build_model("bpi", UCLA, 10, "bone", width=8, embed_dim=8, attention="even", true_bones=True)
+    np.testing.assert_array_equal(model.bone_operator, UCLA.bone_operator(1, true_bones=True))
+    assert (UCLA.bone_operator(1, true_bones=True) != UCLA.bone_operator(1)).any()
+    attention = model(torch.randn(1, 3, 8, 20, 1), return_attention=True).attention
+    assert all(torch.equal(a, torch.full_like(a, 1 / a.shape[-1])) for a in attention.values())
+    with pytest.raises(ValueError, match="unknown attention 'evne'"):
+        build_model("bpi", UCLA, 10, attention="evne")

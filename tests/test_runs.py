@@ -16,7 +16,7 @@ from bpilib.errors import MissingInputError
 from bpilib.evaluate import evaluate
 from bpilib.reference import reference_state_dict
 from bpilib.runs import build, open_run, saved_config, write_or_check_config
-from bpilib.skeleton import MODALITIES, NTU
+from bpilib.skeleton import MODALITIES, NTU, UCLA
 from bpilib.system import checkpoint
 from bpilib.train import fit
 from bpilib.training.start import start_from
@@ -57,6 +57,41 @@ def test_held_out_subjects_are_never_trained_on(place, tmp_path, share, count):
     assert set(run.store.cameras[held]) <= {1, 2}  # held out of the training views: nothing of the test set
     fed = run.feeder("train", train=True)
     assert set(fed.indices.tolist()) == set(train)
+
+
+@pytest.mark.parametrize(("view", "held_view"), [(None, 2), (1, 1), (2, 2)])
+def test_a_held_out_view_is_never_trained_on(place, tmp_path, view, held_view):
+    run = build(tiny_config(place, tmp_path, heldout_by="view", heldout_view=view))
+    train, held = run.indices("train"), run.indices("heldout")
+    assert run.config.select == "last"
+    assert set(run.store.cameras[held]) == {held_view} and set(run.store.cameras[train]) == {3 - held_view}
+    assert sorted([*train, *held]) == run.store.split("xview", "train").tolist()
+
+
+def test_copies_are_left_out_of_a_held_out_view(place, tmp_path, make_store):
+    clips = [np.random.RandomState(n).standard_normal((20, 1, 20, 3)).cumsum(0) for n in range(9)]
+    clips[4], clips[5] = clips[0], clips[8] + 1  # of view 2: a copy of one of view 1, one of a test clip that was moved
+    store = make_store(UCLA, clips, [n % 3 for n in range(9)])
+    store.cameras = np.repeat([1, 2, 3], 3)
+    store._splits = {"xview/train": np.arange(6), "xview/test": np.arange(6, 9)}
+    run = build(tiny_config(place, tmp_path, model="ctrgcn", heldout_by="view"))
+    run.store = store
+    assert run.indices("heldout").tolist() == [3] and run.indices("train").tolist() == [0, 1, 2]
+
+
+def test_a_view_that_can_not_be_held_out_is_refused(place, tmp_path):
+    run = build(tiny_config(place, tmp_path, heldout_by="view", heldout_view=3))
+    with pytest.raises(ValueError, match=r"view 3 can't be kept from training, whose views are 1, 2"):
+        run.indices("train")
+    with pytest.raises(ValueError, match="parameter heldout_view: set heldout_by to view, it is None"):
+        tiny_config(place, tmp_path, heldout_view=2)
+
+
+def test_selecting_on_held_out_clips_holds_out_subjects_unless_told(place, tmp_path):
+    assert tiny_config(place, tmp_path).heldout_by is None
+    assert tiny_config(place, tmp_path, select="heldout").heldout_by == "subject"
+    assert tiny_config(place, tmp_path, select="heldout", heldout_by="view").heldout_by == "view"
+    assert len(build(tiny_config(place, tmp_path, heldout_by="subject")).indices("heldout")) == 20
 
 
 UNSEEN = [synthetic.CLASSES[k] for k in (6, 2)]

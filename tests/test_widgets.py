@@ -21,7 +21,7 @@ LABELS, PREDICTIONS = np.array([0, 0, 1, 1, 2]), np.array([0, 1, 1, 1, 2])
 
 
 class Seen(NamedTuple):
-    """As bpilib.analysis.outputs.ClipOutputs, of which the browser takes these."""
+    """As bpilib.analysis.outputs.SubsetOutputs, of which the browser takes these."""
 
     labels: np.ndarray
     predictions: np.ndarray

@@ -1,1 +1,1 @@
-"""What a trained network knows."""
+"""Analyses of trained networks: attention, class activation, occlusion, texts; results compared with each other."""

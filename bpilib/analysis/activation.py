@@ -27,7 +27,7 @@ def record_features(backbone: nn.Module) -> Iterator[list[Tensor]]:
         hook.remove()
 
 
-def class_activation(features: Tensor, classifier: nn.Linear, classes: Tensor) -> Tensor:
+def compute_class_activation(features: Tensor, classifier: nn.Linear, classes: Tensor) -> Tensor:
     """What each person, step and joint adds to the logit of one class a clip.
 
     Args:
@@ -50,10 +50,10 @@ def class_activation(features: Tensor, classifier: nn.Linear, classes: Tensor) -
     return torch.einsum("nmcsv,nc->nmsv", features.float(), classifier.weight.float()[classes]) / (m * s * v)
 
 
-def clip_frames(store: SkeletonStore, index: int, window: int, steps: int) -> np.ndarray:
-    """Which frame of a clip each step of the features is about, in test mode.
+def locate_frames(store: SkeletonStore, index: int, window: int, steps: int) -> np.ndarray:
+    """The frame of a clip that each step of the features is centred on, in test mode.
 
-    A step's features start at one frame of the window and, through the temporal convolutions, see many around it.
+    Through the temporal convolutions a step's features depend on many frames around that one.
 
     Args:
         store: prepared clips.

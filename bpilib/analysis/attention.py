@@ -4,15 +4,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bpilib.analysis.outputs import ClipOutputs, Joints, Maps, class_means
+from bpilib.analysis.outputs import Joints, Maps, SubsetOutputs, average_by_class
 
 
-def received(maps: Maps) -> Maps:
+def average_received(maps: Maps) -> Maps:
     """Part → (..., Vk): attention each key joint receives, mean over heads and query joints of (..., heads, Vq, Vk)."""
     return {part: weights.mean((-3, -2)) for part, weights in maps.items()}
 
 
-def flows(maps: Maps, joints: Joints) -> np.ndarray:
+def compute_flows(maps: Maps, joints: Joints) -> np.ndarray:
     """Share of attention that flows from each part to each other part.
 
     Args:
@@ -24,29 +24,35 @@ def flows(maps: Maps, joints: Joints) -> np.ndarray:
     """
     sizes = [len(query) for query, _ in joints.values()]
     out = []
-    for p, weights in enumerate(received(maps).values()):
+    for p, weights in enumerate(average_received(maps).values()):
         ends = np.cumsum([size * (o != p) for o, size in enumerate(sizes)])  # a part has no keys of its own
         pieces = np.split(weights, ends[:-1], axis=-1)
         out.append(np.stack([piece.sum(-1) for piece in pieces], -1))
     return np.stack(out, -2)
 
 
-def even_flows(joints: Joints) -> np.ndarray:
+def compute_even_flows(joints: Joints) -> np.ndarray:
     """(P, P): the flows of attention that is spread evenly over the key joints."""
-    return flows({part: np.full((1, 1, len(key)), 1 / len(key)) for part, (_, key) in joints.items()}, joints)
+    return compute_flows({part: np.full((1, 1, len(key)), 1 / len(key)) for part, (_, key) in joints.items()}, joints)
 
 
-def entropy(weights: np.ndarray) -> np.ndarray:
-    """(..., Vq, Vk) to (...): entropy of a row in bits, mean over rows; 0: one joint alone, log2(Vk): all alike."""
+def compute_entropy(weights: np.ndarray) -> np.ndarray:
+    """(..., Vq, Vk) to (...): entropy of a row in bits, mean over rows; 0: one joint only, log2(Vk): evenly spread."""
     rows = -(weights * np.log2(np.maximum(weights, 1e-12))).sum(-1)
     return rows.mean(-1)
 
 
-NEARLY_EVEN = 0.95  # of the largest entropy: attention that prefers so little is not read link by link
+NEARLY_EVEN = 0.95  # share of the largest entropy above which single links of a head mean little
 
 
 def judge_entropy(part: str, bits: np.ndarray, most: float) -> str:
-    """What may be read of a part's heads: bits (heads,) of each, mean over clips, of `most`, in one sentence."""
+    """One sentence on how far a part's attention maps can be interpreted.
+
+    Args:
+        part: name of the part.
+        bits: (heads,) entropy of each head, mean over clips.
+        most: the largest possible entropy, bits.
+    """
     even = int((bits >= NEARLY_EVEN * most).sum())
     mean = f"{part}: {bits.mean():.1f} of {most:.1f} bits"
     if even == len(bits):
@@ -62,7 +68,7 @@ class Contrast(NamedTuple):
     Attributes:
         right, wrong, difference: (F, 3) mean, low, high; the difference is wrong minus right.
         clips: recognised and mistaken clips compared.
-        left_out: mistaken clips of classes without a recognised one.
+        left_out: mistaken clips of classes in which no clip was recognised.
     """
 
     right: np.ndarray
@@ -96,30 +102,37 @@ def contrast_mistakes(
     if not len(values) == len(labels) == len(predictions) or values.ndim != 2:
         raise ValueError(f"expected (n, F) values, got {values.shape} for {len(labels)} and {len(predictions)} clips")
     rng = np.random.default_rng(seed)
-    right, values = labels == predictions, np.asarray(values, dtype=float)
+    values = np.asarray(values, dtype=float)
+    right = labels == predictions
     known = np.isin(labels, labels[right])
-    mistaken, left_out = np.flatnonzero(~right & known), int((~known).sum())
+    mistaken = np.flatnonzero(~right & known)
+    left_out = int((~known).sum())
     if len(mistaken) < fewest:
         return None
 
-    def drawn(count: int) -> np.ndarray:
-        """(1+draws, count) weights of the clips: equal ones, then those of each resample."""
+    def draw_weights(count: int) -> np.ndarray:
+        """(1+draws, count) weights of the clips: first equal ones, then those of each resample."""
         return np.concatenate([np.ones((1, count)), rng.multinomial(count, np.full(count, 1 / count), draws)]) / count
 
-    taken = drawn(len(mistaken))  # (1+draws, mistaken)
-    wrong, matched, used = taken @ values[mistaken], np.zeros((1 + draws, values.shape[1])), 0
+    weights = draw_weights(len(mistaken))  # (1+draws, mistaken)
+    wrong = weights @ values[mistaken]  # (1+draws, F)
+    matched = np.zeros_like(wrong)
+    used = 0
     for k in np.unique(labels[mistaken]):
         same = np.flatnonzero(right & (labels == k))
-        share = taken[:, labels[mistaken] == k].sum(1, keepdims=True)
-        matched += share * (drawn(len(same)) @ values[same])
+        share = weights[:, labels[mistaken] == k].sum(1, keepdims=True)
+        matched += share * (draw_weights(len(same)) @ values[same])
         used += len(same)
 
-    def summary(means: np.ndarray) -> np.ndarray:
+    def summarise(means: np.ndarray) -> np.ndarray:
+        """(1+draws, F) to (F, 3): mean, low, high."""
         return np.stack([means[0], *np.percentile(means[1:], [2.5, 97.5], axis=0)], -1)
 
-    return Contrast(summary(matched), summary(wrong), summary(wrong - matched), (used, len(mistaken)), left_out)
+    counts = (used, len(mistaken))
+    return Contrast(summarise(matched), summarise(wrong), summarise(wrong - matched), counts, left_out)
 
 
-def by_class(views: ClipOutputs, num_classes: int) -> dict[str, np.ndarray]:
+def average_received_by_class(views: SubsetOutputs, num_classes: int) -> dict[str, np.ndarray]:
     """Part → (K, Vk): attention each key joint receives, mean over clips of the class, heads and query joints."""
-    return {part: class_means(values, views.labels, num_classes) for part, values in received(views.maps).items()}
+    received = average_received(views.maps)
+    return {part: average_by_class(values, views.labels, num_classes) for part, values in received.items()}

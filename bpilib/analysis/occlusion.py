@@ -1,8 +1,9 @@
-"""Occlusion: how far each logit falls when a joint, a body part or a stretch of time is taken out of a clip.
+"""Occlusion: how far each logit falls when a joint, a body part or a stretch of time is removed from a clip.
 
-Class activation takes a logit apart exactly, but by where features stand: those at a joint have taken in its
-neighbours'. Occlusion changes the clip itself and runs the network again, so it says what the network needs. Source:
-Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks", ECCV 2014, section 4.2.
+Class activation decomposes a logit exactly, but by the position of features, and those at a joint depend on its
+neighbours too. Occlusion changes the clip itself and runs the network again, so it shows what the network needs.
+
+Source: Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks", ECCV 2014, section 4.2.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bpilib.analysis.outputs import class_means
+from bpilib.analysis.outputs import average_by_class
 from bpilib.classify import Logits
 from bpilib.metrics import bootstrap_means
 from bpilib.runs import Run
@@ -24,10 +25,10 @@ STRETCHES = 8  # into which a window is cut
 
 
 class Drops(NamedTuple):
-    """How far logits fall: the logit of the whole clip minus that of the occluded one; positive: it was needed.
+    """How far logits fall: logit of the whole clip minus that of the occluded one; positive: the region was needed.
 
     Attributes:
-        joints: (n, V, K) float32, with one joint occluded all the time.
+        joints: (n, V, K) float32, with one joint occluded in all frames.
         parts: (n, P, K) float32, with all joints of a body part occluded: torso, arm, leg.
         time: (n, S, K) float32, with all joints occluded in one of S stretches of the window.
     """
@@ -37,20 +38,20 @@ class Drops(NamedTuple):
     time: np.ndarray
 
     def of_class(self, classes: np.ndarray) -> "Drops":
-        """One class for each clip, (n,) int64: its own logits alone, (n, V), (n, P) and (n, S)."""
+        """The drops of one class per clip, classes (n,) int64: (n, V), (n, P) and (n, S)."""
         rows = np.arange(len(classes))
         return Drops(*(values[rows, :, classes] for values in self))
 
 
 def occlude(x: Tensor, joints: Sequence[int], frames: slice, average: Tensor | None = None) -> Tensor:
-    """Clips without what some joints do in some frames.
+    """Replace some joints in some frames of clips.
 
     Args:
         x: (N, 3, T, V, M), as a network takes them.
-        joints: of which persons' joints.
-        frames: of the window.
-        average: (3, T, V, M), what to put there instead; None: each joint is frozen at its mean place over these
-            frames, person by person. Nobody is put where nobody is.
+        joints: replaced, of every person.
+        frames: of the window, in which they are replaced.
+        average: (3, T, V, M), what replaces them; None: each joint is frozen at its mean position over these frames,
+            for each person. Absent persons stay absent.
 
     Returns:
         A copy, (N, 3, T, V, M).
@@ -61,42 +62,42 @@ def occlude(x: Tensor, joints: Sequence[int], frames: slice, average: Tensor | N
     if average is None:
         out[:, :, frames, chosen] = given.mean(2, keepdim=True).expand_as(given)
     else:
-        there = (x != 0).any(1).any(1).any(1)[:, None, None, None]  # (N, 1, 1, 1, M), whether there is a person
+        there = (x != 0).any(1).any(1).any(1)[:, None, None, None]  # (N, 1, 1, 1, M), which persons are present
         out[:, :, frames, chosen] = torch.where(there, average[None, :, frames, chosen], given)
     return out
 
 
-def stretches(window: int, count: int = STRETCHES) -> list[slice]:
-    """The window's frames in `count` stretches as equal as can be."""
+def cut_stretches(window: int, count: int = STRETCHES) -> list[slice]:
+    """Cut the window's frames into `count` stretches of nearly equal length."""
     ends = np.linspace(0, window, min(count, window) + 1).round().astype(int)
     return [slice(int(low), int(high)) for low, high in pairwise(ends)]
 
 
-def _regions(skeleton: Skeleton, window: int) -> Iterator[tuple[Sequence[int], slice]]:
-    """Joints and frames of everything that is occluded: each joint, each part, each stretch of time."""
+def _list_regions(skeleton: Skeleton, window: int) -> Iterator[tuple[Sequence[int], slice]]:
+    """Joints and frames of every region that is occluded: each joint, each part, each stretch of time."""
     whole, everything = slice(0, window), range(skeleton.num_joints)
     yield from (((joint,), whole) for joint in everything)
     yield from ((joints, whole) for joints in skeleton.parts().values())
-    yield from ((everything, stretch) for stretch in stretches(window))
+    yield from ((everything, stretch) for stretch in cut_stretches(window))
 
 
 @torch.no_grad()
-def logit_drops(
+def compute_drops(
     network: Callable[[Tensor], Tensor], x: Tensor, skeleton: Skeleton, average: Tensor | None = None
 ) -> Drops:
-    """Occlude every joint, part and stretch of time of some clips.
+    """Occlude every joint, part and stretch of time of some clips, one region at a time.
 
     Args:
         network: x (N, 3, T, V, M) to logits (N, K), in test mode.
         x: the clips.
         skeleton: their joint set.
-        average: as of `occlude`.
+        average: see `occlude`.
 
     Returns:
         The drops of these N clips.
     """
     whole = network(x)
-    found = [whole - network(occlude(x, *region, average)) for region in _regions(skeleton, x.shape[2])]
+    found = [whole - network(occlude(x, *region, average)) for region in _list_regions(skeleton, x.shape[2])]
     drops = torch.stack(found, 1).float().cpu().numpy()  # (N, V + P + S, K)
     ends = np.cumsum([skeleton.num_joints, len(skeleton.parts())])
     return Drops(*np.split(drops, ends, axis=1))
@@ -108,8 +109,8 @@ def collect_drops(run: Run, positions: Sequence[int], how: str = "frozen", subse
     Args:
         run: a trained run of any network.
         positions: (n,) which clips of the subset.
-        how: "frozen": joints stay at their mean place, so that their movement is gone; "average": joints do what they
-            do in the mean of all the clips of the subset, so that what is special in them is gone.
+        how: "frozen": joints stay at their mean position, which removes their movement; "average": joints move as in
+            the mean of all clips of the subset, which removes what distinguishes the clip.
         subset: "train", "heldout" or "test".
 
     Returns:
@@ -129,21 +130,21 @@ def collect_drops(run: Run, positions: Sequence[int], how: str = "frozen", subse
         sums = [feeder.batch(rows)[0].sum(0) for rows in torch.arange(len(feeder)).split(size)]
         average = torch.stack(sums).sum(0) / len(feeder)
     found = [
-        logit_drops(network, feeder.batch(rows)[0], run.store.skeleton, average)
+        compute_drops(network, feeder.batch(rows)[0], run.store.skeleton, average)
         for rows in torch.as_tensor(positions).split(size)
     ]
     return Drops(*map(np.concatenate, zip(*found)))
 
 
 def spread_clips(labels: np.ndarray, most: int) -> np.ndarray:
-    """(n,) int64, at most about `most` clips, as many of each class as can be and at least one: the first ones."""
+    """Positions (n,) int64 of about `most` clips: the first of each class, equally many of each and at least one."""
     classes = np.unique(labels)
     each = max(1, most // max(1, len(classes)))
     return np.sort(np.concatenate([np.flatnonzero(labels == k)[:each] for k in classes] or [np.empty(0, int)]))
 
 
-def drops_by_class(drops: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """Mean drop of each class's own logit over its clips, with a 95 % bootstrap interval over them.
+def average_drops_by_class(drops: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """Mean drop of each class's own logit over the clips of the class, with a 95 % bootstrap interval.
 
     Args:
         drops: (n, R) of the clips' own classes.
@@ -154,7 +155,7 @@ def drops_by_class(drops: np.ndarray, labels: np.ndarray, num_classes: int) -> n
         (K, R, 3) mean, low, high; NaN for a class without clips, and intervals of NaN for one with a single clip.
     """
     out = np.full((num_classes, drops.shape[1], 3), np.nan)
-    out[..., 0] = class_means(drops, labels, num_classes)
+    out[..., 0] = average_by_class(drops, labels, num_classes)
     for k in range(num_classes):
         if (labels == k).sum() > 1:
             out[k] = bootstrap_means(drops[labels == k])

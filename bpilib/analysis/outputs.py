@@ -6,7 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from bpilib.analysis.activation import class_activation, record_features
+from bpilib.analysis.activation import compute_class_activation, record_features
 from bpilib.config import Config
 from bpilib.runs import Run
 from bpilib.system.device import full_float32
@@ -16,7 +16,7 @@ Maps = dict[str, np.ndarray]
 Joints = dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
 
 
-class ClipOutputs(NamedTuple):
+class SubsetOutputs(NamedTuple):
     """Outputs of the network for n clips.
 
     Attributes:
@@ -44,8 +44,8 @@ class ClipOutputs(NamedTuple):
 
 @torch.no_grad()
 @full_float32()
-def collect_outputs(run: Run, subset: str = "test", activation: bool = False) -> ClipOutputs:
-    """Run all clips of a subset ("train", "heldout", "test") through a network in test mode.
+def collect_outputs(run: Run, subset: str = "test", activation: bool = False) -> SubsetOutputs:
+    """Run a network in test mode on all clips of a subset.
 
     Args:
         run: a trained run.
@@ -56,12 +56,12 @@ def collect_outputs(run: Run, subset: str = "test", activation: bool = False) ->
         The outputs for the n clips of the subset, in their order.
 
     Raises:
-        ValueError: a network without embeddings (ctrgcn), unless its logits are to be taken apart.
+        ValueError: a network without embeddings (ctrgcn), unless `activation` is asked for; a subset without clips.
     """
     if run.config.model == "ctrgcn" and not activation:
         raise ValueError(f"{run.config.model} has neither attention nor embeddings: choose a run of bpi")
     if not len(run.indices(subset)):
-        raise ValueError(f"no {subset} clips to look at: held-out clips come with select='heldout'")
+        raise ValueError(f"the run has no {subset} clips: held-out clips come with select='heldout'")
     attends = run.config.model == "bpi"
     feeder = run.feeder(subset)
     run.model.eval()
@@ -76,20 +76,27 @@ def collect_outputs(run: Run, subset: str = "test", activation: bool = False) ->
         row = {name: weights.float() for name, weights in (out.attention or {}).items()}
         row |= {"logits": out.logits.float(), "embeddings": F.normalize(embeddings.float(), dim=-1)}
         if activation:
-            both = (class_activation(seen[0], run.model.classifier, k) for k in (labels, out.logits.argmax(1)))
+            both = (compute_class_activation(seen[0], run.model.classifier, k) for k in (labels, out.logits.argmax(1)))
             row["activation"] = torch.stack(list(both), 1)
         found.append({name: value.cpu() for name, value in row.items()})
     whole = {name: torch.cat([row[name] for row in found]).numpy() for name in found[0]}
-    indices, logits = run.indices(subset), whole.pop("logits")
-    embeddings, parts = whole.pop("embeddings"), whole.pop("activation", None)
-    joints = run.model.attention_joints if attends else {}
-    bias = run.model.classifier.bias.float().cpu().numpy()
-    labels = run.store.labels[indices]
-    return ClipOutputs(indices, labels, logits.argmax(1), embeddings, whole, joints, logits, bias, parts)
+    indices = run.indices(subset)
+    logits = whole.pop("logits")
+    return SubsetOutputs(
+        indices,
+        labels=run.store.labels[indices],
+        predictions=logits.argmax(1),
+        embeddings=whole.pop("embeddings"),
+        activation=whole.pop("activation", None),
+        maps=whole,  # what is left
+        joints=run.model.attention_joints if attends else {},
+        logits=logits,
+        bias=run.model.classifier.bias.float().cpu().numpy(),
+    )
 
 
-def sibling_runs(config: Config) -> dict[str, Config]:
-    """Directory name → configuration of the trained runs of the same model and data; the given one first."""
+def find_sibling_runs(config: Config) -> dict[str, Config]:
+    """Find the trained runs of the same model and data: directory name → configuration, the given one first."""
     found = {config.run_directory.name: config}
     for path in sorted(config.run_directory.parent.glob(f"{config.model}_*/best.pt")):
         saved = Config.saved(parse_yaml((path.parent / "config.yaml").read_bytes()))
@@ -97,7 +104,7 @@ def sibling_runs(config: Config) -> dict[str, Config]:
     return found
 
 
-def class_means(values: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """(n, ...) to (K, ...), the mean over the clips of each class; NaN where a class has no clip."""
+def average_by_class(values: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """Average values (n, ...) over the clips of each class: (K, ...), NaN for a class without clips."""
     empty = np.full(values.shape[1:], np.nan, values.dtype)
     return np.stack([values[labels == k].mean(0) if (labels == k).any() else empty for k in range(num_classes)])

@@ -1,4 +1,4 @@
-"""A statement of reproducibility: on what, with what and from which state of the code results were made."""
+"""A reproducibility statement: the hardware, the software and the state of the code that produced results."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,14 +9,14 @@ UNKNOWN = "not recorded"
 
 
 def write_statement(results: Sequence[Result]) -> str:
-    """A plain text for a paper's appendix, from the environments that training recorded.
+    """Write a plain text for a paper's appendix from the environments that training recorded.
 
     Args:
-        results: from `find_results`; ensembles are of runs, and left out.
+        results: from `find_results`; ensembles are left out, since they consist of runs.
 
     Returns:
-        Lines of text: what is the same for all runs once, what differs with the runs that it is of; then what is
-        needed to run them again, and a warning where that can't be enough.
+        Lines of text: what all runs share, once; what differs, with the runs it applies to; how to repeat a run; and
+        warnings about runs that can't be repeated exactly.
     """
     runs = [result for result in results if " + " not in result.modality]
     recorded = [result for result in runs if result.environment]
@@ -25,7 +25,7 @@ def write_statement(results: Sequence[Result]) -> str:
     lines += ["", "To repeat a run: check the commit out, install constraints.txt, prepare the data with 01, and train"]
     lines += ["with the parameters in the run's config.yaml. The same processor, number of threads and libraries give"]
     lines += ["the same bits; others give the same numbers up to rounding, which training amplifies."]
-    lines += [f"Not repeatable as it stands: {text}" for text in _warnings(runs)]
+    lines += [f"Not repeatable as it stands: {text}" for text in _list_warnings(runs)]
     return "\n".join(lines) + "\n"
 
 
@@ -41,55 +41,55 @@ def _describe_fact(name: str, read: Callable[[dict[str, Any]], str], recorded: S
 def _read_safely(read: Callable[[dict[str, Any]], str], environment: dict[str, Any]) -> str:
     try:
         return " ".join(read(environment).split())[:300] or UNKNOWN
-    except (KeyError, TypeError, ValueError, AttributeError):  # of another version, or edited by hand
+    except (KeyError, TypeError, ValueError, AttributeError):  # written by another version, or edited by hand
         return UNKNOWN
 
 
-def _git(environment: dict[str, Any]) -> str:
+def _describe_git(environment: dict[str, Any]) -> str:
     state = environment["git"]
     return "no checkout" if state is None else f"{state['commit']}{'' if state['clean'] else ' with changes'}"
 
 
-def _hardware(environment: dict[str, Any]) -> str:
+def _describe_hardware(environment: dict[str, Any]) -> str:
     gpu = environment["gpu"]
     cpu = f"{environment['cpu']}, {environment['cores']} cores"
     return cpu if gpu is None else f"{gpu} (CUDA {environment['cuda']}), {cpu}"
 
 
-def _software(environment: dict[str, Any]) -> str:
+def _describe_software(environment: dict[str, Any]) -> str:
     libraries = ", ".join(f"{name} {version}" for name, version in environment["libraries"].items())
     return f"Python {environment['python']}, {libraries}, {environment['platform']}"
 
 
-def _memory(environment: dict[str, Any]) -> str:
+def _describe_memory(environment: dict[str, Any]) -> str:
     gpu = f", {environment['peak_gpu_memory_gb']:.1f} GB on the GPU" if "peak_gpu_memory_gb" in environment else ""
     return f"{environment['peak_memory_gb']:.1f} GB{gpu}"
 
 
-def _size(environment: dict[str, Any]) -> str:
+def _describe_size(environment: dict[str, Any]) -> str:
     flops = environment["flops_per_clip"] / 1e9
     return f"{environment['parameters'] / 1e6:.3f} M parameters, {flops:.2f} GFLOPs a clip (2 a multiply-add)"
 
 
 FACTS: dict[str, Callable[[dict[str, Any]], str]] = {
-    "code": _git,
-    "hardware": _hardware,
-    "software": _software,
+    "code": _describe_git,
+    "hardware": _describe_hardware,
+    "software": _describe_software,
     "threads": lambda environment: str(environment["threads"]),
     "seed": lambda environment: str(environment["seed"]),
     "texts": lambda environment: f"SHA-256 {environment['text_digest']}" if environment["text_digest"] else "none",
-    "network": _size,
-    "peak memory": _memory,
+    "network": _describe_size,
+    "peak memory": _describe_memory,
     "date": lambda environment: str(environment["date"]),
 }
 
 
-def _warnings(runs: Sequence[Result]) -> list[str]:
+def _list_warnings(runs: Sequence[Result]) -> list[str]:
     def names(found: Sequence[Result]) -> str:
         return ", ".join(result.name for result in found)
 
     without = [result for result in runs if not result.environment]
-    changed = [result for result in runs if _read_safely(_git, result.environment).endswith("with changes")]
+    changed = [result for result in runs if _read_safely(_describe_git, result.environment).endswith("with changes")]
     texts = []
     if without:
         texts.append(f"no environment was recorded for {names(without)}")

@@ -1,6 +1,6 @@
-"""Finished runs and ensembles below outputs/, their means over seeds, beside published accuracies.
+"""Finished runs and ensembles in outputs/, their means over seeds, and published accuracies.
 
-Accuracies are top-1 in %. Results selected by their accuracy on the test clips stay in a column of their own.
+Accuracies are top-1 in %. Results selected by their accuracy on the test clips have a column of their own.
 """
 
 import json
@@ -20,7 +20,7 @@ from bpilib.metrics import bootstrap
 from bpilib.system.files import PARAMS, parse_yaml
 from bpilib.system.tables import interval, plus_minus
 
-ENSEMBLE = re.compile(r"(?P<model>[a-z]+)_ensemble_seed(?P<seed>\d+)(?:_(?P<tag>.+))?")  # as 05 names its folders
+ENSEMBLE = re.compile(r"(?P<model>[a-z]+)_ensemble_seed(?P<seed>\d+)(?:_(?P<tag>.+))?")  # folders of notebook 05
 ACCURACY = ("top1", "sd", "low", "high")
 
 
@@ -29,15 +29,15 @@ class Result:
     """A finished run, or an ensemble of runs, with its scores.
 
     Attributes:
-        name: its folder below outputs, "ucla_xview/bpi_joint_seed0".
+        name: its folder in outputs, "ucla_xview/bpi_joint_seed0".
         benchmark: "<dataset>_<benchmark>".
-        model, modality: as of the run; the streams of an ensemble, joined by " + ".
-        seed, tag: as of the run.
-        settings: all else that its numbers depend on.
-        honest: its epoch was not chosen on the test clips.
-        scores: of the test clips, by the chosen epoch.
+        model, modality: of the run; for an ensemble its streams, joined by " + ".
+        seed, tag: of the run.
+        settings: everything else that the numbers depend on.
+        honest: its epoch was not selected on the test clips.
+        scores: of the test clips, by the selected epoch.
         best_test: top-1 in % of the epoch that is best on the test clips; None for an ensemble of honest runs.
-        environment: what summary.json says of machine and software; empty for ensembles and older runs.
+        environment: machine and software as recorded in summary.json; empty for ensembles and older runs.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Result:
 
 
 def find_results(outputs: str | Path) -> tuple[list[Result], pd.DataFrame]:
-    """Read every run and ensemble below `outputs`, and list what could not be read.
+    """Read every run and ensemble in `outputs`, and list what could not be read.
 
     Returns:
         Results in the order of their names; a table (run, reason) of the folders that hold no finished run.
@@ -77,7 +77,7 @@ def find_results(outputs: str | Path) -> tuple[list[Result], pd.DataFrame]:
             name = path.parent.relative_to(outputs).as_posix()
             try:
                 found[name] = read(path.parent, name, found)
-            except Exception as error:  # whatever is wrong with a folder, the others are compared
+            except Exception as error:  # whatever is wrong with one folder, the others are still compared
                 reason = f"{path.name} or summary.json lacks {error}" if isinstance(error, KeyError) else str(error)
                 if not isinstance(error, ValueError | KeyError | OSError | yaml.YAMLError):
                     reason = f"damaged ({error!r:.200})"
@@ -106,7 +106,7 @@ def _read_run(folder: Path, name: str, _: dict[str, Result]) -> Result:
 
 
 def _read_ensemble(folder: Path, name: str, found: dict[str, Result]) -> Result:
-    """An ensemble of 05, which is as honest as its streams."""
+    """Read an ensemble of notebook 05; it is honest if all its streams are."""
     match = ENSEMBLE.fullmatch(folder.name)
     if not match:
         raise ValueError(f"expected a folder <model>_ensemble_seed<seed>, got {folder.name}")
@@ -120,7 +120,8 @@ def _read_ensemble(folder: Path, name: str, found: dict[str, Result]) -> Result:
     if len(streams) == 1:
         raise ValueError("an ensemble of one stream, which is listed by itself: run 05_ensemble.ipynb with more")
     if lost := [run for run in runs if run not in found]:
-        raise ValueError(f"an ensemble of {', '.join(lost)}, no finished run here: how its epoch was chosen is unknown")
+        names = ", ".join(lost)
+        raise ValueError(f"an ensemble of {names}, no finished run here: how its epoch was selected is unknown")
     honest = all(found[run].honest for run in runs)
     settings = {"weights": whole["weights"], "origin": whole["origin"]}
     scores = _read_scores(folder)
@@ -131,7 +132,7 @@ def _read_ensemble(folder: Path, name: str, found: dict[str, Result]) -> Result:
 
 
 def _read_scores(folder: Path) -> Scores:
-    """scores.npz, whose parts fit each other."""
+    """Read scores.npz and check that its arrays fit each other."""
     scores = Scores.load(folder / "scores.npz")
     kinds = (scores.logits.dtype.kind, scores.labels.dtype.kind, scores.names.dtype.kind)
     if kinds != ("f", "i", "U") or not all(isinstance(name, str) for name in scores.classes):
@@ -143,18 +144,18 @@ def _read_scores(folder: Path) -> Scores:
     if scores.logits.shape != (count, classes) or len(set(scores.names.tolist())) != count or not count:
         raise ValueError(f"{folder / 'scores.npz'}: expected {classes} logits for each of {count} clips, got others")
     if scores.copies is not None and (scores.copies.shape != (count,) or scores.copies.dtype != bool):
-        raise ValueError(f"{folder / 'scores.npz'}: expected one truth value for each of {count} clips in copies")
+        raise ValueError(f"{folder / 'scores.npz'}: expected one bool for each of {count} clips in copies")
     if not 0 <= scores.labels.min() <= scores.labels.max() < classes or not np.isfinite(scores.logits).all():
         raise ValueError(f"{folder / 'scores.npz'}: labels without a class, or logits that are not finite")
     return scores
 
 
 def load_published(path: str | Path = PARAMS / "published.yaml") -> pd.DataFrame:
-    """Published accuracies, one row a method, set of streams and benchmark.
+    """Read published accuracies: one row for each method, set of streams and benchmark.
 
     Returns:
-        benchmark, method, model ("" where it is none of ours), streams, low, high (%, equal where one figure), select
-        (how the epoch was chosen), source.
+        benchmark, method, model ("" where it is none of ours), streams, low, high (%; equal where a single number was
+        published), select (how the epoch was selected), source.
 
     Raises:
         ValueError: an entry without one of the keys.
@@ -164,38 +165,37 @@ def load_published(path: str | Path = PARAMS / "published.yaml") -> pd.DataFrame
         if missing := {"method", "streams", "select", "source", "top1"} - {*entry}:
             raise ValueError(f"{path}: {entry.get('method', entry)} lacks {', '.join(sorted(missing))}")
         streams = entry["streams"]
-        streams = " + ".join(streams) if isinstance(streams, list) else f"{streams} streams"
         for benchmark, top1 in entry["top1"].items():
             low, high = top1 if isinstance(top1, list) else (top1, top1)
             rows.append(
-                (
-                    benchmark,
-                    entry["method"],
-                    entry.get("model", ""),
-                    streams,
-                    float(low),
-                    float(high),
-                    entry["select"],
-                    entry["source"],
-                )
+                {
+                    "benchmark": benchmark,
+                    "method": entry["method"],
+                    "model": entry.get("model", ""),
+                    "streams": " + ".join(streams) if isinstance(streams, list) else f"{streams} streams",
+                    "low": float(low),
+                    "high": float(high),
+                    "select": entry["select"],
+                    "source": entry["source"],
+                }
             )
-    names = ["benchmark", "method", "model", "streams", "low", "high", "select", "source"]
-    return pd.DataFrame(rows, columns=names)
+    columns = ["benchmark", "method", "model", "streams", "low", "high", "select", "source"]
+    return pd.DataFrame(rows, columns=columns)
 
 
-def label(result: Result) -> str:
-    """Model and streams for a figure: "bpi joint + bone", with the tag where there is one."""
+def label_result(result: Result) -> str:
+    """Name a result in a figure by model and streams, "bpi joint + bone", with the tag if there is one."""
     return f"{result.model} {result.modality}" + (f" ({result.tag})" if result.tag else "")
 
 
-def labels(results: Sequence[Result]) -> dict[str, str]:
-    """`label` by `Result.name`; where two have the same one, the names of their folders."""
-    short = [label(result) for result in results]
+def label_results(results: Sequence[Result]) -> dict[str, str]:
+    """Label every result: `Result.name` → `label_result`, or the name of its folder if several have the same label."""
+    short = [label_result(result) for result in results]
     return {r.name: text if short.count(text) == 1 else Path(r.name).name for r, text in zip(results, short)}
 
 
-def groups(results: Sequence[Result]) -> list[list[Result]]:
-    """Results that are seeds of one another: the same clips, and the same in everything but the seed."""
+def group_seeds(results: Sequence[Result]) -> list[list[Result]]:
+    """Group results that differ in nothing but the seed, and were scored on the same clips."""
     together: dict[str, list[Result]] = {}
     for result in results:
         clips = hash((*result.labels.items(), *result.scores.classes))
@@ -204,10 +204,10 @@ def groups(results: Sequence[Result]) -> list[list[Result]]:
     return list(together.values())
 
 
-def without_copies(results: Sequence[Result]) -> list[Result]:
-    """The results on those test clips that are no copies of training clips, of benchmarks where some are.
+def remove_copies(results: Sequence[Result]) -> list[Result]:
+    """Restrict results to the test clips that are not copies of training clips, in benchmarks that have copies.
 
-    A result whose scores don't say (made before copies were looked for) takes the copies from others of its benchmark.
+    Scores written before copies were looked for don't mark them: the marks of other results of the benchmark are used.
     """
     copies: dict[str, set[str]] = {}
     for result in results:
@@ -223,7 +223,7 @@ def without_copies(results: Sequence[Result]) -> list[Result]:
 
 
 def describe_copies(results: Sequence[Result]) -> str:
-    """One line: how many test clips of one benchmark's results are copies of training clips, or that none is."""
+    """Say in one line how many test clips of a benchmark are copies of training clips, from its results."""
     known = [result.scores.copies for result in results if result.scores.copies is not None]
     if not known:
         return "copies of training clips among the test clips: not known, run notebooks/03_evaluate.ipynb again"
@@ -233,32 +233,32 @@ def describe_copies(results: Sequence[Result]) -> str:
 
 
 def summarise(results: Sequence[Result], published: pd.DataFrame) -> pd.DataFrame:
-    """One row a group of seeds: accuracies that are honest, that were selected on the test clips, and published ones.
+    """Tabulate accuracies, one row per group of seeds: honest ones, ones selected on the test clips, published ones.
 
     Args:
         results: from `find_results`.
         published: from `load_published`.
 
     Returns:
-        benchmark, name (`label`), settings (those that differ between groups of one name), n (seeds), clips; top1, sd
-        (NaN for n = 1), low, high: mean, standard deviation and 95 % interval of runs chosen off the test clips, NaN
-        for others; best_test: mean of the best test epochs; published: text, "" where there is none.
-        The interval is Wilson's for one run, as in 03; for several, a bootstrap over clips of their mean accuracy.
-        Where test clips are copies of training clips: clips, top1, sd, low and high again without them, in columns
-        clips_without_copies and so on.
+        benchmark, name (`label_result`), settings (that differ within one name), n (seeds), clips; top1, sd
+        (NaN for n = 1), low, high: mean, standard deviation and 95 % interval of honest runs, NaN for others;
+        best_test: mean of the best test epochs; published: text, "" where there is none.
+        The interval is Wilson's for one run, as in notebook 03; for several, a bootstrap over clips of their mean
+        accuracy. Where test clips are copies of training clips: clips, top1, sd, low and high again without them, in
+        columns clips_without_copies and so on.
     """
     rows = []
-    clean = {result.name: result for result in without_copies(results)}
-    every = groups(results)
+    clean = {result.name: result for result in remove_copies(results)}
+    every = group_seeds(results)
     for group in every:
         first = group[0]
         alike = [
             other[0].settings
             for other in every
-            if label(other[0]) == label(first) and other[0].benchmark == first.benchmark
+            if label_result(other[0]) == label_result(first) and other[0].benchmark == first.benchmark
         ]
         differ = [key for key in first.settings if any(other.get(key) != first.settings[key] for other in alike)]
-        top1, sd, low, high = _accuracy(group) if first.honest else (np.nan,) * 4
+        top1, sd, low, high = _measure_accuracy(group) if first.honest else (np.nan,) * 4
         best = [result.best_test for result in group if result.best_test is not None]
         same = published[
             (published.benchmark == first.benchmark)
@@ -269,7 +269,7 @@ def summarise(results: Sequence[Result], published: pd.DataFrame) -> pd.DataFram
         rows.append(
             {
                 "benchmark": first.benchmark,
-                "name": label(first),
+                "name": label_result(first),
                 "settings": ", ".join(f"{key} {first.settings[key]}" for key in differ),
                 "n": len(group),
                 "clips": len(first.scores.labels),
@@ -282,15 +282,15 @@ def summarise(results: Sequence[Result], published: pd.DataFrame) -> pd.DataFram
             }
         )
         rest = [clean[result.name] for result in group if first.honest and result.name in clean]
-        numbers = (len(rest[0].scores.labels), *_accuracy(rest)) if rest else (np.nan,) * 5
+        numbers = (len(rest[0].scores.labels), *_measure_accuracy(rest)) if rest else (np.nan,) * 5
         rows[-1] |= {f"{key}_without_copies": value for key, value in zip(("clips", *ACCURACY), numbers)}
     columns = "benchmark name settings n clips top1 sd low high best_test published".split()
     columns += [f"{key}_without_copies" for key in ("clips", *ACCURACY) if clean]
     return pd.DataFrame(rows, columns=columns).sort_values(["benchmark", "name"], ignore_index=True)
 
 
-def results_for_paper(table: pd.DataFrame) -> pd.DataFrame:
-    """`summarise`'s table with a paper's headings and numbers, as texts; for `bpilib.system.tables.write_latex`."""
+def format_for_paper(table: pd.DataFrame) -> pd.DataFrame:
+    """Format the table of `summarise` for a paper, all cells as text; for `bpilib.system.tables.write_latex`."""
     rows = []
     for row in table.to_dict("records"):
         cells = {
@@ -308,8 +308,8 @@ def results_for_paper(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _accuracy(group: list[Result]) -> tuple[float, float, float, float]:
-    """Mean, sd and 95 % interval of the accuracy of seeds."""
+def _measure_accuracy(group: list[Result]) -> tuple[float, float, float, float]:
+    """Mean, standard deviation and 95 % interval of the accuracy of runs that differ in the seed."""
     top1 = [result.scores.top(1) for result in group]
     if len(group) == 1:
         return top1[0], np.nan, *group[0].scores.interval()

@@ -1,4 +1,4 @@
-"""Relates texts to clips: classes by the nearest text, clips by any description, a map of both."""
+"""Texts and clips in the shared embedding space: classification by nearest text, retrieval, a map of both."""
 
 from collections.abc import Iterable
 
@@ -8,19 +8,19 @@ import torch
 import torch.nn.functional as F
 from sklearn.manifold import TSNE
 
-from bpilib.analysis.outputs import ClipOutputs, class_means
+from bpilib.analysis.outputs import SubsetOutputs, average_by_class
 from bpilib.metrics import harmonic_mean, share_right
 from bpilib.runs import Run
 from bpilib.text.encoder import TextEncoder
-from bpilib.text.minilm import minilm
+from bpilib.text.minilm import embed_with_minilm
 
 
-def branches(run: Run) -> tuple[str, ...]:
-    """Names of the 1+P embeddings, in order."""
+def list_branches(run: Run) -> tuple[str, ...]:
+    """Names of the 1+P embeddings of a run's clips, in order."""
     return ("global", *run.model.parts)
 
 
-def _encoder(run: Run) -> TextEncoder:
+def _require_encoder(run: Run) -> TextEncoder:
     if run.text is None:
         raise ValueError(
             f"{run.config.run_directory} has no text encoder (text='none', as published weight files): choose a run of "
@@ -29,9 +29,13 @@ def _encoder(run: Run) -> TextEncoder:
     return run.text
 
 
-def class_text_embeddings(run: Run) -> np.ndarray:
-    """(1+P, K, D) float32, unit length: each class's name, then its prompt of each part; ValueError without texts."""
-    return F.normalize(_encoder(run).anchors().float().cpu(), dim=-1).numpy()
+def embed_class_texts(run: Run) -> np.ndarray:
+    """Embed each class's name and its prompt of each part: (1+P, K, D) float32, unit length.
+
+    Raises:
+        ValueError: a run without a text encoder.
+    """
+    return F.normalize(_require_encoder(run).anchors().float().cpu(), dim=-1).numpy()
 
 
 def embed(run: Run, texts: Iterable[str]) -> np.ndarray:
@@ -47,45 +51,45 @@ def embed(run: Run, texts: Iterable[str]) -> np.ndarray:
     Raises:
         ValueError: a run without texts, an empty text, or the MiniLM encoder is needed and not installed.
     """
-    encoder, texts = _encoder(run), [text.strip() for text in texts]
+    encoder, texts = _require_encoder(run), [text.strip() for text in texts]
     if not all(texts):
-        raise ValueError("expected a description, got nothing: write a few words, say 'walk while holding a box'")
-    if run.config.text == "minilm" and not {*texts} <= {*encoder.texts}:  # it knows the run's own prompts alone
-        values = torch.from_numpy(minilm(texts)[0])
+        raise ValueError("expected a description, got nothing: write a few words, e.g. 'walk while holding a box'")
+    if run.config.text == "minilm" and not {*texts} <= {*encoder.texts}:  # its encoder knows the run's prompts only
+        values = torch.from_numpy(embed_with_minilm(texts)[0])
     else:
         values = encoder.embed(texts)
     return F.normalize(values.float().cpu(), dim=-1).numpy()
 
 
-def text_similarity(views: ClipOutputs, run: Run) -> dict[str, np.ndarray]:
-    """Branch → (K, K): cosine of each class's mean embedding (rows) with each class's text (columns)."""
-    means = class_means(views.embeddings, views.labels, len(run.store.classes))  # (K, 1+P, D)
+def compare_texts(views: SubsetOutputs, run: Run) -> dict[str, np.ndarray]:
+    """Compare each class's mean embedding (rows) with each class's text (columns): branch → (K, K) cosines."""
+    means = average_by_class(views.embeddings, views.labels, len(run.store.classes))  # (K, 1+P, D)
     means /= np.linalg.norm(means, axis=-1, keepdims=True)
-    texts = zip(branches(run), class_text_embeddings(run))
-    return {name: means[:, b] @ of_branch.T for b, (name, of_branch) in enumerate(texts)}
+    texts = zip(list_branches(run), embed_class_texts(run))
+    return {name: means[:, b] @ class_texts.T for b, (name, class_texts) in enumerate(texts)}
 
 
-def text_logits(embeddings: np.ndarray, texts: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """Classify by texts: scale times cosine, as the contrastive loss is trained with, mean over branches.
+def classify_by_text(embeddings: np.ndarray, texts: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Classify by texts: scaled cosines, as in the contrastive loss, averaged over branches.
 
     Args:
-        embeddings: (n, 1+P, D), unit length, of clips.
-        texts: (1+P, K, D), unit length, of classes, seen in training or not.
-        scale: (1+P,) as the loss uses it; weighs the branches.
+        embeddings: (n, 1+P, D) of clips, unit length.
+        texts: (1+P, K, D) of classes, seen in training or not, unit length.
+        scale: (1+P,) logit scales as the loss uses them.
 
     Returns:
-        (n, K); the highest is the class.
+        (n, K); the class with the largest one is the answer.
     """
     return np.einsum("nbd,bkd,b->nk", embeddings, texts, scale, optimize=True) / len(scale)
 
 
-def logits_by_text(run: Run, views: ClipOutputs) -> np.ndarray:
-    """(n, K) `text_logits` of a run's clips, with the anchors of all classes and the scales it has learned."""
+def classify_run_by_text(run: Run, views: SubsetOutputs) -> np.ndarray:
+    """`classify_by_text` (n, K) of a run's clips, with the texts of all classes and the learned scales."""
     scale = run.model.logit_scale.detach().float().cpu().numpy()
-    return text_logits(views.embeddings, class_text_embeddings(run), scale)
+    return classify_by_text(views.embeddings, embed_class_texts(run), scale)
 
 
-def zero_shot(logits: np.ndarray, labels: np.ndarray, unseen: np.ndarray) -> pd.DataFrame:
+def measure_zero_shot(logits: np.ndarray, labels: np.ndarray, unseen: np.ndarray) -> pd.DataFrame:
     """Accuracy on seen and unseen classes, by the protocol of generalised zero-shot learning.
 
     Args:
@@ -95,13 +99,15 @@ def zero_shot(logits: np.ndarray, labels: np.ndarray, unseen: np.ndarray) -> pd.
 
     Returns:
         top1, low, high, chance (%) and clips, by row: "seen" and "unseen" clips among all classes, their "harmonic
-        mean", and "unseen among unseen", where only unseen classes can be answered; "seen" alone where none is unseen.
-        Shares of clips, with 95 % Wilson intervals. The harmonic mean rises with both, so that the 97.5 % intervals of
-        both hold it with 95 % or more.
+        mean", and "unseen among unseen", where only unseen classes can be answered; only "seen" if no class is unseen.
+        Intervals are Wilson's, 95 %. That of the harmonic mean comes from the 97.5 % intervals of both accuracies: it
+        rises with both, so it lies between the means of their ends with 95 % or more.
 
     Source: Xian et al., "Zero-Shot Learning: A Comprehensive Evaluation", TPAMI 2019 (there with means over classes).
     """
-    right, new, count = logits.argmax(1) == labels, unseen[labels], len(unseen)
+    right = logits.argmax(1) == labels
+    new = unseen[labels]
+    count = len(unseen)
     rows = {"seen": (*share_right(right[~new]), 100 / count, (~new).sum())}
     if unseen.any():
         rows["unseen"] = (*share_right(right[new]), 100 / count, new.sum())
@@ -113,18 +119,18 @@ def zero_shot(logits: np.ndarray, labels: np.ndarray, unseen: np.ndarray) -> pd.
     return table.astype({"clips": int})
 
 
-def tsne_layout(embeddings: np.ndarray, texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Clips and texts of one branch in the plane, by t-SNE of cosine distances.
+def compute_tsne_layout(embeddings: np.ndarray, texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Lay clips and texts of one branch out in the plane by t-SNE of cosine distances.
 
-    The mean of all clips is subtracted from the clips and that of all texts from the texts: otherwise what texts have
-    in common would keep them together, away from the clips.
+    The mean of all clips is subtracted from the clips and that of all texts from the texts: otherwise what all texts
+    have in common would separate them from the clips.
 
     Args:
         embeddings: (n, D), unit length.
         texts: (K, D), unit length.
 
     Returns:
-        (n, 2) clips and (K, 2) texts; no unit. It starts from the principal components: the same every time.
+        (n, 2) clips and (K, 2) texts, without unit; deterministic, since t-SNE starts from the principal components.
 
     Raises:
         ValueError: fewer than 4 points, or no clips or no texts.

@@ -1,4 +1,4 @@
-"""What a file is that should be a zip and is none, and what lies in a zip that holds nothing usable."""
+"""Error messages about zips: what a file is that can't be opened as one, and what an unusable zip holds."""
 
 import zipfile
 from pathlib import Path, PurePosixPath
@@ -17,8 +17,8 @@ KINDS = {  # first bytes → what it is, what to do
 PAGE = (b"<!doctype", b"<html")
 
 
-def no_zip(path: Path, error: object, how: str) -> str:
-    """What a file is that can't be opened as a zip, as an error message; `how` to get the right one."""
+def explain_no_zip(path: Path, error: object, how: str) -> str:
+    """The error message for a file that can't be opened as a zip: what it is, and `how` to get the right one."""
     with path.open("rb") as file:
         start = file.read(512)
     for mark, (what, do) in KINDS.items():
@@ -28,16 +28,16 @@ def no_zip(path: Path, error: object, how: str) -> str:
         return f"{path} is not a zip file but a tar archive: unpack it and name the folder"
     if start.startswith(b"PK") or not start or start.lstrip().lower().startswith(PAGE):
         return f"{path} is not a zip file ({error}); a broken download? {how}"
-    return f"{path} is not a zip file, and nothing else that is read here (it starts with {start[:12]!r}): {how}"
+    return f"{path} is not a zip file, nor any other file that can be read (it starts with {start[:12]!r}): {how}"
 
 
-def member_name(member: zipfile.ZipInfo) -> PurePosixPath:
-    """Its path; some packers of Windows write backslashes."""
+def parse_member_path(member: zipfile.ZipInfo) -> PurePosixPath:
+    """The path of a zip's member; some Windows programs write backslashes."""
     return PurePosixPath(member.filename.replace("\\", "/"))
 
 
-def contents(names: list[str]) -> str:
-    """The first members of a zip, and that zips are among them."""
+def describe_contents(names: list[str]) -> str:
+    """Describe what a zip holds: its first members, or that there are zips in it."""
     inner = [name for name in names if name.lower().endswith(".zip")]
     if inner:
         return f"zips in a zip: {', '.join(inner[:3])}: unpack it once, and name the folder"

@@ -1,4 +1,4 @@
-"""One raw file to poses."""
+"""Reads a single clip for a classifier, from a file of any supported format."""
 
 import json
 import warnings
@@ -16,21 +16,21 @@ from bpilib.skeleton import SKELETONS
 
 
 def read_clip(path: str | Path, about: dict[str, Any], tracker: str | None = None) -> np.ndarray:
-    """One raw file to poses (L, M, V, 3) float32, looked at as those of a data set are.
+    """Read a clip and check it as clips of a data set are checked.
 
     Args:
         path: NW-UCLA's .json, NTU's .skeleton, a .npy (L, V, 3) or (L, M, V, 3), of any name, or a folder of OpenPose's
             frames. NTU's joints may be in camera coordinates.
-        about: of the classifier that it is for.
-        tracker: whose joints they are, to be made NTU's (`bpilib.data.trackers`); None: of the tracker that the
-            classifier was trained with, unless the clip has the classifier's own joints and not the tracker's.
+        about: metadata of the classifier (`bpilib.classify.describe`).
+        tracker: whose joints the clip has, to be converted to NTU's (`bpilib.data.trackers`); None: those of the
+            tracker that the classifier was trained with, unless the clip has the classifier's own joints.
 
     Returns:
-        (L, M, V, 3) float32, as a store has them.
+        (L, M, V, 3) float32, as in a store.
 
     Raises:
-        MissingInputError: not there.
-        ValueError: another kind of file or another skeleton; what is wrong with it; no body in metres.
+        MissingInputError: no such file.
+        ValueError: another kind of file or another skeleton; what is wrong with it; not a body in metres.
     """
     path, skeleton = Path(path), SKELETONS[about["skeleton"]]
     folder = openpose.is_folder(path)
@@ -44,16 +44,16 @@ def read_clip(path: str | Path, about: dict[str, Any], tracker: str | None = Non
     if path.stat().st_size > MAX_CLIP_BYTES and not folder:
         raise ValueError(f"{path}: {path.stat().st_size} bytes, more than the {MAX_CLIP_BYTES} a clip may have")
     try:
-        if suffix == ".json":
-            poses, said = ucla.poses_of(json.loads(path.read_bytes())["skeletons"]), []
-        elif suffix == ".npy":
-            own, copied = about.get("tracker"), about["dataset"] == "ntu120"
-            poses, said = clip_folder.load_one(path, skeleton, tracker, own, copied)
+        if suffix == ".npy":
+            copy_single = about["dataset"] == "ntu120"
+            poses, said = clip_folder.load_single_clip(path, skeleton, tracker, about.get("tracker"), copy_single)
         else:
-            from bpilib.data.ntu import build as ntu_build  # brings the compiler along
+            if suffix == ".json":
+                poses = ucla.parse_poses(json.loads(path.read_bytes())["skeletons"])
+            else:
+                from bpilib.data.ntu import build as ntu_build  # here, since it imports numba
 
-            poses, said = ntu_build.poses_of(path.read_bytes(), about["dataset"]), []
-        if suffix != ".npy":
+                poses = ntu_build.parse_poses(path.read_bytes(), about["dataset"])
             inspection = Inspection(skeleton)
             inspection.see(path.name, poses)
             said = refuse_or_warn(inspection.findings(), path)

@@ -1,29 +1,31 @@
-"""Test clips that are copies of training clips: a network that has learned these by heart gets them right for nothing.
+"""Finds test clips that are copies of training clips: a network that has memorised those recognises them without merit.
 
     python -m bpilib.data.copies data/prepared/ucla
 
-A test clip is a copy of a training clip, of one of three kinds:
+There are three kinds of copies:
 
-    equal   bit for bit; negative zeros, NaN (as zeros), frames without anybody at either end, persons who are not
-            there, and the order of persons make no difference
-    near    all frames of a person are within 2 % of the body's size of one another, once each frame is moved to its
-            centre and the whole is scaled: a clip that was moved, scaled, rounded to float16, or has a little noise
-    part    the same of a run of at least 12 frames (of a clip that is shorter: all of it, at least 5), anywhere in
-            either clip: trimmed ends, or two cuts of one recording
+    equal   bit for bit, apart from negative zeros, NaN (counted as zeros), empty frames at either end, absent persons,
+            and the order of persons
+    near    all frames of a person agree within 2 % of the body's size, after each frame is centred and the clip is
+            scaled: a clip that was moved, scaled, rounded to float16, or has a little noise
+    part    the same for a run of at least 12 frames anywhere in both clips (for a shorter clip: all of its frames, at
+            least 5): trimmed ends, or two cuts of one recording
 
-A distance is the root mean square over frames and joints; the body's size is that of the joints about their centre,
-about half a metre. It must also be at most a fifth of the shared joints' motion about their mean places, so people who
-stand still are no copies of one another unless they are equal. On NW-UCLA all copies in the test part are equal, and 12
-frames of any other test clip are at least 12 % of the body's size away from any 12 of a training clip.
+The distance is the root mean square over frames and joints; the body's size is the same of the joints about their
+centre, about half a metre. The distance must also be at most a fifth of the joints' motion about their mean positions,
+so people who stand still are copies of one another only if they are equal. On NW-UCLA all copies among the test clips
+are equal, and 12 frames of any other test clip differ by at least 12 % of the body's size from any 12 of a training
+clip.
 
-Not found: mirrored or turned clips (one performance seen by two cameras is two recordings), clips resampled in time,
-copies of which some joints were replaced, and shorter runs.
+Not found: mirrored or rotated clips (one performance seen by two cameras is two recordings), clips resampled in time,
+copies in which some joints were replaced, and shorter runs.
 
-How: a window is two frames of one person, four apart. The hash of six random projections of each, centred and scaled,
-in steps of 0.15 of the body's size, is its fingerprint. Training windows with the fingerprint of a test window, at most
-`CROWD` of them, are compared with it, and where they are close, the clips frame by frame. Noise of 1 % of the body's
-size hides about every second window, and a run of 12 frames has eight. Poses are read once in order, and then where
-fingerprints are equal; kept in memory are 16 bytes a frame and person, about four times over while they are sorted.
+Method: a window is two frames of one person, four apart. Its fingerprint is a hash of six random projections of each
+frame, centred, scaled, and quantised in steps of 0.15 of the body's size. Each test window is compared with at most
+`CROWD` training windows of the same fingerprint, and where two are close, their clips are compared frame by frame.
+Noise of 1 % of the body's size changes the fingerprint of about every second window, and a run of 12 frames has eight.
+Poses are read once in order, then again where fingerprints match; memory holds 16 bytes per frame and person, about
+four times that while they are sorted.
 """
 
 import argparse
@@ -37,7 +39,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm.auto import tqdm
 
-from bpilib.data.store import SkeletonStore
+from bpilib.data.store import SkeletonStore, mark_present
 from bpilib.system.files import write_atomically
 
 FILE_NAME = "copies.json"
@@ -45,23 +47,24 @@ FORMAT = {"format": "bpilib copies", "version": 1}  # the version counts changes
 LIMIT = 0.02  # distance of copies, of the body's size
 STILL = 0.2  # distance of copies, of the joints' motion
 RUN = 12  # frames
-SPAN = 4  # frames between the two of a window
-PROJECTIONS, STEP = 6, 0.15  # of a frame, of the body's size
-FROZEN = 0.002  # motion within a window, of the body's size, below which it is left out
-MOVED = 0.5  # difference of two windows' motions, of the motion, above which the clips are not compared
-CROWD = 16  # training windows that a test window is compared with
+SPAN = 4  # frames between the two frames of a window
+PROJECTIONS = 6  # of a frame
+STEP = 0.15  # of a projection, in body sizes
+FROZEN = 0.002  # motion within a window, in body sizes, below which it is skipped
+MOVED = 0.5  # relative difference of two windows' motions above which their clips are not compared
+CROWD = 16  # training windows that a test window is compared with, at most
 CHUNK = 8192  # frames read at once
 BATCH = 16384  # pairs of windows compared at once
 
 
 class Copy(NamedTuple):
-    """A test clip, and the training clip that it is a copy of (of several the one that shares most frames).
+    """A test clip and the training clip that it is a copy of (of several the one that shares most frames).
 
     Attributes:
         test, train: names of the clips.
         kind: "equal", "near" or "part".
-        distance: metres, root mean square over the shared frames and joints, once moved and scaled; 0 where equal.
-        frames: shared.
+        distance: metres, root mean square over the shared frames and joints after alignment; 0 for equal clips.
+        frames: number of shared frames.
     """
 
     test: str
@@ -72,12 +75,12 @@ class Copy(NamedTuple):
 
 
 class Fingerprints(NamedTuple):
-    """What `find_copies` compares, of all clips of a store.
+    """Fingerprints of all clips of a store, as `find_copies` compares them.
 
     Attributes:
-        digests: n; None where nobody is in the clip.
+        digests: n, `digest` of each clip.
         hashes: (w,) uint64, of windows.
-        places: (w,) int64, of the windows' first frames: frame in the store * M + person.
+        places: (w,) int64, position of each window: its first frame in the store * M + person.
     """
 
     digests: list[bytes | None]
@@ -86,9 +89,9 @@ class Fingerprints(NamedTuple):
 
 
 def digest(poses: np.ndarray) -> bytes | None:
-    """The same for clips (L, M, V, 3) that are equal; None where nobody is there."""
+    """Hash a clip (L, M, V, 3), the same for clips that are equal as defined above; None if nobody is in it."""
     poses = np.nan_to_num(np.asarray(poses, np.float32)) + np.float32(0)  # -0 + 0 is 0
-    there = poses.any((2, 3))  # (L, M)
+    there = mark_present(poses)
     frames = np.flatnonzero(there.any(1))
     if not len(frames):
         return None
@@ -96,22 +99,23 @@ def digest(poses: np.ndarray) -> bytes | None:
     return b"".join(sorted(hashlib.blake2b(track.tobytes(), digest_size=16).digest() for track in tracks))
 
 
-@np.errstate(divide="ignore", over="ignore", invalid="ignore")  # a person who is not there, or out of this world
+@np.errstate(divide="ignore", over="ignore", invalid="ignore")  # of absent persons, and of huge coordinates
 def fingerprint(store: SkeletonStore, progress: bool = True) -> Fingerprints:
-    """Read a store once, from its first frame to its last."""
+    """Fingerprint all clips of a store, which is read once from its first frame to its last."""
     _, persons, joints, _ = store.poses.shape
     rng = np.random.default_rng(0)
     directions = rng.standard_normal((3 * joints, PROJECTIONS)).astype(np.float32)
     shifts = rng.random(PROJECTIONS, np.float32)
     factors = rng.integers(0, 1 << 63, (2, PROJECTIONS), np.uint64) | np.uint64(1)
-    digests, hashes, places = [], [], []
+    digests: list[bytes | None] = []
+    hashes, places = [], []
     look = {"desc": "look for copies", "unit": " frames", "delay": 2, "disable": not progress}
     with tqdm(total=int(store.offsets[-1]), **look) as bar:
-        for first, last in _chunks(store.offsets):
+        for first, last in _iterate_chunks(store.offsets):
             start, stop = store.offsets[first], store.offsets[last]
             poses = np.asarray(store.poses[start:stop])
             digests += map(digest, np.split(poses, store.offsets[first + 1 : last] - start))
-            x, size = centred(poses)
+            x, size = centre(poses)
             there = (size > 0) & np.isfinite(size)
             x = np.where(there, 1 / (size * np.sqrt(joints)), 0).astype(np.float32)[..., None] * x  # length 1
             steps = np.floor(x @ directions / STEP + shifts).astype(np.int64).astype(np.uint64)
@@ -126,8 +130,8 @@ def fingerprint(store: SkeletonStore, progress: bool = True) -> Fingerprints:
     return Fingerprints(digests, np.concatenate(hashes), np.concatenate(places).astype(np.int64))
 
 
-def _chunks(offsets: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Whole clips, (first, last + 1), of together about CHUNK frames."""
+def _iterate_chunks(offsets: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Ranges (first, last + 1) of whole clips that have about CHUNK frames together."""
     first = 0
     while first < len(offsets) - 1:
         last = max(int(np.searchsorted(offsets, offsets[first] + CHUNK, "right")) - 1, first + 1)
@@ -135,8 +139,8 @@ def _chunks(offsets: np.ndarray) -> Iterator[tuple[int, int]]:
         first = last
 
 
-def centred(poses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Poses (..., V, 3) about the mean of their joints, as (..., 3V), and the bodies' sizes (...)."""
+def centre(poses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Centre poses (..., V, 3) at the mean of their joints: (..., 3V), and the bodies' sizes (...)."""
     x = poses - poses.mean(-2, keepdims=True)
     return x.reshape(*x.shape[:-2], -1), np.sqrt((x**2).sum((-2, -1)) / poses.shape[-2])
 
@@ -144,12 +148,12 @@ def centred(poses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def find_copies(
     store: SkeletonStore, test: np.ndarray, train: np.ndarray, prints: Fingerprints | None = None, progress: bool = True
 ) -> list[Copy]:
-    """The test clips that are copies of training clips, in the order of `test`.
+    """Find the test clips that are copies of training clips, in the order of `test`.
 
     Args:
-        store: whose clips they are.
+        store: of the clips.
         test, train: int64 clip indices; a clip in both is a copy of itself.
-        prints: of the store, where they are to be used more than once.
+        prints: fingerprints of the store, if they are known already.
         progress: show a bar.
     """
     prints = fingerprint(store, progress) if prints is None else prints
@@ -160,12 +164,12 @@ def find_copies(
             frames = int(store.sample(i).any((1, 2, 3)).sum())
             found[i] = Copy(str(store.names[i]), str(store.names[j]), "equal", 0.0, frames)
     left = np.setdiff1d(test, [*found])
-    pairs = np.concatenate([np.empty((0, 2), np.int64), *_close(store, _join(store, prints, left, train))])
+    pairs = np.concatenate([np.empty((0, 2), np.int64), *_keep_close(store, _join(store, prints, left, train))])
     clips = [np.searchsorted(store.offsets, pairs[:, k] // store.persons, "right") - 1 for k in (0, 1)]
     tracks = np.column_stack([*clips, pairs % store.persons, (pairs[:, 1] - pairs[:, 0]) // store.persons])
     _, chosen = np.unique(tracks, axis=0, return_index=True)
     for k in chosen:
-        if copy := _shared(store, *(int(clip[k]) for clip in clips), *map(int, pairs[k])):
+        if copy := _find_shared_run(store, *(int(clip[k]) for clip in clips), *map(int, pairs[k])):
             i = int(clips[0][k])
             if i not in found or (copy.frames, -copy.distance) > (found[i].frames, -found[i].distance):
                 found[i] = copy
@@ -173,7 +177,7 @@ def find_copies(
 
 
 def _join(store: SkeletonStore, prints: Fingerprints, test: np.ndarray, train: np.ndarray) -> Iterator[np.ndarray]:
-    """Places (n, 2) of windows of test and training clips that have the same hash, some at a time."""
+    """Pair the windows of test and training clips that have the same hash: their places (n, 2), in batches."""
     clip = np.searchsorted(store.offsets, prints.places // store.persons, "right") - 1
     part = np.zeros((2, len(store)), bool)
     part[0, test], part[1, train] = True, True
@@ -189,28 +193,28 @@ def _join(store: SkeletonStore, prints: Fingerprints, test: np.ndarray, train: n
             yield prints.places[np.column_stack([np.repeat(some, count), theirs[np.repeat(low, count) + nth]])]
 
 
-def _close(store: SkeletonStore, joined: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    """Those of the pairs of windows whose poses, centred and scaled, are about the same, and move about alike."""
+def _keep_close(store: SkeletonStore, joined: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """Keep the pairs of windows whose poses, centred and scaled, and whose motions are nearly the same."""
     flat = store.poses.reshape(-1, *store.poses.shape[2:])  # (F * M, V, 3)
     for pairs in joined:
         ours, theirs = (np.stack([flat[pairs[:, k] + step * store.persons] for step in (0, SPAN)], 1) for k in (0, 1))
-        a, b = (centred(x)[0] for x in (ours, theirs))  # (n, 2, 3V)
+        a, b = (centre(x)[0] for x in (ours, theirs))  # (n, 2, 3V)
         away = a - b * ((a * b).sum((1, 2)) / np.maximum((b**2).sum((1, 2)), 1e-12))[:, None, None]
         moved = [((x[:, 1] - x[:, 0]) ** 2).sum(1) for x in (away, a)]
         near = (away**2).sum((1, 2)) <= (2 * LIMIT) ** 2 * (a**2).sum((1, 2))
         yield pairs[near & (moved[0] <= MOVED**2 * moved[1])]
 
 
-def _shared(store: SkeletonStore, i: int, j: int, place: int, other: int) -> Copy | None:
-    """The longest run of frames that clips i and j share, one beside the other as the windows at two places are."""
+def _find_shared_run(store: SkeletonStore, i: int, j: int, place: int, other: int) -> Copy | None:
+    """Find the longest run of frames that clips i and j share when two of their windows, at two places, are aligned."""
     persons = store.persons
     shift = (other - place) // persons  # from a frame of clip i to that of clip j
     a, b = (store.sample(k)[:, p % persons].astype(np.float64) for k, p in ((i, place), (j, other)))
-    lengths = [np.ptp(np.flatnonzero(x.any((1, 2)))) + 1 for x in (a, b)]
+    lengths = [int(np.ptp(np.flatnonzero(x.any((1, 2))))) + 1 for x in (a, b)]
     begin = max(store.offsets[i], store.offsets[j] - shift)
     end = min(store.offsets[i + 1], store.offsets[j + 1] - shift)
-    a, size = centred(a[begin - store.offsets[i] : end - store.offsets[i]])
-    b, _ = centred(b[begin + shift - store.offsets[j] : end + shift - store.offsets[j]])
+    a, size = centre(a[begin - store.offsets[i] : end - store.offsets[i]])
+    b, _ = centre(b[begin + shift - store.offsets[j] : end + shift - store.offsets[j]])
     at = slice(place // persons - begin, place // persons - begin + SPAN + 1)
     joints = a.shape[1] // 3
 
@@ -232,10 +236,11 @@ def _shared(store: SkeletonStore, i: int, j: int, place: int, other: int) -> Cop
     return Copy(str(store.names[i]), str(store.names[j]), kind, float(distance), frames)
 
 
-def benchmark_copies(store: SkeletonStore, benchmark: str, progress: bool = True) -> list[Copy]:
-    """The copies in a benchmark's test part of clips in its training part.
+def find_benchmark_copies(store: SkeletonStore, benchmark: str, progress: bool = True) -> list[Copy]:
+    """Find the copies of a benchmark's training clips among its test clips.
 
-    Looked for once in a store, in all its benchmarks, and kept in its copies.json beside the checksums of the clips.
+    The search runs once for all benchmarks of a store; the result is kept in its copies.json, with the checksums of the
+    clips.
 
     Raises:
         ValueError: no such benchmark.
@@ -243,7 +248,7 @@ def benchmark_copies(store: SkeletonStore, benchmark: str, progress: bool = True
     store.split(benchmark, "test")
     path = store.path / FILE_NAME
     head = FORMAT | {"sha256": {name: store.manifest["sha256"][name] for name in ("poses.npy", "index.npz")}}
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):  # anything else: look again
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):  # missing or unusable: search
         kept = json.loads(path.read_text())
         if all(kept[key] == value for key, value in head.items()):
             return [Copy(str(t), str(s), str(k), float(d), int(n)) for t, s, k, d, n in kept["benchmarks"][benchmark]]
@@ -255,12 +260,17 @@ def benchmark_copies(store: SkeletonStore, benchmark: str, progress: bool = True
     try:
         write_atomically(path, json.dumps(head | {"benchmarks": found}) + "\n")
     except OSError as error:
-        warnings.warn(f"{path} can't be written ({error}): copies will be looked for again each time", stacklevel=2)
+        warnings.warn(f"{path} can't be written ({error}): copies will be searched again each time", stacklevel=2)
     return found[benchmark]
 
 
-def sentence(copies: list[Copy], clips: int) -> str:
-    """What there is to say of a benchmark with so many test clips."""
+def summarise_copies(copies: list[Copy], clips: int) -> str:
+    """Say in one sentence how many of a benchmark's test clips are copies.
+
+    Args:
+        copies: of the benchmark.
+        clips: number of its test clips.
+    """
     if not copies:
         return "no test clip is a copy of a training clip"
     kinds = [copy.kind for copy in copies]
@@ -270,13 +280,13 @@ def sentence(copies: list[Copy], clips: int) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Say and list the copies in a store."""
+    """Count and list the copies in a store."""
     parser = argparse.ArgumentParser(prog="python -m bpilib.data.copies", description=main.__doc__)
     parser.add_argument("store", help="its folder, such as data/prepared/ucla")
     store = SkeletonStore.open(parser.parse_args(arguments).store)
     for name in store.benchmarks:
-        copies = benchmark_copies(store, name)
-        print(f"{name}: {sentence(copies, len(store.split(name, 'test')))}")
+        copies = find_benchmark_copies(store, name)
+        print(f"{name}: {summarise_copies(copies, len(store.split(name, 'test')))}")
         for copy in copies:
             print(f"{copy.test} = {copy.train}  {copy.kind}, {copy.frames} frames, {1000 * copy.distance:.3f} mm")
 

@@ -1,15 +1,15 @@
-"""What preparing and importing share: taking clips, saying what could not be taken, fitting skeleton and persons."""
+"""Shared by all imports: writing clips, listing problems, fitting skeleton, classes and persons."""
 
 import warnings
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from bpilib.data.plausibility import Finding, Inspection
-from bpilib.data.store import Clip, Problem, SkeletonStore, StoreWriter
-from bpilib.data.tables import folded, read_names
+from bpilib.data.store import Clip, Problem, SkeletonStore, Splits, StoreWriter
+from bpilib.data.tables import normalise_name, read_names
 from bpilib.errors import MissingInputError
 from bpilib.recipes import PLAIN_NAME
 from bpilib.skeleton import SKELETONS, Skeleton
@@ -20,12 +20,12 @@ MAX_CLASSES = 10_000
 
 
 class ImportWriter(StoreWriter):
-    """A StoreWriter that lists what it could not take, or raises, and says at the end what was left out.
+    """A StoreWriter that lists bad clips, or raises, and checks whether the clips are bodies in metres.
 
     Args:
-        on_error: "skip" leaves a bad clip out, counts it in problems.csv and warns; "raise" raises.
-        inspection: looks whether the clips are bodies in metres; None: one of `skeleton`.
-        others: of StoreWriter.
+        out, dataset, skeleton, classes, overwrite: see `StoreWriter`.
+        on_error: "skip" leaves a bad clip out, lists it in problems.csv and warns; "raise" raises.
+        inspection: of the clips; None: one for `skeleton`.
     """
 
     def __init__(
@@ -46,48 +46,49 @@ class ImportWriter(StoreWriter):
         self.said: list[str] = []
 
     def add_checked(self, clip: Clip, raw: np.ndarray | None = None) -> int:
-        """Append a clip and return its index; raises ValueError as `add` does, then nothing is appended.
+        """Check a clip, append it, and return its index.
 
         Args:
             clip: the clip.
-            raw: what its poses were made of, to tell whose joints they are.
+            raw: the poses as they came in, from which a wrong tracker is recognised.
 
         Raises:
-            ValueError: as `add`; also a clip that can't be a body in metres.
+            ValueError: see `add`; also a bad name or number, or a clip that can't be a body in metres. Nothing is
+                appended then.
         """
         if not is_printable(clip.name):
             raise ValueError(f"expected a name of 1 to 200 printable characters, got {clip.name[:200]!r}")
         if not all(0 <= number < 1 << 31 for number in (clip.subject, clip.camera, clip.setup)):
             raise ValueError("subject, camera and setup: expected whole numbers from 0")
-        self.inspection.see(clip.name, self.checked(clip), raw)
+        self.inspection.see(clip.name, self.check_clip(clip), raw)
         self.add(clip)
         self.count += 1
         return self.count - 1
 
     def skip(self, file: str, what: object, line: int = 0, done: str = "left out") -> None:
-        """List a problem, or raise it."""
+        """List a problem, or raise a ValueError, as `on_error` says."""
         if self.on_error == "raise":
             raise ValueError(f"{file}{f', {line}' if line else ''}: {what}")
         self.problems.append(Problem(file, str(what), line, done))
 
     def note_dropped_persons(self, file: str, dropped: int) -> None:
-        """List that persons were left out of a clip (`fit_persons`), if any were."""
+        """List that a clip has lost persons to `fit_persons`, if it has."""
         if dropped:
             what = f"{self.shape[0] + dropped} persons, {self.shape[0]} expected"
             self.skip(file, what, done="kept those that move most")
 
-    def finish(self, splits: dict[str, dict[str, np.ndarray]], source: dict[str, object]) -> SkeletonStore:
-        """As StoreWriter's, then warnings: the first problems, what was recognised (`said`), what looks odd.
+    def finish_import(self, splits: Splits, source: Mapping[str, object]) -> SkeletonStore:
+        """Finish the store, then warn of conversions (`said`), implausible clips and the first problems.
 
         Raises:
-            ValueError: as StoreWriter's; clips that can't be bodies in metres on the joints they are taken for.
+            ValueError: see `finish`; also clips that can't be bodies in metres with the joints of this skeleton.
         """
         for benchmark in splits:
             if not PLAIN_NAME.fullmatch(benchmark):
                 raise ValueError(f"a benchmark needs a name of letters (a-z), digits, _ . and -, got {benchmark!r:.80}")
         warned = refuse_or_warn(self.inspection.findings(), self.out)
         options = {"conventions": self.said} if self.said else None
-        store = super().finish(splits, source, options=options, plausibility=self.inspection.summary())
+        store = self.finish(splits, source, options=options, plausibility=self.inspection.summary())
         for said in (*self.said, *warned):
             warnings.warn(said, stacklevel=3)
         warn_of_problems(store)
@@ -95,20 +96,20 @@ class ImportWriter(StoreWriter):
 
 
 def refuse_or_warn(findings: Iterable[Finding], where: object) -> list[str]:
-    """What is to be warned of; ValueError where something is to be refused."""
+    """Turn findings into warnings; raise ValueError if one of them says to refuse."""
     found = {severity: [f.what for f in findings if f.severity == severity] for severity in ("refuse", "warn")}
     if found["refuse"]:
-        what = "; ".join(map(_start, found["refuse"]))
+        what = "; ".join(map(_capitalise, found["refuse"]))
         raise ValueError(f"{where}: these clips can't be what they are taken for. {what}")
-    return [f"{where}: look at the clips (01 and 08 draw them). {_start(what)}" for what in found["warn"]]
+    return [f"{where}: look at the clips (01 and 08 draw them). {_capitalise(what)}" for what in found["warn"]]
 
 
-def _start(what: str) -> str:
+def _capitalise(what: str) -> str:
     return what[0].upper() + what[1:]
 
 
 def warn_of_problems(store: SkeletonStore) -> None:
-    """Say loudly what could not be taken as it was when a store was made."""
+    """Warn of the problems that were met when a store was made."""
     problems = store.problems()
     if not problems:
         return
@@ -121,10 +122,10 @@ def warn_of_problems(store: SkeletonStore) -> None:
 
 
 def describe_source(*paths: Path) -> dict[str, object]:
-    """What a store is made of: names and sizes.
+    """Describe the files that a store is made from: names, number and size.
 
     Raises:
-        MissingInputError: one of them is not there.
+        MissingInputError: one of them is missing.
     """
     for path in paths:
         if not path.is_file():
@@ -136,8 +137,12 @@ def describe_source(*paths: Path) -> dict[str, object]:
     }
 
 
-def skeleton_by_joints(joints: int, where: object) -> Skeleton:
-    """The skeleton that has so many joints; ValueError that says where there are others."""
+def find_skeleton(joints: int, where: object) -> Skeleton:
+    """Find the skeleton that has this number of joints.
+
+    Raises:
+        ValueError: there is none; `where` begins the message.
+    """
     for skeleton in SKELETONS.values():
         if skeleton.num_joints == joints:
             return skeleton
@@ -146,18 +151,22 @@ def skeleton_by_joints(joints: int, where: object) -> Skeleton:
 
 
 def is_printable(name: str) -> bool:
-    """Whether a clip or class may be called so: tables and figures show it."""
+    """Check whether a clip or class may have this name, which tables and figures show."""
     return 0 < len(name) <= 200 and name.isprintable()
 
 
-def class_names(folder: Path, labels: Iterable[str], classes: Iterable[str] | None) -> list[str]:
-    """Class names in label order: those given; else those of classes.txt in `folder`, one a line; else the labels,
-    sorted, or "class 0" and so on where all of them are numbers. A label that can't be shown makes no class, so that
-    its clips are left out.
+def choose_class_names(folder: Path, labels: Iterable[str], classes: Iterable[str] | None) -> list[str]:
+    """Choose the class names, in label order.
+
+    Args:
+        folder: in which classes.txt may lie, one name a line.
+        labels: of the clips. One that can't be shown makes no class, so that its clips are left out.
+        classes: the names, if they are given; they come first, then classes.txt, then the labels: sorted, or "class 0"
+            and so on if all are numbers.
 
     Raises:
-        ValueError: none, too many, or one of them twice, also with other capitals; one in classes.txt that can't be
-            shown.
+        ValueError: no name, too many, two that are equal but for capitals, blanks, underscores and hyphens, or one in
+            classes.txt that can't be shown.
     """
     labels = {label for label in labels if is_printable(label)}
     if classes is not None:
@@ -177,17 +186,20 @@ def class_names(folder: Path, labels: Iterable[str], classes: Iterable[str] | No
     if wrong := [name for name in names if not is_printable(name)]:
         where = folder / CLASS_NAMES_FILE
         raise ValueError(f"{where}: expected names of 1 to 200 printable characters, got {wrong[0][:200]!r}")
-    count = Counter(map(folded, names))
-    if classes is None and (alike := [name for name in names if count[folded(name)] > 1]):
+    count = Counter(map(normalise_name, names))
+    if classes is None and (alike := [name for name in names if count[normalise_name(name)] > 1]):
         raise ValueError(f"{folder}: {', '.join(map(repr, alike[:6]))} would be different classes: write them alike")
     return names
 
 
 def fit_persons(poses: np.ndarray, persons: int) -> tuple[np.ndarray, int]:
-    """Make (L, any number of persons, V, 3) into (L, persons, V, 3) float32, and say how many persons were left out.
+    """Fit a clip (L, any M, V, 3) to a number of persons.
 
-    Missing persons are zeros. Of too many, those that are zero throughout go first; then the ones that move most (the
-    published measure: the variance over frames, summed over joints and axes) stay, in the order they came in.
+    Missing persons are filled with zeros. Of too many, the present ones that move most are kept, in their order (the
+    published measure: variance over frames, summed over joints and axes).
+
+    Returns:
+        (L, persons, V, 3) float32, and the number of present persons that were left out.
 
     Raises:
         ValueError: coordinates that are not finite, also as float32.

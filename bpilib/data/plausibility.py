@@ -1,8 +1,8 @@
-"""Is it a body in metres, upright, left on its left? Figures of clips on a store's joints, and what they tell.
+"""Plausibility of clips: are they upright bodies in metres, with left and right where they belong?
 
-A network trains on whatever it is given, and gives wrong results: on millimetres, pixels, axes upside down, joints in
-another order. So every clip is measured on its way in, and the data set is judged as a whole, since a single clip may
-well show somebody who lies, falls, crawls or stands on the hands.
+A network trains on anything, also on millimetres, pixels, inverted axes or joints in another order, and its results
+are then wrong. So every clip is measured when it is imported. The data set is judged as a whole, since a single clip
+may show somebody who lies, falls, crawls or stands on the hands.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -12,30 +12,30 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from bpilib.data.store import SkeletonStore
+from bpilib.data.store import SkeletonStore, mark_present
 from bpilib.skeleton import Skeleton
 
 FRAMES = 32  # of a clip, evenly spread, that are measured
-TORSOS = (0.12, 1.2)  # metres from hips to shoulders: from an infant to a bad fit
-MAX_TORSO = 25  # metres: no doubt, even of a single clip
+TORSOS = (0.12, 1.2)  # metres from hips to shoulders: from an infant to a poor fit
+MAX_TORSO = 25  # metres, above which even a single clip is refused
 FARTHEST = 1000  # metres from the origin: a single joint beyond would outweigh all others in training
-STEADY = 0.3  # bones that change their length by more from frame to frame belong to no body
+STEADY = 0.3  # relative change of bone lengths over time above which it is not a body
 BODY = 0.8  # share of the tests below that a body passes; trackers err, people differ
-NOBODY = 0.5  # below, there is no doubt even of one clip among many
-NO_DEPTH = 1e-3  # of a body's size
-IN_LINE = 0.98  # cosine
-INVERTED = -0.5  # cosine of hips to head with "up", below which a clip is upside down
+NOBODY = 0.5  # share of the tests below which even one clip among many is reported
+NO_DEPTH = 1e-3  # extent along z, in body sizes, below which there is no depth
+IN_LINE = 0.98  # cosine of shin and foot above which the foot is only an extension of the shin
+INVERTED = -0.5  # cosine of hips → head with y, below which a clip is upside down
 LENGTHS = {  # of human bones, in torsos, from small children to long limbs and noisy trackers
     "shoulder": (0.08, 0.9), "elbow": (0.25, 1.1), "wrist": (0.2, 1.0), "hand": (0.0, 0.6), "hip": (0.02, 0.6),
     "knee": (0.4, 1.7), "ankle": (0.35, 1.7), "foot": (0.0, 0.7), "head": (0.1, 0.9),
 }  # fmt: skip
 TYPICAL = dict(zip(LENGTHS, (0.34, 0.58, 0.5, 0.17, 0.17, 0.85, 0.8, 0.22, 0.33)))
-ALIKE = ("elbow", "wrist", "knee", "ankle")  # bones as long on one side as on the other, to a factor of two
-LONGER = (("knee", "foot"), ("ankle", "foot"), ("knee", "hip"), ("elbow", "hand"), ("wrist", "hand"))  # than the other
+ALIKE = ("elbow", "wrist", "knee", "ankle")  # bones of the same length on both sides, to a factor of two
+LONGER = (("knee", "foot"), ("ankle", "foot"), ("knee", "hip"), ("elbow", "hand"), ("wrist", "hand"))  # first > second
 
 
 class Finding(NamedTuple):
-    """What figures tell: "refuse" what can't be right, "warn" of what may be, and in words what to do."""
+    """A conclusion from the figures: "refuse" for what can't be right, else "warn"; and in words what to do."""
 
     severity: str
     what: str
@@ -43,24 +43,24 @@ class Finding(NamedTuple):
 
 @dataclass(frozen=True)
 class Figures:
-    """What is measured of one clip.
+    """Measurements of one clip; a "size" is the unit of a body, see `size`.
 
     Attributes:
         name: of the clip.
-        rows: person-frames that were measured.
-        torso: median metres from hips to shoulders.
-        size: the torso that would go with the other bones, metres; it holds where shoulders or hips are lost.
+        rows: number of poses measured (frames times persons).
+        torso: median distance from hips to shoulders, metres.
+        size: length of the torso as estimated from the other bones, metres; valid also if shoulders or hips are lost.
         upright: median cosine of hips → head with y.
-        lean: (3,) mean unit vector of hips → head; it is short where the direction changes.
-        origin: metres from the origin of the spine of the first person's first frame.
-        depth: extent of the body along z, in sizes; 0: z tells nothing.
+        lean: (3,) mean unit vector of hips → head; short if the direction changes.
+        origin: distance from the origin of the spine in the first person's first frame, metres.
+        depth: extent of the body along z, in sizes; 0: no depth.
         level: median of z, metres.
-        bones: (B,) median lengths in sizes, in the order of `limbs`.
-        steady: median over the bones of standard deviation over mean length; NaN: too few frames.
-        turning: median cosine of up × forward (ankles → feet) with right → left hip: below 0, a mirror image.
+        bones: (B,) median lengths in sizes, in the order of `list_limbs`.
+        steady: relative standard deviation of bone lengths, median over bones; NaN: too few frames.
+        turning: median cosine of up × forward (ankles → feet) with right → left hip; below 0 for a mirror image.
         share: all x and y lie from 0 to 1.
-        scaled: every axis just spans 0 to 1, or -1 to 1.
-        repeated: names of joints that coincide with the joint they hang from, or are 0, 0, 0, in most frames.
+        scaled: every axis spans exactly 0 to 1, or -1 to 1.
+        repeated: names of joints that, in most frames, coincide with their parent or are 0, 0, 0.
     """
 
     name: str
@@ -80,8 +80,8 @@ class Figures:
     repeated: tuple[str, ...] = ()
 
 
-def limbs(skeleton: Skeleton) -> list[tuple[str, int, int]]:
-    """(name, joint, the joint it hangs from) of the bones that are measured: those that both skeletons have."""
+def list_limbs(skeleton: Skeleton) -> list[tuple[str, int, int]]:
+    """List the bones that are measured, those that both skeletons have: (name, joint, parent joint)."""
     at = {name: i for i, name in enumerate(skeleton.joints)}
     upper = skeleton.root
     out = [("head", at["head"], upper)]
@@ -95,26 +95,24 @@ def limbs(skeleton: Skeleton) -> list[tuple[str, int, int]]:
 
 
 def measure(poses: np.ndarray, skeleton: Skeleton, name: str = "") -> Figures:
-    """Figures of a clip (L, M, V, 3) on the joints of `skeleton`; persons who are not there are zeros.
+    """Measure a clip (L, M, V, 3) with the joints of `skeleton`; absent persons are zeros.
 
     Raises:
         ValueError: no person in any frame.
     """
-    present = poses.any((2, 3))  # (L, M)
-    if not present.any():
+    if not poses.any():
         raise ValueError("no person in any frame: all coordinates are 0")
-    frame, person = first_body(poses)
-    sized = (poses != poses[:, :, :1]).any((2, 3))
-    rows = poses[sized if sized.any() else present]  # (P, V, 3)
+    frame, person = find_first_body(poses)
+    rows = poses[_mark_bodies(poses)]  # (P, V, 3)
     ends = rows.min((0, 1)), rows.max((0, 1))
     scaled = all(np.abs(ends[1] - 1) < 1e-4) and (all(np.abs(ends[0]) < 1e-4) or all(np.abs(ends[0] + 1) < 1e-4))
     rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), FRAMES * poses.shape[1])).astype(int)].astype(float)
     at = {joint: i for i, joint in enumerate(skeleton.joints)}
     shoulders, hips = ([at[f"{side} {n}"] for side in ("left", "right")] for n in ("shoulder", "hip"))
     spine = rows[:, skeleton.root] - rows[:, 0], rows[:, shoulders].mean(1) - rows[:, hips].mean(1)
-    torso = max(float(np.median(np.linalg.norm(way, axis=-1))) for way in spine)  # one of them may be lost
-    up = _unit(rows[:, at["head"]] - rows[:, 0])
-    bones = limbs(skeleton)
+    torso = max(float(np.median(np.linalg.norm(way, axis=-1))) for way in spine)  # one of them may be untracked
+    up = _normalise(rows[:, at["head"]] - rows[:, 0])
+    bones = list_limbs(skeleton)
     lengths = np.linalg.norm(rows[:, [j for _, j, _ in bones]] - rows[:, [p for _, _, p in bones]], axis=-1)  # (P, B)
     typical = np.array([TYPICAL[name.split()[-1]] for name, _, _ in bones])
     size = float(np.median(np.median(lengths, 0) / typical))
@@ -122,10 +120,11 @@ def measure(poses: np.ndarray, skeleton: Skeleton, name: str = "") -> Figures:
     changes = np.divide(lengths.std(0, ddof=len(rows) > 1), mean, out=np.zeros_like(mean), where=mean > 0)
     feet, ankles, knees = ([at["left " + n], at["right " + n]] for n in ("foot", "ankle", "knee"))
     shins, forward = rows[:, ankles] - rows[:, knees], rows[:, feet] - rows[:, ankles]  # (P, 2, 3)
-    guessed = np.median((_unit(shins) * _unit(forward)).sum(-1)) > IN_LINE  # a foot that only prolongs the shin
+    # a foot that only extends the shin has no direction of its own
+    guessed = np.median((_normalise(shins) * _normalise(forward)).sum(-1)) > IN_LINE
     forward = 0 * forward[:, 0] if guessed else forward.mean(1)
     left = rows[:, hips[0]] - rows[:, hips[1]]
-    turning = (_unit(np.cross(up, forward)) * _unit(left)).sum(-1)
+    turning = (_normalise(np.cross(up, forward)) * _normalise(left)).sum(-1)
     parents = skeleton.parents
     bound = np.array([j for j in range(skeleton.num_joints) if parents[j] != j])
     twice = (rows[:, bound] == rows[:, parents[bound]]).all(-1).mean(0) > 0.5
@@ -144,28 +143,39 @@ def measure(poses: np.ndarray, skeleton: Skeleton, name: str = "") -> Figures:
     )  # fmt: skip
 
 
-def first_body(poses: np.ndarray) -> tuple[int, int]:
-    """(frame, person) of the first frame in which the first person of a clip (L, M, V, 3) who is there has a size.
+def find_first_body(poses: np.ndarray) -> tuple[int, int]:
+    """Find (frame, person) of the first pose of a clip's (L, M, V, 3) first person whose joints do not all coincide.
 
-    Where the only person of a recording is lost for a moment, NTU's preparation leaves all joints at one place.
+    They coincide where NTU's tracker has lost the only person of a recording for a moment.
     """
-    there = (poses != poses[:, :, :1]).any((2, 3))  # (L, M)
-    there = there if there.any() else poses.any((2, 3))
+    there = _mark_bodies(poses)
     person = int(np.argmax(there.any(0)))
     return int(np.argmax(there[:, person])), person
 
 
-def _unit(vectors: np.ndarray) -> np.ndarray:
+def _mark_bodies(poses: np.ndarray) -> np.ndarray:
+    """(L, M) bool, where the joints of a clip (L, M, V, 3) lie apart; if they never do, where persons are present."""
+    sized = mark_present(poses != poses[:, :, :1])
+    return sized if sized.any() else mark_present(poses)
+
+
+def _normalise(vectors: np.ndarray) -> np.ndarray:
     length = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0)
 
 
-def odd_bones(bones: np.ndarray, skeleton: Skeleton, flat: bool = False) -> tuple[float, list[str]]:
-    """How much of a body bones (B,) in torsos are: the share of the tests passed, and what failed, in words.
+def find_odd_bones(bones: np.ndarray, skeleton: Skeleton, flat: bool = False) -> tuple[float, list[str]]:
+    """Test bone lengths (B,) in torsos against those of human bodies.
 
-    In an image (`flat`) bones are foreshortened, so that none is too short or unlike the other side's.
+    Args:
+        bones: in the order of `list_limbs`.
+        skeleton: NTU or UCLA.
+        flat: in an image, where bones are foreshortened: none is too short, or different from the other side's.
+
+    Returns:
+        The share of tests passed, and the failed ones in words.
     """
-    names = [name for name, _, _ in limbs(skeleton)]
+    names = [name for name, _, _ in list_limbs(skeleton)]
     length = dict(zip(names, bones))
     failed, tests = [], 0
     for name, value in length.items():
@@ -188,24 +198,24 @@ def odd_bones(bones: np.ndarray, skeleton: Skeleton, flat: bool = False) -> tupl
 
 
 def is_body(figures: Figures, skeleton: Skeleton, flat: bool = False) -> bool:
-    """Whether a clip's bones are those of a body, whatever the unit; in an image, where `flat`."""
-    passed, _ = odd_bones(figures.bones, skeleton, flat)
+    """Whether a clip's bones have the proportions of a body, in any unit; `flat`: in an image."""
+    passed, _ = find_odd_bones(figures.bones, skeleton, flat)
     if not flat and (figures.depth < NO_DEPTH or figures.share or figures.scaled):
         return False
     return figures.size > 0 and passed >= BODY and not figures.steady > STEADY
 
 
 class Inspection:
-    """Looks at the clips of a data set on their way in, and tells at the end what they are.
+    """Measures the clips of a data set while they are imported, and judges them as a whole at the end.
 
-    Every clip is held against the bounds that no body leaves; the figures are taken of the first thousand clips, and
-    of every fiftieth after.
+    Every clip is tested against bounds that no body exceeds; figures are kept of the first thousand clips and of every
+    fiftieth after.
 
     Args:
         skeleton: NTU or UCLA.
-        flat: the tracker knows no depth.
-        suspect: clips as they came in, of a few → words to add where they are not those of `skeleton`, e.g.
-            ": they look like ..., set tracker to ..."; None: nothing is known of other trackers.
+        flat: the tracker has no depth.
+        suspect: takes a few clips as they came in, and returns words to add to a message if they look like another
+            tracker's, e.g. ": they look like ..., set tracker to ..."; None: other trackers are not considered.
     """
 
     def __init__(self, skeleton: Skeleton, flat: bool = False, suspect: Callable[[list], str] | None = None):
@@ -215,19 +225,19 @@ class Inspection:
         self._seen = 0
 
     def see(self, name: str, poses: np.ndarray, raw: np.ndarray | None = None) -> None:
-        """Look at a clip (L, M, V, 3); `raw` is what it was made of.
+        """Measure a clip (L, M, V, 3); `raw` is the clip as it came in.
 
         Raises:
-            ValueError: a torso of more than `MAX_TORSO` metres, or of next to nothing; a joint beyond `FARTHEST`.
+            ValueError: a torso of more than `MAX_TORSO` metres, or of nearly no length; a joint beyond `FARTHEST`.
         """
         if raw is not None and len(self.raw) < 3:
             self.raw.append(raw[:: max(1, len(raw) // 8)])
         if not poses.any():
             return
         if not self.flat:
-            size = _size(poses, self.skeleton)
+            size = _estimate_size(poses, self.skeleton)
             if size and not TORSOS[0] / 10 <= size <= MAX_TORSO:
-                raise ValueError(_units(size, self._told()))
+                raise ValueError(_describe_units(size, self._told()))
         if (far := float(np.abs(poses).max())) > FARTHEST:
             raise ValueError(f"a coordinate of {far:.3g} metres, expected less than {FARTHEST}: cut the frame out")
         if self._seen < 1000 or self._seen % 50 == 0:
@@ -238,7 +248,7 @@ class Inspection:
         return self.suspect(self.raw) if self.suspect and self.raw else ""
 
     def findings(self) -> list[Finding]:
-        """What the clips seen so far tell."""
+        """Findings on the clips seen so far."""
         return check(self.figures, self.skeleton, self.flat, self._told())
 
     def summary(self) -> dict[str, object]:
@@ -248,17 +258,16 @@ class Inspection:
         return {**medians, "findings": [finding.what for finding in self.findings()]} if self.figures else {}
 
 
-def _size(poses: np.ndarray, skeleton: Skeleton) -> float:
-    """`Figures.size`, of at most eight frames."""
-    sized = (poses != poses[:, :, :1]).any((2, 3))
-    rows = poses[sized if sized.any() else poses.any((2, 3))]  # (P, V, 3)
-    rows, bones = rows[:: max(1, len(rows) // 8)], limbs(skeleton)
+def _estimate_size(poses: np.ndarray, skeleton: Skeleton) -> float:
+    """`Figures.size` from at most eight poses."""
+    rows = poses[_mark_bodies(poses)]  # (P, V, 3)
+    rows, bones = rows[:: max(1, len(rows) // 8)], list_limbs(skeleton)
     ends = rows[:, [j for _, j, _ in bones]].astype(float) - rows[:, [p for _, _, p in bones]]
     lengths = np.median(np.sqrt((ends**2).sum(-1)), 0)
     return float(np.median(lengths / [TYPICAL[name.split()[-1]] for name, _, _ in bones]))
 
 
-def _units(torso: float, told: str = "") -> str:
+def _describe_units(torso: float, told: str = "") -> str:
     if told:
         return f"expected metres, a torso of about 0.5, got one of {torso:.3g}{told}"
     guess = "divide metres out of whatever unit this is"
@@ -275,20 +284,20 @@ def _units(torso: float, told: str = "") -> str:
 
 
 def check(figures: Sequence[Figures], skeleton: Skeleton, flat: bool = False, told: str = "") -> list[Finding]:
-    """What the figures of a data set tell, or of one clip.
+    """Judge a data set, or a single clip, by its figures.
 
     Args:
-        figures: of its clips; up to two count as single clips, which may show anything.
+        figures: of its clips; up to two count as single clips, in which a body may have any posture.
         skeleton: NTU or UCLA.
-        flat: the tracker knows no depth, which is then not missed.
-        told: whose joints they look like, to be said where they are not those of `skeleton`.
+        flat: the tracker has no depth, so its absence is not reported.
+        told: words on the tracker whose joints they look like, added to messages about joints.
 
     Returns:
-        findings, those to refuse first; empty: as it should be.
+        Findings, those to refuse first; empty if all is plausible.
     """
     still = [f.name for f in figures if not f.size]
     if 2 * len(still) > len(figures):
-        return [Finding("refuse", f"bodies without size, whose joints coincide: {_some(still, len(figures))}")]
+        return [Finding("refuse", f"bodies without size, whose joints coincide: {_list_some(still, len(figures))}")]
     every, figures = figures, [f for f in figures if f.size]
     if not figures:
         return []
@@ -296,16 +305,16 @@ def check(figures: Sequence[Figures], skeleton: Skeleton, flat: bool = False, to
     size = float(np.median([f.size for f in figures]))
     no_depth = np.median([f.depth for f in figures]) < NO_DEPTH
     bones = np.median([f.bones for f in figures], 0)
-    passed, failed = odd_bones(bones, skeleton, flat)
+    passed, failed = find_odd_bones(bones, skeleton, flat)
     long = [f.steady for f in figures if np.isfinite(f.steady)]
     steady = float(np.median(long)) if long else np.nan
     out: list[Finding] = []
     if still:
-        out.append(Finding("warn", f"bodies without size, whose joints coincide: {_some(still, len(every))}"))
-    if _most(figures, lambda f: f.scaled) and not flat:
+        out.append(Finding("warn", f"bodies without size, whose joints coincide: {_list_some(still, len(every))}"))
+    if _holds_for_most(figures, lambda f: f.scaled) and not flat:
         out.append(Finding("refuse", "every axis is scaled to the same span, from 0 or -1 to 1, in which a body is "
                            "squeezed: bring the clips as they were, in metres"))  # fmt: skip
-    elif _most(figures, lambda f: f.share) and not flat:
+    elif _holds_for_most(figures, lambda f: f.share) and not flat:
         out.append(Finding("refuse", "expected metres, got x and y from 0 to 1, shares of an image: an image's points "
                            f"need a tracker of images, and pixels{told}"))  # fmt: skip
     bad = f"bones in torsos: {', '.join(failed[:4])}{' ...' if len(failed) > 4 else ''}"
@@ -315,13 +324,13 @@ def check(figures: Sequence[Figures], skeleton: Skeleton, flat: bool = False, to
     if passed < BODY:
         out.append(Finding("refuse", f"joints in another order, or of another tracker: {bad}{told}"))
     if not TORSOS[0] <= size <= TORSOS[1] and not flat:
-        out.append(Finding("refuse", _units(size, told)))
+        out.append(Finding("refuse", _describe_units(size, told)))
     if no_depth and not flat:
-        severity = "refuse" if _most(figures, lambda f: f.level != 0) else "warn"
+        severity = "refuse" if _holds_for_most(figures, lambda f: f.level != 0) else "warn"
         out.append(Finding(severity, f"z is the same for all joints: a score, or an image without depth?{told}"))
     inverted = [f.name for f in figures if f.upright < INVERTED]
     if inverted:
-        what = f"upside down: {_some(inverted, len(figures))}, the head below the hips (cosine with y " + (
+        what = f"upside down: {_list_some(inverted, len(figures))}, the head below the hips (cosine with y " + (
             f"{np.median([f.upright for f in figures if f.upright < INVERTED]):.2f})"
         )
         most = 2 * len(inverted) > len(figures)
@@ -346,27 +355,27 @@ def check(figures: Sequence[Figures], skeleton: Skeleton, flat: bool = False, to
     if several and all(f.severity == "warn" for f in out):
         odd = [f.name for f in figures if not TORSOS[0] <= f.size <= TORSOS[1]]
         if odd and not flat:
-            out.append(Finding("warn", f"other units than metres? {_some(odd, len(figures))}"))
-        shares = {f.name: odd_bones(f.bones, skeleton, flat)[0] for f in figures}
+            out.append(Finding("warn", f"other units than metres? {_list_some(odd, len(figures))}"))
+        shares = {f.name: find_odd_bones(f.bones, skeleton, flat)[0] for f in figures}
         odd = [name for name, share in shares.items() if share < BODY]
         if len(odd) < max(2, 0.05 * len(figures)):  # sensors take furniture for people now and then
             odd = [name for name in odd if shares[name] < NOBODY]
         if odd:
-            out.append(Finding("warn", f"no bodies, or joints in another order: {_some(odd, len(figures))}"))
+            out.append(Finding("warn", f"no bodies, or joints in another order: {_list_some(odd, len(figures))}"))
     return sorted(out, key=lambda finding: finding.severity != "refuse")
 
 
-def _most(figures: Sequence[Figures], true) -> bool:
+def _holds_for_most(figures: Sequence[Figures], true) -> bool:
     return 2 * sum(map(true, figures)) > len(figures)
 
 
-def _some(names: list[str], total: int) -> str:
+def _list_some(names: list[str], total: int) -> str:
     more = f", ... and {len(names) - 3} more" if len(names) > 3 else ""
     return f"{len(names)} of {total} clips ({', '.join(names[:3])}{more})"
 
 
-def table(figures: Iterable[Figures]) -> pd.DataFrame:
-    """Medians, and what 90 % of the clips lie between: a row each for torso, uprightness, distance from the origin."""
+def tabulate(figures: Iterable[Figures]) -> pd.DataFrame:
+    """Tabulate median, 5 % and 95 % quantile of torso, uprightness and distance from the origin, one row each."""
     figures = list(figures)
     rows = {
         "torso, metres": [f.torso for f in figures],
@@ -377,15 +386,15 @@ def table(figures: Iterable[Figures]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(values, "index", columns=["median", "5 %", "95 %"]).round(2)
 
 
-def figures_of(store: SkeletonStore, most: int = 200) -> list[Figures]:
-    """Figures of up to `most` clips of a store, evenly spread."""
+def measure_store(store: SkeletonStore, most: int = 200) -> list[Figures]:
+    """Measure up to `most` clips of a store, evenly spread."""
     chosen = np.unique(np.linspace(0, len(store) - 1, min(most, len(store))).astype(int))
     clips = ((i, store.sample(i)) for i in chosen)
     return [measure(poses, store.skeleton, str(store.names[i])) for i, poses in clips if poses.any()]
 
 
-def empty_classes(store: SkeletonStore, benchmark: str) -> dict[str, list[str]]:
-    """The classes that have no clip in "train" or in "test" of a benchmark; they can't be learned, or have no accuracy.
+def find_empty_classes(store: SkeletonStore, benchmark: str) -> dict[str, list[str]]:
+    """Find the classes without clips in "train" (they can't be learned) and in "test" (they have no accuracy).
 
     Returns:
         {"train": class names, "test": class names}, in label order.

@@ -1,11 +1,11 @@
-"""Raw files, or clips that somebody has prepared already, to one store per data set."""
+"""`prepare`: raw files, or clips that others have prepared, to a store."""
 
 import contextlib
 import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -13,24 +13,32 @@ from tqdm.auto import tqdm
 from bpilib.data import ucla
 from bpilib.data.formats import agcn, clip_folder
 from bpilib.data.formats.npz import import_npz
-from bpilib.data.formats.pyskl import import_pickle, pickle_source
+from bpilib.data.formats.pyskl import describe_pickle, import_pickle
 from bpilib.data.importer import describe_source, refuse_or_warn, warn_of_problems
 from bpilib.data.ntu import protocol, raw_files
 from bpilib.data.plausibility import Inspection
-from bpilib.data.store import MANIFEST, Problem, SkeletonStore, StoreWriter, leftovers, settle
+from bpilib.data.store import MANIFEST, Problem, SkeletonStore, StoreWriter, find_leftovers, settle
 from bpilib.data.synthetic import dataset as dataset_module
 from bpilib.data.synthetic import people
 from bpilib.errors import MissingInputError
 from bpilib.recipes import BENCHMARKS
-from bpilib.skeleton import NTU, UCLA
+from bpilib.skeleton import NTU, UCLA, Skeleton
 from bpilib.system.lock import lock_of_store, lock_store
 
 LAYOUTS = f"an .npz or a .pkl of prepared clips, a folder of 2s-AGCN's arrays, or a folder with {clip_folder.LIST}"
-PROTOCOLS = {  # as the published npz files are named, e.g. NTU60_CS.npz, NTU120_CSet.npz, and as ours are
+PROTOCOLS = {  # words in the names of npz files, published (NTU60_CS.npz, NTU120_CSet.npz) or our own → benchmark
     "cs": "xsub", "csub": "xsub", "xsub": "xsub", "cv": "xview", "xview": "xview", "cset": "xset", "xset": "xset",
 }  # fmt: skip
 Raw = str | Path | Sequence[str | Path]
 __all__ = ["Problem", "SkeletonStore", "prepare"]
+
+
+class _Settings(TypedDict):
+    """Arguments of `prepare` that every format takes."""
+
+    overwrite: bool
+    on_error: str
+    progress: bool
 
 
 def prepare(
@@ -50,20 +58,21 @@ def prepare(
 
     Args:
         dataset: "ucla", "ntu60", "ntu120", "synthetic", or for prepared clips also a name of your own.
-        raw: folder or zip of the raw files; for NTU also a list of those. "synthetic" writes its raw files there first;
-            by default beside `out`. Or prepared clips: an .npz as NTU60_CS.npz, or a list of such files of the same
-            clips; a .pkl as of PYSKL and MMAction2; a folder of 2s-AGCN's or ST-GCN's arrays; a folder with clips.csv
-            (`bpilib.data.formats.clip_folder`), or that clips.csv. Class names of a
-            data set of your own come from classes.txt beside or in it, one a line; its skeleton from the clips.
-        out: folder of the store; it appears only when it is whole.
-        benchmark: evaluation protocol of a clips.csv, or of an .npz whose name does not tell (_CS, _CV, ...); None:
-            "split", or that of a data set which has but one.
-        tracker: whose joints the clips of a clips.csv or a .pkl have (`data.trackers`); None: NTU's or NW-UCLA's.
-        overwrite: prepare again, and replace the store at `out` once the new one is whole and has been verified. What
-            a kill leaves at any moment, the next call puts right: at `out` is the old store or the new one.
-        on_error: "skip" leaves a bad file out, counts it in the store's problems.csv and warns; "raise" raises.
+        raw: folder or zip of the raw files; for NTU also a list of those. For "synthetic" they are written there first
+            (default: beside `out`). Or prepared clips: an .npz like NTU60_CS.npz, or a list of such files with the same
+            clips; a .pkl of PYSKL or MMAction2; a folder of 2s-AGCN's or ST-GCN's arrays; a folder with clips.csv
+            (`bpilib.data.formats.clip_folder`), or the clips.csv. For a data set of your own, class names are read from
+            classes.txt beside or in it, one a line, and the skeleton is recognised from the clips.
+        out: folder of the store; it appears only when it is complete.
+        benchmark: evaluation protocol of a clips.csv, or of an .npz without a protocol (_CS, _CV, ...) in its name;
+            None: the only one of the data set, or "split".
+        tracker: whose joints the clips of a clips.csv or a .pkl have (`bpilib.data.trackers`); None: NTU's or
+            NW-UCLA's.
+        overwrite: prepare again, and replace the store at `out` once the new one is complete and has been verified.
+            After a kill at any moment the next call finds the old store or the new one at `out`.
+        on_error: "skip" leaves a bad file out, lists it in the store's problems.csv and warns; "raise" raises.
         progress: show a bar.
-        n_jobs: processes that read NTU's files, -1: as many as cores; joblib.parallel_config chooses their backend.
+        n_jobs: number of processes that read NTU's files, -1: one per core; joblib.parallel_config sets their backend.
         options: of `synthetic.write_raw` (seed, subjects, episodes).
 
     Returns:
@@ -71,14 +80,16 @@ def prepare(
 
     Raises:
         MissingInputError: no raw data.
-        ValueError: unknown data set; raw that is something else, or whose clips can't be bodies in metres; a store at
-            `out` that was made of other files, or that
-            another process is making (says which, where and since when).
+        ValueError: unknown data set; raw data of another kind, or clips that can't be bodies in metres; a store at
+            `out` that was made from other files, or that another process is making (the message says which process,
+            where and since when).
     """
-    if len(_places(raw)) == 1 and _places(raw)[0].name.lower() == clip_folder.LIST and _places(raw)[0].is_file():
-        raw = _places(raw)[0].parent
-    places, layout = _places(raw), _layout(raw)
-    if dataset not in BENCHMARKS and not layout and all(place.exists() for place in places):  # gone ones may be known
+    places = _list_places(raw)
+    if len(places) == 1 and places[0].name.lower() == clip_folder.LIST and places[0].is_file():
+        raw = places[0].parent
+        places = [raw]
+    layout = _recognise_layout(raw)
+    if dataset not in BENCHMARKS and not layout and all(place.exists() for place in places):
         raise ValueError(
             f"unknown data set {dataset!r}: expected {', '.join(BENCHMARKS)}; or, for one of your own, raw: {LAYOUTS}, "
             f"got {raw}"
@@ -92,22 +103,23 @@ def prepare(
     if out is None:
         raise ValueError("out: name the folder of the store, e.g. data/prepared/" + dataset)
     out = Path(out)
-    acted = dataset == "synthetic" and not layout
-    if acted:
-        raw = places[0] if places else out.with_name(out.name + "_raw")
+    synthetic = dataset == "synthetic" and not layout
+    synthetic_raw = places[0] if places else out.with_name(out.name + "_raw")
+    if synthetic:
+        raw = synthetic_raw
     if raw is None:
         how = raw_files.HOW if dataset in protocol.MAX_IDS else ucla.HOW
         raise ValueError(f"raw: name the folder or zip of the raw files; {how}")
-    settings = {"overwrite": overwrite, "on_error": on_error, "progress": progress}
+    settings: _Settings = {"overwrite": overwrite, "on_error": on_error, "progress": progress}
     with contextlib.ExitStack() as stack:
-        if overwrite or not _there(out):
+        if overwrite or not _is_store(out):
             stack.enter_context(lock_store(out, "data"))
             settle(out)
         else:
             _tidy(out)
-        if acted:
-            dataset_module.write_raw(raw, **options)
-        if not overwrite and _there(out):  # from before, or made by another process while this one waited
+        if synthetic:
+            dataset_module.write_raw(synthetic_raw, **options)
+        if not overwrite and _is_store(out):  # made earlier, or by another process while this one waited
             return _reopen(out, dataset, raw, tracker, benchmark)
         if tracker and layout not in ("folder", "pickle"):
             only = f"only clips of a {clip_folder.LIST} or a .pkl are made NTU's"
@@ -116,12 +128,12 @@ def prepare(
             store = _import(layout, dataset, raw, out, benchmark, tracker, settings)
             differs = protocol.compare_with_published(store) if dataset in protocol.MAX_IDS else ""
         elif dataset in protocol.MAX_IDS:
-            from bpilib.data.ntu import build as ntu_build  # brings the compiler along, which nobody else needs
+            from bpilib.data.ntu import build as ntu_build  # here, since it imports numba
 
             store, differs = ntu_build.build(dataset, raw, out, n_jobs=n_jobs, **settings)
             warn_of_problems(store)
         elif dataset in BENCHMARKS:
-            store, differs = _build_ucla(dataset, _places(raw)[0], out, **settings), ""
+            store, differs = _build_ucla(dataset, _list_places(raw)[0], out, **settings), ""
             warn_of_problems(store)
         else:
             raise MissingInputError(f"no raw data at {raw}: expected {LAYOUTS}")
@@ -132,21 +144,22 @@ def prepare(
     return store
 
 
-def _there(out: Path) -> bool:
-    """Whether there is a store."""
+def _is_store(out: Path) -> bool:
+    """Whether a folder holds a store."""
     return (out / MANIFEST).is_file()
 
 
 def _tidy(out: Path) -> None:
     """Remove what a killed preparation has left beside a store, if nobody is at work and it can be written there."""
-    if leftovers(out) or lock_of_store(out).exists():
+    if find_leftovers(out) or lock_of_store(out).exists():
         with contextlib.suppress(ValueError, OSError), lock_store(out, "data", patience=0):
             settle(out)
 
 
 def _build_ucla(dataset: str, raw: Path, out: Path, overwrite: bool, on_error: str, progress: bool) -> SkeletonStore:
-    """The JSON clips of NW-UCLA or of the synthetic set to a store."""
-    classes, actions = ucla.CLASSES, ucla.ACTIONS
+    """Build the store of NW-UCLA or of the synthetic set from JSON clips."""
+    classes: Sequence[str] = ucla.CLASSES
+    actions: tuple[int, ...] = ucla.ACTIONS
     if dataset == "synthetic":
         classes, actions = people.CLASSES, tuple(range(1, 1 + len(people.CLASSES)))
     with StoreWriter(out, dataset, UCLA, classes, overwrite=overwrite) as writer:
@@ -158,7 +171,7 @@ def _build_ucla(dataset: str, raw: Path, out: Path, overwrite: bool, on_error: s
                 bar.update()
                 if not isinstance(found, Problem):
                     try:
-                        inspection.see(found.name, writer.checked(found))
+                        inspection.see(found.name, writer.check_clip(found))
                     except ValueError as error:
                         found = Problem(f"{found.name}.json", str(error))
                 if isinstance(found, Problem):
@@ -170,19 +183,19 @@ def _build_ucla(dataset: str, raw: Path, out: Path, overwrite: bool, on_error: s
                     cameras.append(found.camera)
         warned = refuse_or_warn(inspection.findings(), out)
         summary = inspection.summary()
-        store = writer.finish(ucla.splits(np.array(cameras)), _source(dataset, raw), plausibility=summary)
+        store = writer.finish(ucla.make_splits(np.array(cameras)), _describe_source(dataset, raw), plausibility=summary)
         for said in warned:
             warnings.warn(said, stacklevel=3)
         return store
 
 
-def _places(raw: Raw | None) -> list[Path]:
+def _list_places(raw: Raw | None) -> list[Path]:
     return [Path(raw)] if isinstance(raw, str | Path) else [Path(place) for place in raw or ()]
 
 
-def _layout(raw: Raw | None) -> str | None:
-    """"npz", "pickle", "arrays" or "folder" of clips that are prepared already; None: raw files."""
-    places = _places(raw)
+def _recognise_layout(raw: Raw | None) -> str | None:
+    """Recognise the layout of prepared clips: "npz", "pickle", "arrays" or "folder"; None: raw files."""
+    places = _list_places(raw)
     if places and all(place.suffix.lower() == ".npz" for place in places):
         return "npz"
     if len(places) != 1:
@@ -191,19 +204,20 @@ def _layout(raw: Raw | None) -> str | None:
         return "pickle"
     if (places[0] / clip_folder.LIST).is_file():
         return "folder"
-    return "arrays" if agcn.find(places[0]) else None
+    return "arrays" if agcn.find_folders(places[0]) else None
 
 
 def _import(
-    layout: str, dataset: str, raw: Raw, out: Path, benchmark: str | None, tracker: str | None, settings: dict[str, Any]
+    layout: str, dataset: str, raw: Raw, out: Path, benchmark: str | None, tracker: str | None, settings: _Settings
 ) -> SkeletonStore:
-    """Prepared clips to a store: of a published data set with its skeleton and classes, or of one's own."""
-    skeleton, classes = None, None
+    """Import prepared clips, of a published data set with its skeleton and classes, or of the user's own."""
+    skeleton: Skeleton | None = None
+    classes: Sequence[str] | None = None
     if dataset in protocol.MAX_IDS:
-        skeleton, classes = NTU, protocol.classes(dataset)
+        skeleton, classes = NTU, protocol.read_classes(dataset)
     elif dataset in BENCHMARKS:
         skeleton, classes = UCLA, people.CLASSES if dataset == "synthetic" else ucla.CLASSES
-    first, *more = _places(raw)
+    first, *more = _list_places(raw)
     if layout == "pickle":
         return import_pickle(first, out, dataset, classes, skeleton, tracker=tracker, **settings)
     if layout == "arrays":
@@ -211,8 +225,9 @@ def _import(
     if benchmark is None and len(every := BENCHMARKS.get(dataset, ("split",))) == 1:
         (benchmark,) = every
     if layout == "folder":
-        settings = {"tracker": tracker, **settings}
-        return clip_folder.import_folder(first, out, dataset, skeleton, classes, benchmark or "split", **settings)
+        return clip_folder.import_folder(
+            first, out, dataset, skeleton, classes, benchmark or "split", tracker=tracker, **settings
+        )
     files: dict[str, Path] = {}
     for path in (first, *more):
         told = [PROTOCOLS[word] for word in re.split(r"[\W_\d]+", path.stem.lower()) if word in PROTOCOLS]
@@ -224,21 +239,23 @@ def _import(
     return import_npz(files, out, dataset, classes, skeleton, **settings)
 
 
-def _source(dataset: str, raw: Raw, tracker: str | None = None, benchmark: str | None = None) -> dict[str, object]:
-    """What a store is made of, so far as it can be told at once: names and sizes."""
-    layout = _layout(raw)
-    first, *_ = _places(raw)
+def _describe_source(
+    dataset: str, raw: Raw, tracker: str | None = None, benchmark: str | None = None
+) -> dict[str, object]:
+    """Describe the files a store would be made from, as far as this is possible without reading them."""
+    layout = _recognise_layout(raw)
+    first, *_ = _list_places(raw)
     if layout == "folder":
-        return clip_folder.folder_source(first, tracker)
+        return clip_folder.describe_folder(first, tracker)
     if layout == "pickle":
-        return pickle_source(first, tracker)
+        return describe_pickle(first, tracker)
     if layout == "arrays":
-        found = agcn.find(first)
-        return describe_source(*agcn.files_of(found.get(benchmark) or next(iter(found.values()))))
+        found = agcn.find_folders(first)
+        return describe_source(*agcn.list_files(found.get(benchmark or "") or next(iter(found.values()))))
     if layout:
-        return describe_source(*_places(raw))
+        return describe_source(*_list_places(raw))
     if dataset in protocol.MAX_IDS:
-        return protocol.listing(dataset, raw).source
+        return protocol.list_raw_files(dataset, raw).source
     if not first.exists():
         raise MissingInputError(f"no raw data at {first}")
     inside = first.rglob("*") if first.is_dir() else ()
@@ -247,16 +264,20 @@ def _source(dataset: str, raw: Raw, tracker: str | None = None, benchmark: str |
 
 
 def _reopen(out: Path, dataset: str, raw: Raw, tracker: str | None, benchmark: str | None) -> SkeletonStore:
-    """The store that is there already, if it is the one that would be made."""
+    """Open the existing store, if it is the one that would be made.
+
+    Raises:
+        ValueError: a store of another data set, or made from other files.
+    """
     store = SkeletonStore.open(out)
     again = "choose another folder, or pass overwrite=True to replace it"
     if store.dataset != dataset:
         raise ValueError(f"{out} holds the data set {store.dataset}, not {dataset}: {again}")
     source = store.manifest["source"]
     try:
-        now = _source(dataset, raw, tracker, benchmark)
+        now = _describe_source(dataset, raw, tracker, benchmark)
     except MissingInputError:  # the raw files are gone, which is fine
         return store
     if any(now[key] != source.get(key) for key in now if key != "name"):
-        raise ValueError(f"{out} was made of other files ({source}) than there are at {raw} ({now}): {again}")
+        raise ValueError(f"{out} was made from other files ({source}) than those at {raw} ({now}): {again}")
     return store

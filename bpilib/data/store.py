@@ -14,9 +14,10 @@ import hashlib
 import io
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
@@ -27,11 +28,12 @@ from bpilib.system.files import read_npz, sync, write_atomically
 VERSION = 1
 FILES, MANIFEST = ("poses.npy", "index.npz", "problems.csv"), "manifest.json"
 PARTS, RESUME = "parts", "resume.txt"  # in the folder of an unfinished store
+Splits = Mapping[str, Mapping[str, Sequence[int] | np.ndarray]]  # benchmark → part → clip indices
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A raw file that could not be taken as it is: what is wrong, on which line (0: whole file), what was done."""
+    """A raw file that could not be used as it is: what is wrong, on which line (0: whole file), what was done."""
 
     file: str
     what: str
@@ -51,37 +53,41 @@ class Clip:
     setup: int = 0
 
 
-def valid_frames(poses: np.ndarray) -> int:
-    """Frames of poses (L, M, V, 3) whose coordinates do not add up to 0."""
+def mark_present(poses: np.ndarray) -> np.ndarray:
+    """(L, M) bool, which persons are in which frames of poses (L, M, V, C); an absent person's numbers are all 0."""
+    return np.asarray(poses.any((2, 3)))
+
+
+def count_valid_frames(poses: np.ndarray) -> int:
+    """Count the frames of poses (L, M, V, 3) whose coordinates do not sum to 0 (the published definition)."""
     return int((poses.sum((1, 2, 3), dtype=np.float64) != 0).sum())
 
 
-def _checksum(manifest: dict) -> str:
-    """SHA-256 of what a manifest says, but for its checksum, however it is laid out."""
+def _compute_checksum(manifest: dict) -> str:
+    """SHA-256 of a manifest's content without its checksum, independent of whitespace and order."""
     content = {key: value for key, value in manifest.items() if key != "checksum"}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _sha256(path: Path) -> str:
+def _hash_file(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class StoreWriter:
-    """Writes clips one by one beside `out`, and renames the whole into place when it is finished.
+    """Writes clips one by one to a folder beside `out`, which is renamed into place when it is complete.
 
-    Nothing is kept in memory but the index. Use as a context manager; leaving it by an exception removes what
-    was written, a kill leaves a folder `<out>.partial` that the next writer removes or, where it is whole, puts into
-    its place (`settle`). With `resume`, what lies in the writer's folder `parts` outlives both, for the next writer of
-    the same.
+    Only the index is kept in memory. Use as a context manager: an exception removes what was written; a kill leaves a
+    folder `<out>.partial`, which the next writer removes or, if it is complete, puts into its place (`settle`). With
+    `resume`, the writer's folder `parts` survives both, for the next writer with the same fingerprint.
 
     Args:
-        out: the store's folder; must not exist or be empty, unless `overwrite`, which replaces nothing but a store.
+        out: the store's folder; must be empty or missing, unless `overwrite` and it holds a store.
         dataset: name of the data set.
         skeleton, persons: V and M of the clips.
         classes: class names in label order.
-        overwrite: replace a store at `out` once the new one is whole and has been opened and verified.
-        resume: fingerprint of all that the store is made of; None: nothing is kept for another try.
+        overwrite: replace a store at `out` once the new one is complete and has been opened and verified.
+        resume: fingerprint of everything that the store is made from; None: nothing is kept for another attempt.
     """
 
     def __init__(self, out: str | Path, dataset: str, skeleton: Skeleton, classes: Iterable[str],
@@ -101,7 +107,7 @@ class StoreWriter:
         self._rows: list[tuple] = []
         self._offsets = [0]
 
-    def __enter__(self) -> "StoreWriter":
+    def __enter__(self) -> Self:
         key = self.folder / RESUME
         if self.resume is None or not key.is_file() or key.read_text() != self.resume:
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -122,12 +128,12 @@ class StoreWriter:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def _header(self) -> None:
-        """Write the header of poses.npy; NumPy pads it so that the first axis can grow."""
+        """Write the header of poses.npy; NumPy pads it, so it can be overwritten when the first axis has grown."""
         header = {"descr": "<f4", "fortran_order": False, "shape": (self._offsets[-1], *self.shape)}
         np.lib.format.write_array_header_1_0(self._poses, header)
 
-    def checked(self, clip: Clip) -> np.ndarray:
-        """The poses (L, M, V, 3) float32 of a clip that can be appended.
+    def check_clip(self, clip: Clip) -> np.ndarray:
+        """Check a clip, and return its poses (L, M, V, 3) float32.
 
         Raises:
             ValueError: wrong shape, no frame, a number that is not finite, a label without a class, or a name that
@@ -146,27 +152,28 @@ class StoreWriter:
         return poses
 
     def add(self, clip: Clip) -> None:
-        """Append a clip; raises ValueError as `checked`."""
-        poses = self.checked(clip)
+        """Append a clip; raises ValueError as `check_clip`."""
+        poses = self.check_clip(clip)
         self._poses.write(np.ascontiguousarray(poses, "<f4").tobytes())
         self._offsets.append(self._offsets[-1] + len(poses))
-        self._rows.append((clip.name, clip.label, valid_frames(poses), clip.subject, clip.camera, clip.setup))
+        self._rows.append((clip.name, clip.label, count_valid_frames(poses), clip.subject, clip.camera, clip.setup))
 
     def finish(
         self,
-        splits: dict[str, dict[str, np.ndarray]],
-        source: dict[str, object],
-        counts: dict[str, int] | None = None,
-        options: dict[str, object] | None = None,
-        plausibility: dict[str, object] | None = None,
+        splits: Splits,
+        source: Mapping[str, object],
+        counts: Mapping[str, int] | None = None,
+        options: Mapping[str, object] | None = None,
+        plausibility: Mapping[str, object] | None = None,
     ) -> "SkeletonStore":
-        """Close the files, write index and manifest, open and verify the whole, rename it into its place.
+        """Close the files, write index and manifest, open and verify the whole, rename the folder into place.
 
         Args:
             splits: benchmark → part ("train", "test") → clip indices in the published order.
             source: what the store was made from; compared when the same store is prepared again.
-            counts, options, plausibility: for the manifest: more counts, how the clips were made, whether they are
-                bodies in metres (`bpilib.data.plausibility`).
+            counts: more counts for the manifest.
+            options: for the manifest, how the clips were made.
+            plausibility: for the manifest, a summary of `bpilib.data.plausibility`.
 
         Raises:
             ValueError: no clip, or what was written can't be opened as it was meant; a store at `out` stays.
@@ -184,7 +191,7 @@ class StoreWriter:
             for part, indices in parts.items():
                 index[f"split/{benchmark}/{part}"] = np.asarray(indices, np.int64)
         buffer = io.BytesIO()
-        np.savez(buffer, **index)
+        np.savez(buffer, **index)  # type: ignore[arg-type]  # NumPy's stubs take every keyword for `allow_pickle`
         (self.folder / "index.npz").write_bytes(buffer.getvalue())
         with (self.folder / "problems.csv").open("w", newline="") as file:
             csv.writer(file).writerows([("file", "what", "line", "done"), *map(astuple, self.problems)])
@@ -205,9 +212,9 @@ class StoreWriter:
             "source": source,
             **({"options": options} if options else {}),
             **({"plausibility": plausibility} if plausibility else {}),
-            "sha256": {name: _sha256(self.folder / name) for name in FILES},
+            "sha256": {name: _hash_file(self.folder / name) for name in FILES},
         }
-        manifest["checksum"] = _checksum(manifest)
+        manifest["checksum"] = _compute_checksum(manifest)
         (self.folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
         for name in (*FILES, MANIFEST):
             sync(self.folder / name)
@@ -260,8 +267,8 @@ def _is_whole(folder: Path) -> bool:
     return True
 
 
-def leftovers(out: str | Path) -> list[Path]:
-    """The folders that a killed preparation has left beside a store."""
+def find_leftovers(out: str | Path) -> list[Path]:
+    """Find the folders that a killed preparation has left beside a store."""
     found = [path for path in (_unfinished(Path(out)), _replaced(Path(out))) if path.is_dir()]
     return [path for path in found if {entry.name for entry in path.iterdir()} <= {*FILES, MANIFEST, PARTS, RESUME}]
 
@@ -274,13 +281,13 @@ def settle(out: str | Path) -> None:
     """
     out = Path(out)
     new, old = _unfinished(out), _replaced(out)
-    if not out.exists() and leftovers(out):
+    if not out.exists() and find_leftovers(out):
         if _is_whole(new):
             _put_in_place(new, out)
         elif _is_whole(old):
             old.rename(out)
     if (out / MANIFEST).exists():
-        for folder in leftovers(out):
+        for folder in find_leftovers(out):
             if not (folder / RESUME).exists():
                 shutil.rmtree(folder, ignore_errors=True)
 
@@ -299,12 +306,17 @@ class SkeletonStore:
     """Clips of one data set, read from a prepared folder. Open with `SkeletonStore.open`.
 
     Attributes:
-        path, manifest: where it lies and what it says of itself.
-        poses: (sum of L, M, V, 3) float32, memory-mapped.
-        names (n,) str; labels (n,) from 0, lengths, valid_frames (of non-zero sum), offsets (n+1,), subjects, cameras,
-        setups (n,) int64.
+        path: of its folder.
+        manifest: content of manifest.json.
+        poses: (sum of L, M, V, 3) float32, memory-mapped; clip i is poses[offsets[i] : offsets[i + 1]].
+        names: (n,) str.
+        labels: (n,) int64, from 0.
+        lengths, valid_frames: (n,) int64, frames of each clip, and those whose coordinates do not sum to 0.
+        offsets: (n+1,) int64.
+        subjects, cameras, setups: (n,) int64; 0: unknown.
         classes: class names in label order.
         skeleton: NTU or UCLA.
+        persons: M.
     """
 
     def __init__(self, path: Path, manifest: dict, poses: np.ndarray, index: dict[str, np.ndarray]):
@@ -320,11 +332,11 @@ class SkeletonStore:
 
     @classmethod
     def open(cls, path: str | Path) -> "SkeletonStore":
-        """Open a prepared folder; cheap, nothing but the index is read.
+        """Open a prepared folder; only the index is read.
 
         Raises:
-            MissingInputError: nothing there.
-            ValueError: not a store, a store of another version, or files of the wrong size.
+            MissingInputError: no store there.
+            ValueError: not a store, a store of another version, or a damaged one.
         """
         file = (path := Path(path)) / MANIFEST
         if not file.is_file():
@@ -340,19 +352,19 @@ class SkeletonStore:
             raise ValueError(f"{file} is not a store's manifest ({error}): {renew}") from error
         if version != VERSION:
             raise ValueError(f"{path} is a store of version {version}, this bpilib reads version {VERSION}: {renew}")
-        if "checksum" in manifest and manifest["checksum"] != _checksum(manifest):  # stores made before have none
+        if "checksum" in manifest and manifest["checksum"] != _compute_checksum(manifest):  # older stores have none
             raise ValueError(
-                f"{file} is not as it was written (its checksum differs): were class names or counts changed by hand? "
-                f"Labels and scores would go to other classes; {renew}"
+                f"{file} was changed after it was written (its checksum differs). If class names were edited, labels "
+                f"and scores would belong to other classes; {renew}"
             )
         try:
             poses = np.load(path / "poses.npy", mmap_mode="c", allow_pickle=False)
             index = read_npz(path / "index.npz")
             frames = int(index["offsets"][-1])
-            if _sha256(path / "index.npz") != manifest["sha256"]["index.npz"]:
+            if _hash_file(path / "index.npz") != manifest["sha256"]["index.npz"]:
                 raise ValueError("index.npz differs from its checksum")
             if out := next(filter(_leads_out, index["names"].tolist()), None):
-                raise ValueError(f"the clip name {out!r} leads out of a folder")
+                raise ValueError(f"the clip name {out!r} leads out of its folder")
         except Exception as error:  # zip, zlib and NumPy each have their own for a damaged file
             raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}): {renew}") from error
         if len(poses) != frames or frames != manifest["counts"]["frames"]:
@@ -360,13 +372,13 @@ class SkeletonStore:
         return cls(path, manifest, poses, index)
 
     def verify(self) -> None:
-        """Read every file and compare its SHA-256 with the manifest's.
+        """Read every file, and compare its SHA-256 with the manifest's.
 
         Raises:
-            ValueError: naming the files that differ.
+            ValueError: names the files that differ.
         """
         files = {name: self.path / name for name in self.manifest["sha256"]}
-        wrong = [n for n, file in files.items() if not file.is_file() or _sha256(file) != self.manifest["sha256"][n]]
+        wrong = [n for n, file in files.items() if not file.is_file() or _hash_file(file) != self.manifest["sha256"][n]]
         if wrong:
             raise ValueError(f"{', '.join(wrong)} of {self.path} differ from the manifest: prepare the data again")
 
@@ -374,7 +386,7 @@ class SkeletonStore:
         return len(self.labels)
 
     def sample(self, i: int) -> np.ndarray:
-        """Clip i as float32 (L, M, V, 3), read-only; what the feeder starts from."""
+        """Clip i, float32 (L, M, V, 3), read-only, as the feeder takes it."""
         if not -len(self) <= i < len(self):
             raise IndexError(f"clip {i} of {len(self)}")
         i %= len(self)
@@ -388,10 +400,10 @@ class SkeletonStore:
         return list(self.manifest["counts"]["splits"])
 
     def split(self, benchmark: str, part: str) -> np.ndarray:
-        """int64 clip indices of a part ("train" or "test") of a benchmark, in the published order.
+        """The clip indices, int64, of a part ("train" or "test") of a benchmark, in the published order.
 
         Raises:
-            ValueError: naming the benchmarks and parts there are.
+            ValueError: no such split; names those there are.
         """
         key = f"{benchmark}/{part}"
         if key not in self._splits:

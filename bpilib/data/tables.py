@@ -1,4 +1,4 @@
-"""Lists that people write by hand or save from a spreadsheet: whatever the separator, the encoding and the capitals.
+"""Reads tables and lists written by hand or by a spreadsheet, whatever their separator, encoding and capitals.
 
 Excel saves CSV with the list separator of its country (a semicolon in most of Europe), in the country's old encoding
 unless "CSV UTF-8" is chosen, and "Unicode text" as UTF-16 with tabs.
@@ -35,13 +35,13 @@ def read_text(path: Path) -> str:
 
 
 def read_rows(path: Path, needed: Iterable[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """(line, row) of a table with a header: names in small letters, cells without blanks around them.
+    """Read a table with a header: (line, row) of each row, names in lower case, cells stripped.
 
-    Cells that a row has too many lie under None; those that it lacks are None.
+    Surplus cells of a row are under the key None; missing ones are None.
 
     Raises:
-        ValueError: no text, no such columns, whatever the separator.
-        csv.Error: no table.
+        ValueError: not a text, or one of the needed columns is missing with every separator.
+        csv.Error: not a table.
     """
     text = read_text(path)
     lines = text.splitlines()
@@ -71,17 +71,20 @@ def read_names(path: Path) -> list[str]:
     return [line.strip() for line in read_text(path).splitlines() if line.strip()]
 
 
-def folded(name: str) -> str:
-    """A class name without what people write now so, now so: capitals, blanks, underscores and hyphens."""
+def normalise_name(name: str) -> str:
+    """Normalise a class name: capitals, blanks, underscores and hyphens make no difference."""
     return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
 
 
-def number_from(labels: Iterable[str], names: list[str]) -> tuple[int, str]:
-    """Whether labels that are numbers count the classes from 0 or from 1, and what is to be said of it.
+def detect_base(labels: Iterable[str], names: list[str]) -> tuple[int, str]:
+    """Detect whether numeric labels count classes from 0 or from 1.
 
     Args:
-        labels: as they stand in a list.
+        labels: as they were written.
         names: the class names, which do not come from the labels.
+
+    Returns:
+        0 or 1, and a sentence for the user, "" if there is no doubt.
     """
     labels = {*labels} - {""}
     if not labels or {*labels} & {*names} or not all(label.isdecimal() and len(label) < 10 for label in labels):

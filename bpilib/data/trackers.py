@@ -1,4 +1,4 @@
-"""Joints of other trackers to NTU's 25: each a weighted sum of the tracker's, turned to Kinect's axes, in metres.
+"""Converts joints of other trackers to NTU's 25: weighted sums of the tracker's joints, in Kinect's axes, in metres.
 
     mediapipe    33 world landmarks of MediaPipe Pose: metres, x to the image's right, y down, z away from the camera
     kinect_v1    20 joints of the first Kinect (NW-UCLA's), metres, camera axes
@@ -6,14 +6,14 @@
     azure_kinect 32 joints of the third: millimetres, x to the image's right, y down, z away
     human36m     17 joints of Human3.6M as 3D lifters give them: metres, camera axes as MediaPipe's
     smpl         24 joints of the body model: metres, x to the person's left, y up, z to the front
-    coco         17 keypoints in an image: pixels, x to the right, y down, no depth, so that z is 0 throughout
-    openpose_25  OpenPose's BODY_25: as coco, in another order, and feet
-    openpose_18  OpenPose's COCO model: as coco, in another order, and a neck
+    coco         17 keypoints in an image: pixels, x to the right, y down, no depth (z is always 0)
+    openpose_25  OpenPose's BODY_25: like coco in another order, and feet
+    openpose_18  OpenPose's COCO model: like coco in another order, and a neck
 
-In an image a keypoint at 0, 0, or -1, -1, or NaN, or with a score of 0, was not seen: it is filled in from the frames
-around it. Else what follows the coordinates in the last axis (visibility, Kinect's tracking state) is not looked at.
+In an image a keypoint at (0, 0) or (-1, -1), NaN, or with a score of 0 was not seen, and is interpolated between
+frames. Other values after the coordinates in the last axis (visibility, Kinect's tracking state) are ignored.
 Kinect's camera axes: x to the camera's left (the right hand of a person who faces it has the larger x), y up, z away.
-Left is the person's own left everywhere, in an image that is not mirrored.
+Left is always the person's own left, and images are not mirrored.
 """
 
 from dataclasses import dataclass, field
@@ -21,13 +21,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from bpilib.data.plausibility import is_body, measure
-from bpilib.skeleton import NTU, UCLA
+from bpilib.data.plausibility import Inspection, is_body, measure
+from bpilib.data.store import mark_present
+from bpilib.skeleton import NTU, UCLA, Skeleton
 
-TORSO = 0.5  # metres from the base of the spine to the upper spine, where a tracker knows no metres
-TORSOS = (0.15, 1.2)  # what it may be, in metres, from a small child to a bad fit
-MAX_SCORE = 100  # some trackers give percents
-FEW_PIXELS = 5  # smaller, there is no body in an image
+TORSO = 0.5  # metres from the base of the spine to the upper spine, if a tracker does not know metres
+TORSOS = (0.15, 1.2)  # metres; plausible lengths of it, from a small child to a poor fit
+MAX_SCORE = 100  # some trackers give percentages
+FEW_PIXELS = 5  # extent in pixels below which there is no body in an image
 SPINE, BASE, UPPER = (NTU.joints.index(name) for name in ("middle of spine", "base of spine", "upper spine"))
 Weights = dict[str, float]
 
@@ -37,12 +38,12 @@ def _mean(*joints: str) -> Weights:
 
 
 def _beyond(near: str, far: str, share: float) -> Weights:
-    """The point that lies `share` of the way from `near` to `far` beyond `far` (before it, where negative)."""
+    """The point beyond `far` on the line from `near` to `far`, by `share` of their distance (negative: before it)."""
     return {far: 1 + share, near: -share}
 
 
 def _both_sides(joints: dict[str, Weights]) -> dict[str, Weights]:
-    """Joints of the middle and of the left; those of the left again for the right."""
+    """Add the joints of the right side, mirrored from those of the left."""
     right = {_other(name): {_other(joint): w for joint, w in weights.items()}
              for name, weights in joints.items() if name.startswith("left ")}  # fmt: skip
     return joints | right
@@ -54,16 +55,16 @@ def _other(name: str) -> str:
 
 @dataclass(frozen=True)
 class Mapping:
-    """How the joints of a tracker become NTU's.
+    """How the joints of a tracker are converted to NTU's.
 
     Attributes:
         name: of the tracker.
         joints: its joint names, in its order.
         weights: for each of NTU's joints, the tracker's joints with their weights, which sum to 1.
-        signs: of x, y and z in Kinect's axes.
-        metres: its coordinates tell metres; else they are scaled to a torso of `TORSO`.
-        unit: what a number stands for, in metres.
-        guessed: NTU's joints that the tracker does not have, extended from the limb or put between others.
+        signs: of x, y and z in Kinect's axes; z is 0 in an image.
+        metres: its coordinates have a known unit; else clips are scaled to a torso of `TORSO`.
+        unit: of its coordinates, metres.
+        guessed: NTU's joints that the tracker does not have, extrapolated or interpolated from others.
     """
 
     name: str
@@ -76,11 +77,11 @@ class Mapping:
 
     @property
     def flat(self) -> bool:
-        """It knows no depth."""
+        """Whether the tracker has no depth."""
         return not self.signs[2]
 
     def matrix(self) -> np.ndarray:
-        """(25, V) float64: NTU's joints from the tracker's; rows sum to 1."""
+        """(25, V) float64, from the tracker's joints to NTU's; rows sum to 1."""
         out = np.zeros((NTU.num_joints, len(self.joints)))
         for row, name in enumerate(NTU.joints):
             for joint, weight in self.weights[name].items():
@@ -88,7 +89,7 @@ class Mapping:
         return out
 
     def table(self) -> pd.DataFrame:
-        """joint (NTU's), made of (the tracker's, with weights), guessed: a row each, for a notebook."""
+        """One row per joint of NTU's: joint, made of (the tracker's joints, with weights), guessed."""
         rows = []
         for name in NTU.joints:
             weights = self.weights[name]
@@ -227,19 +228,19 @@ MAPPINGS = {
 
 
 def to_ntu(poses: np.ndarray, tracker: str) -> np.ndarray:
-    """A clip of another tracker as NTU's are stored: metres, Kinect's axes, first middle of a spine at the origin.
+    """Convert a clip of another tracker to NTU's joints.
 
     Args:
-        poses: (L, V, C) or (L, M, V, C) of numbers, V and axes as the tracker has them. C is 3 to 5: x, y, z and what
-            else there may be; of an image 2 or 3: x, y and maybe a score. A person who is not there has zeros.
+        poses: (L, V, C) or (L, M, V, C) numbers, with the tracker's V and axes. C is 3 to 5: x, y, z and others, which
+            are ignored; in an image 2 or 3: x, y and optionally a score. Absent persons are zeros.
         tracker: one of `MAPPINGS`.
 
     Returns:
-        (L, M, 25, 3) float32.
+        (L, M, 25, 3) float32, metres, Kinect's axes, the middle of the first present person's spine at the origin.
 
     Raises:
-        ValueError: unknown tracker, other joints, numbers that are not finite, no person at all, no metres; keypoints
-            of an image that are hardly ever seen, or shares of it.
+        ValueError: unknown tracker, different joints, numbers that are not finite, no person at all, not metres; in an
+            image, keypoints that are hardly ever seen, or normalised coordinates instead of pixels.
     """
     if tracker not in MAPPINGS:
         raise ValueError(f"unknown tracker {tracker!r}: expected one of {', '.join(MAPPINGS)}")
@@ -252,24 +253,24 @@ def to_ntu(poses: np.ndarray, tracker: str) -> np.ndarray:
         other = poses.ndim == 4 and poses.shape[2] != joints
         raise ValueError(
             f"expected numbers (L, {joints}, {dims}) or (L, M, {joints}, {dims}), the joints of {tracker}, got "
-            f"{poses.dtype} {poses.shape}" + (f": {trackers_with_joints(poses.shape[2])}" if other else "")
+            f"{poses.dtype} {poses.shape}" + (f": {suggest_trackers(poses.shape[2])}" if other else "")
         )
     flat = np.pad(poses[..., :dims], ((0, 0), (0, 0), (0, 0), (0, 3 - dims))).astype(float)
-    if mapping.flat:  # what some trackers write for a point that was not seen
+    if mapping.flat:  # NaN and -1 are what some trackers write for a point that was not seen
         flat = np.where(np.isnan(flat).any(-1, keepdims=True) | (flat[..., :2] == -1).all(-1, keepdims=True), 0, flat)
     if not np.isfinite(flat).all():
         raise ValueError("coordinates that are not finite: leave frames without a person out, or fill them with zeros")
     if mapping.flat:
-        seen = flat.any(-1)
+        seen = np.asarray(flat.any(-1))  # (L, M, V)
         if poses.shape[3] == 3:
             least, most = poses[..., 2].min(initial=0), poses[..., 2].max(initial=0)
             if least < 0 or most > MAX_SCORE:
                 raise ValueError(
                     f"expected a score as the third number, 0 or more, got {least:.3g} to {most:.3g}: are these points "
-                    f"in 3D? {tracker} has points of an image{likely([poses], tracker)}"
+                    f"in 3D? {tracker} has points of an image{describe_likely_trackers([poses], tracker)}"
                 )
             seen &= poses[..., 2] > 0
-        if seen.any() and in_unit_square(flat[seen]):
+        if seen.any() and is_in_unit_square(flat[seen]):
             raise ValueError(
                 "expected pixels, got x and y from 0 to 1, shares of the image, in which a body is squeezed: multiply "
                 "x by the image's width in pixels and y by its height"
@@ -277,10 +278,10 @@ def to_ntu(poses: np.ndarray, tracker: str) -> np.ndarray:
         if seen.any() and 0 < np.ptp(flat[seen][:, :2]) < FEW_PIXELS:
             raise ValueError(
                 f"expected pixels, got x and y within {np.ptp(flat[seen][:, :2]):.2g}: metres, or shares of the image? "
-                f"{tracker} has points of an image{likely([poses], tracker)}"
+                f"{tracker} has points of an image{describe_likely_trackers([poses], tracker)}"
             )
         flat = fill_unseen(flat, seen, mapping)
-    present = flat.any((2, 3))  # (L, M)
+    present = mark_present(flat)
     if not present.any():
         raise ValueError("no person in any frame")
     if tracker == "mediapipe" and ((there := flat[present][..., :2]) > 0).mean() > 0.9 and (there < 1).mean() > 0.9:
@@ -303,25 +304,25 @@ def to_ntu(poses: np.ndarray, tracker: str) -> np.ndarray:
     return np.where(present[..., None, None], out - out[frame, person, SPINE], 0).astype(np.float32)
 
 
-def in_unit_square(points: np.ndarray) -> bool:
-    """Whether x and y of points (..., C) lie from 0 to 1, but for those outside of the image; pixels never do."""
+def is_in_unit_square(points: np.ndarray) -> bool:
+    """Whether x and y of points (..., C) lie from 0 to 1, apart from a few outside of the image; pixels never do."""
     xy = points[..., :2]
     return bool(((xy >= 0) & (xy <= 1)).mean() > 0.8 and np.abs(xy).max() < 3 and np.ptp(xy) > 0)
 
 
 def fill_unseen(points: np.ndarray, seen: np.ndarray, mapping: Mapping) -> np.ndarray:
-    """Keypoints that were not seen: of a face, from the rest of it; else on a line in time between frames with them.
+    """Fill in keypoints that were not seen: in the face by the mean of its other points, then by interpolating in time.
 
     Args:
-        points: (L, M, V, C); where nothing was seen of a person, the person is not there.
+        points: (L, M, V, C); a person of whom nothing was seen in a frame is absent.
         seen: (L, M, V) bool.
         mapping: of a tracker of images.
 
     Returns:
-        (L, M, V, C), zeros for persons who are not there.
+        (L, M, V, C), zeros for absent persons.
 
     Raises:
-        ValueError: a keypoint that NTU's joints need, and that is seen in fewer than half of a person's frames.
+        ValueError: a keypoint that NTU's joints need is seen in fewer than half of a person's frames.
     """
     points, seen = np.where(seen[..., None], points, 0), seen.copy()
     face = [i for i, joint in enumerate(mapping.joints) if joint.split()[-1] in ("nose", "eye", "ear")]
@@ -344,51 +345,57 @@ def fill_unseen(points: np.ndarray, seen: np.ndarray, mapping: Mapping) -> np.nd
     return points
 
 
-def trackers_with_joints(joints: int) -> str:
-    """What to do with clips of so many joints that are not what was expected, to end an error message with."""
+def suggest_trackers(joints: int) -> str:
+    """The end of an error message about clips with an unexpected number of joints: which tracker to set."""
     fitting = [mapping.name for mapping in MAPPINGS.values() if len(mapping.joints) == joints]
     if len(fitting) > 1:
-        about = (f"{n}: {_axes(MAPPINGS[n])}, first {', '.join(MAPPINGS[n].joints[:3])}" for n in fitting)
+        about = (f"{n}: {_describe_axes(MAPPINGS[n])}, first {', '.join(MAPPINGS[n].joints[:3])}" for n in fitting)
         return f"set tracker to {' or '.join(fitting)} ({'; '.join(about)})"
     return f"set tracker to {fitting[0]}" if fitting else f"the trackers there are: {', '.join(MAPPINGS)}"
 
 
-def _axes(mapping: Mapping) -> str:
+def _describe_axes(mapping: Mapping) -> str:
     if mapping.flat:
         return "x, y in an image"
     return f"x, y, z in {'millimetres' if mapping.unit != 1 else 'metres'}"
 
 
-def named(clip: np.ndarray) -> str:
-    """What to do with a clip (L, M, V, C) of other joints: whose they look like, else whose are as many."""
-    return likely([clip]) or f": {trackers_with_joints(clip.shape[2])}"
+def suggest_for_clip(clip: np.ndarray) -> str:
+    """The end of an error message about a clip (L, M, V, C) with unexpected joints: the trackers that may fit."""
+    return describe_likely_trackers([clip]) or f": {suggest_trackers(clip.shape[2])}"
 
 
-def likely(clips: list[np.ndarray], tracker: str | None = None) -> str:
-    """Whose joints clips (L, M, V, C) look like, in words to end a message with; empty: nobody's that is known.
+def describe_likely_trackers(clips: list[np.ndarray], tracker: str | None = None) -> str:
+    """The end of an error message about implausible clips: the trackers whose joints they look like, "" if none.
 
     Args:
-        clips: as they came in.
-        tracker: whose they were taken for.
+        clips: (L, M, V, C) each, as they came in.
+        tracker: the one that was assumed; not suggested again.
     """
     fitting = []
     for mapping in MAPPINGS.values():
         if mapping.name == tracker or (tracker is None and mapping.joints in (NTU.joints, UCLA.joints)):
             continue
         if all(_fits(clip, mapping) for clip in clips):
-            fitting.append(f"{mapping.name} ({_axes(mapping)})")
+            fitting.append(f"{mapping.name} ({_describe_axes(mapping)})")
     return f"; they look like those of {' or '.join(fitting)}: set tracker to it" if fitting else ""
 
 
+def start_inspection(skeleton: Skeleton, tracker: str | None) -> Inspection:
+    """Start the inspection of clips that come with the joints of a tracker, or (None) of `skeleton`."""
+    flat = MAPPINGS[tracker].flat if tracker else False
+    return Inspection(skeleton, flat, lambda clips: describe_likely_trackers(clips, tracker))
+
+
 def _fits(clip: np.ndarray, mapping: Mapping) -> bool:
-    """Whether a clip is an upright body, taken for the tracker's."""
+    """Whether a clip, read as one of the tracker's, shows an upright body."""
     if clip.ndim != 4 or clip.shape[2] != len(mapping.joints) or clip.shape[3] < (2 if mapping.flat else 3):
         return False
     if mapping.flat and clip.shape[3] > 2 and not ((clip[..., 2] >= 0) & (clip[..., 2] <= 1)).all():  # no score
         return False
     points = np.asarray(clip[..., : 2 if mapping.flat else 3], float)
     points = np.pad(points, ((0, 0),) * 3 + ((0, 3 - points.shape[3]),))
-    rows = points[points.any((2, 3))]  # (P, V, 3)
+    rows = points[mark_present(points)]  # (P, V, 3)
     if not len(rows) or not np.isfinite(rows).all():
         return False
     figures = measure((mapping.matrix() @ rows * mapping.signs)[:, None], NTU)

@@ -1,8 +1,10 @@
-"""NW-UCLA and the synthetic set: JSON clips, one a file, in a folder or a zip, to a store.
+"""Reads the JSON clips of NW-UCLA and of the synthetic set, one per file, from a folder or a zip.
+
+A file `aAA_sSS_eEE_vVV.json` (action, subject, episode, view) holds `file_name`, `skeletons` (L, 20, 3) and `label`,
+the class counted from 1.
 
 Source: Wang et al., "Cross-view Action Modeling, Learning, and Recognition", CVPR 2014; the skeletons in JSON as the
-CTR-GCN authors share them. A file `aAA_sSS_eEE_vVV.json` (action, subject, episode, view) holds `file_name`,
-`skeletons` (L, 20, 3) and `label`, the class counted from 1.
+CTR-GCN authors share them.
 """
 
 import contextlib
@@ -18,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bpilib.data.archives import contents, member_name, no_zip
+from bpilib.data.archives import describe_contents, explain_no_zip, parse_member_path
 from bpilib.data.store import Clip, Problem
 from bpilib.errors import MissingInputError
 
@@ -31,7 +33,7 @@ VIEWS = (1, 2, 3)
 CLIPS = 1484
 DAMAGED = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)  # a zip member
 URL = "https://www.dropbox.com/s/10pcm4pksjy6mkq/all_sqe.zip?dl=1"
-CONTENT = "64a21ec5e56332613349ae99a400a1f6ceb3aa9a8a0a945a81083ff741287b94"  # of names, sizes and CRCs
+CONTENT = "64a21ec5e56332613349ae99a400a1f6ceb3aa9a8a0a945a81083ff741287b94"  # SHA-256 of names, sizes and CRCs
 FILE_NAME = re.compile(r"a(\d\d)_s(\d\d)_e(\d\d)_v(\d\d)")
 MAX_FILE_BYTES = 64 << 20  # of one clip's file; the largest real one has 0.2 MB
 MAX_ZIP_BYTES = 1 << 30  # of a zip in a zip, which is read whole
@@ -39,16 +41,16 @@ HOW = f"download all_sqe.zip ({URL}) or set the parameter download=True"
 
 
 @contextmanager
-def raw_files(raw: str | Path) -> Iterator[dict[str, object]]:
-    """The JSON files below `raw`, by clip name: a dict of readers, sorted by name.
+def open_raw_files(raw: str | Path) -> Iterator[dict[str, Callable[[], bytes]]]:
+    """Find the JSON files in `raw`: clip name → function that reads the file, sorted by name.
 
     Args:
-        raw: a zip (maybe of one zip), a folder of JSON files, or a folder that holds either at any depth. Zips are
-            read in place: nothing is unpacked, so no member can land anywhere.
+        raw: a zip (possibly of one zip), a folder of JSON files, or a folder that holds either at any depth. Zips are
+            read in place: nothing is unpacked, so a hostile member name has no effect.
 
     Raises:
         MissingInputError: nothing at `raw`.
-        ValueError: a file that is no zip, or no clip found.
+        ValueError: a file that is not a zip, or no clip found.
     """
     raw = Path(raw)
     if not raw.exists():
@@ -66,40 +68,43 @@ def raw_files(raw: str | Path) -> Iterator[dict[str, object]]:
                     f"no clip named like a01_s01_e00_v01.json and no single zip below {raw}{there}: {HOW}, "
                     "and put it there"
                 )
-            yield {name: _reader([_folder_reader(path) for path in files[name]]) for name in sorted(files)}
+            yield {n: _make_reader([_make_file_reader(path) for path in files[n]]) for n in sorted(files)}
             return
         raw = zips[0]
     try:
         archive = zipfile.ZipFile(raw)
     except zipfile.BadZipFile as error:
-        raise ValueError(no_zip(raw, error, HOW)) from error
+        raise ValueError(explain_no_zip(raw, error, HOW)) from error
+    readers: dict[str, Callable[[], bytes]] = {}
     with archive:
-        members = _members(archive)
+        members = _find_members(archive)
         inner = [member for member in archive.infolist() if member.filename.lower().endswith(".zip")]
         if not members and len(inner) == 1 and inner[0].file_size <= MAX_ZIP_BYTES:
             with contextlib.suppress(*DAMAGED):
                 archive = zipfile.ZipFile(io.BytesIO(archive.read(inner[0])))
-                members = _members(archive)
+                members = _find_members(archive)
         if not members:
             raise ValueError(
-                f"{raw} is a zip of something else ({contents(archive.namelist())}): expected clips named like "
-                f"all_sqe/a01_s01_e00_v01.json; {HOW}"
+                f"{raw} is a zip of something else ({describe_contents(archive.namelist())}): expected clips named "
+                f"like all_sqe/a01_s01_e00_v01.json; {HOW}"
             )
-        yield {n: _reader([_zip_reader(archive, member) for member in members[n]]) for n in sorted(members)}
+        for name in sorted(members):
+            readers[name] = _make_reader([_make_zip_reader(archive, member) for member in members[name]])
+        yield readers
 
 
-def _members(archive: zipfile.ZipFile) -> dict[str, list[zipfile.ZipInfo]]:
+def _find_members(archive: zipfile.ZipFile) -> dict[str, list[zipfile.ZipInfo]]:
     """Clip name → members of that name."""
     found: dict[str, list[zipfile.ZipInfo]] = {}
     for member in archive.infolist():
-        path = member_name(member)
+        path = parse_member_path(member)
         if path.suffix.lower() == ".json" and FILE_NAME.fullmatch(path.stem.lower()):
             found.setdefault(path.stem.lower(), []).append(member)
     return found
 
 
-def _reader(readers: list[Callable[[], bytes]]) -> Callable[[], bytes]:
-    """Of a clip that may lie there several times; then all must be the same."""
+def _make_reader(readers: list[Callable[[], bytes]]) -> Callable[[], bytes]:
+    """A function that reads a clip which may lie there several times; all of its files must then be equal."""
 
     def read() -> bytes:
         first, *others = (reader() for reader in readers)
@@ -110,7 +115,7 @@ def _reader(readers: list[Callable[[], bytes]]) -> Callable[[], bytes]:
     return read if len(readers) > 1 else readers[0]
 
 
-def _folder_reader(path: Path):
+def _make_file_reader(path: Path) -> Callable[[], bytes]:
     def read() -> bytes:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise ValueError(f"{path.stat().st_size} bytes, more than the {MAX_FILE_BYTES} a clip may have")
@@ -119,7 +124,7 @@ def _folder_reader(path: Path):
     return read
 
 
-def _zip_reader(archive: zipfile.ZipFile, member: zipfile.ZipInfo):
+def _make_zip_reader(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Callable[[], bytes]:
     def read() -> bytes:
         with archive.open(member) as file:
             content = file.read(MAX_FILE_BYTES + 1)
@@ -130,8 +135,12 @@ def _zip_reader(archive: zipfile.ZipFile, member: zipfile.ZipInfo):
     return read
 
 
-def poses_of(skeletons: object) -> np.ndarray:
-    """A clip's `skeletons`, nested lists (L, 20, 3), to poses (L, 1, 20, 3) float32; ValueError says what is wrong."""
+def parse_poses(skeletons: object) -> np.ndarray:
+    """Convert a clip's `skeletons`, nested lists (L, 20, 3), to poses (L, 1, 20, 3) float32.
+
+    Raises:
+        ValueError: another shape, or numbers that are not finite.
+    """
     try:
         with np.errstate(over="ignore"):
             poses = np.array(skeletons, np.float64).astype(np.float32)
@@ -146,7 +155,7 @@ def poses_of(skeletons: object) -> np.ndarray:
 
 
 def parse(name: str, content: bytes, actions: tuple[int, ...] = ACTIONS) -> Clip:
-    """One JSON file to a clip of poses (L, 1, 20, 3).
+    """Parse a JSON file to a clip of poses (L, 1, 20, 3).
 
     Args:
         name: the file's name without ending.
@@ -156,7 +165,10 @@ def parse(name: str, content: bytes, actions: tuple[int, ...] = ACTIONS) -> Clip
     Raises:
         ValueError: what is wrong with it.
     """
-    action, subject, _, view = (int(number) for number in FILE_NAME.fullmatch(name).groups())
+    match = FILE_NAME.fullmatch(name)
+    if match is None:
+        raise ValueError("its name is not like a01_s01_e00_v01")
+    action, subject, _, view = (int(number) for number in match.groups())
     if view not in VIEWS:
         raise ValueError(f"view v{view:02d} is not one of {', '.join(f'v{v:02d}' for v in VIEWS)}")
     if action not in actions:
@@ -170,12 +182,12 @@ def parse(name: str, content: bytes, actions: tuple[int, ...] = ACTIONS) -> Clip
         raise ValueError(f"the file says it is {own_name!r}")
     if label != actions.index(action) + 1:
         raise ValueError(f"label {label!r}, but action a{action:02d} has label {actions.index(action) + 1}")
-    return Clip(name, poses_of(skeletons), actions.index(action), subject=subject, camera=view)
+    return Clip(name, parse_poses(skeletons), actions.index(action), subject=subject, camera=view)
 
 
 def read(raw: str | Path, actions: tuple[int, ...] = ACTIONS) -> Iterator[tuple[int, Clip | Problem]]:
-    """Every clip below `raw` in file-name order, or the problem that kept it out, with the number of files."""
-    with raw_files(raw) as files:
+    """Read every clip in `raw` in the order of names: (number of files, clip or the problem with it)."""
+    with open_raw_files(raw) as files:
         for name, content in files.items():
             try:
                 yield len(files), parse(name, content(), actions)
@@ -183,18 +195,18 @@ def read(raw: str | Path, actions: tuple[int, ...] = ACTIONS) -> Iterator[tuple[
                 yield len(files), Problem(f"{name}.json", str(error))
 
 
-def splits(cameras: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
-    """Cross-view: train on views 1 and 2, test on view 3."""
+def make_splits(cameras: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
+    """Split by view: views 1 and 2 are for training, view 3 for testing."""
     return {"xview": {"train": np.flatnonzero(cameras != 3), "test": np.flatnonzero(cameras == 3)}}
 
 
 def download(folder: str | Path, url: str = URL, content: str = CONTENT) -> Path:
-    """Fetch all_sqe.zip into `folder` (data/NW-UCLA), unless it is there; returns its path.
+    """Download all_sqe.zip into `folder` (data/NW-UCLA), unless it is there; return its path.
 
-    The file appears in its place only when it is whole and holds what the published file holds.
+    The file appears only when it is complete and its content is that of the published one.
 
     Raises:
-        ValueError: the address gave something else, or could not be reached.
+        ValueError: the address returned something else, or could not be reached.
     """
     target = Path(folder) / "all_sqe.zip"
     if target.exists():

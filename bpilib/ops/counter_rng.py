@@ -7,7 +7,7 @@ kernels draw the same numbers, compiled (`bpilib.ops.feeder_kernels`).
 
 import numpy as np
 
-CROP, ROTATE, FRAMES, SYNONYM = range(4)  # streams: what a draw is for
+CROP, ROTATE, FRAMES, SYNONYM, DROP_AXIS, DROP_JOINTS = range(6)  # streams: what a draw is for
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 _MIX = ((np.uint64(30), np.uint64(0xBF58476D1CE4E5B9)), (np.uint64(27), np.uint64(0x94D049BB133111EB)))
 

@@ -16,7 +16,7 @@ NTU_MIN_CROP = 64  # frames
 NTU_TEST_SHARE = 0.95
 NTU_MAX_ANGLE = 0.3  # rad
 UCLA_COPIES = 100  # of each frame's index, of which the window is drawn
-UCLA_MAX_ANGLE = 60  # degrees
+UCLA_MAX_ANGLE = 60  # degrees, of pitch and yaw, as published
 LINE = 16  # float32 numbers of a cache line
 TINY = np.finfo(np.float32).tiny
 
@@ -59,8 +59,8 @@ def _radians(word, number):
 
 
 @compile_numba
-def _degrees(word, number):
-    return _integer(_uniform(word, number), 2 * UCLA_MAX_ANGLE + 1) - UCLA_MAX_ANGLE
+def _degrees(word, number, most):
+    return _integer(_uniform(word, number), 2 * most + 1) - most
 
 
 @compile_numba
@@ -95,6 +95,17 @@ def _rotation(x, y, z):
         (np.float32(cz * ax), np.float32(cz * ay + sz * cx), np.float32(cz * az + sz * sx)),
         (np.float32(-sz * ax), np.float32(cz * cx - sz * ay), np.float32(cz * sx - sz * az)),
         (np.float32(sy), np.float32(-cy * sx), np.float32(cy * cx)),
+    )
+
+
+@compile_numba
+def _row_rotation(x, y):
+    """Ry Rx of angles in degrees, to be applied to row vectors."""
+    first, second, third = _rotation(math.radians(x), math.radians(y), 0.0)
+    return (
+        (first[0], second[0], third[0]),
+        (first[1], second[1], third[1]),
+        (first[2], second[2], third[2]),
     )
 
 
@@ -242,15 +253,21 @@ def ntu(batch, poses, starts, lengths, own, parents, positions, train, bone, mot
 
 
 @compile_numba
-def ucla(batch, poses, starts, lengths, own, parents, positions, train, bone, motion, seed, epoch):
-    """Centre, rotate, normalise over the whole clip, draw frames; arguments as of `ntu`, lengths with all frames."""
+def ucla(batch, poses, starts, lengths, own, parents, positions, train, bone, motion, seed, epoch, pitch, yaw, turned):
+    """Centre, rotate, normalise over the whole clip, draw frames; lengths with all frames.
+
+    Args:
+        batch, poses, starts, lengths, own, parents, positions, train, bone, motion, seed, epoch: as of `ntu`.
+        pitch, yaw: int64, degrees at most either way, in training.
+        turned: float64, degrees of yaw, otherwise.
+    """
     _, _, window, width = batch.shape
     most = 0
     for position in positions:
         most = max(most, lengths[position % len(starts)])
     seen, times = np.zeros(most * UCLA_COPIES, np.bool_), np.zeros(most, np.int64)
     frames, planes = np.empty(window, np.int64), np.empty((3, most * width), np.float32)
-    numbers, turn = poses.reshape(-1), _rotation(0.0, 0.0, 0.0)
+    numbers, turn = poses.reshape(-1), _row_rotation(0.0, turned)
     for n in range(len(batch)):
         after = positions[min(n + 1, len(positions) - 1)] % len(starts)
         _fetch(numbers, 3 * width * starts[after], 3 * width * (starts[after] + lengths[after]))
@@ -258,13 +275,7 @@ def ucla(batch, poses, starts, lengths, own, parents, positions, train, bone, mo
         start, length = starts[position % len(starts)], lengths[position % len(starts)]
         if train:
             word = _sequence(seed, epoch, ROTATE, position)
-            about_x, about_y = math.radians(_degrees(word, 1)), math.radians(_degrees(word, 2))
-            first, second, third = _rotation(about_x, about_y, 0.0)
-            turn = (  # for row vectors
-                (first[0], second[0], third[0]),
-                (first[1], second[1], third[1]),
-                (first[2], second[2], third[2]),
-            )
+            turn = _row_rotation(_degrees(word, 1, pitch), _degrees(word, 2, yaw))
             _draw_frames(_sequence(seed, epoch, FRAMES, position), length, window, seen, times, frames)
         else:
             ucla_test_frames(length, frames)

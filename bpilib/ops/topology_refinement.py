@@ -102,17 +102,26 @@ class TopologyRefinement(torch.autograd.Function):
         adjacency = TopologyRefinement.adjacency(expand, rows) if adjacency is None else adjacency
         grad_values = (adjacency @ gradient).view(n, -1, v, t)
         values = TopologyRefinement.values(x, weight, bias) if values is None else values
-        grad_adjacency = (values @ gradient.transpose(1, 2)).view(n, -1, SUBSETS, v * v).unbind(2)  # (N, C, VV) each
-        grad_expand = torch.stack([(g @ rows[:, k].transpose(1, 2)).sum(0) for k, g in enumerate(grad_adjacency)])
-        weights = expand[:, None, :, :-1].transpose(2, 3).expand(-1, n, -1, -1)  # (3, N, R+1, C): all but of the ones
-        grad_rows = torch.stack([torch.bmm(weights[k], g) for k, g in enumerate(grad_adjacency)], 1)  # (N, 3, R+1, VV)
-        grad_base = grad_rows[:, :, -1].sum(0, dtype=base.dtype)
+        grad_adjacency = (values @ gradient.transpose(1, 2)).view(n, -1, SUBSETS, v * v)
+        grad_expand, grad_distance, grad_base = TopologyRefinement.grad_topology(grad_adjacency, expand, rows, base)
         grad_x, grad_weight, grad_bias = TopologyRefinement.grad_values(
             x, weight, bias, grad_values, ctx.needs_input_grad[0]
         )
         grad_x = None if grad_x is None else _channels_last(grad_x)
         grad_shift = gradient.sum(2).view(n, -1, v) if ctx.has_shift else None
-        return grad_x, grad_weight, grad_bias, grad_expand, grad_rows[:, :, :-1], grad_base, grad_shift
+        return grad_x, grad_weight, grad_bias, grad_expand, grad_distance, grad_base, grad_shift
+
+    @staticmethod
+    def grad_topology(
+        grad_adjacency: Tensor, expand: Tensor, rows: Tensor, base: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradients of `expand`, `distance` and `base` from that of the adjacency, (N, C, 3, VV)."""
+        by_subset = grad_adjacency.unbind(2)  # (N, C, VV) each
+        grad_expand = torch.stack([(g @ rows[:, k].transpose(1, 2)).sum(0) for k, g in enumerate(by_subset)])
+        weights = expand[:, None, :, :-1].transpose(2, 3)  # (3, 1, R+1, C): all but of the ones
+        weights = weights.expand(-1, len(rows), -1, -1)
+        grad_rows = torch.stack([torch.bmm(weights[k], g) for k, g in enumerate(by_subset)], 1)  # (N, 3, R+1, VV)
+        return grad_expand, grad_rows[:, :, :-1], grad_rows[:, :, -1].sum(0, dtype=base.dtype)
 
     @staticmethod
     def grad_values(

@@ -142,7 +142,7 @@ def per_class_bars(table) -> Picture:
         mean = np.average(top1[known], weights=clips[known])
         ax.axvline(mean, color=WRONG, lw=1.6, ls="--", label=f"all clips: {mean:.1f}%")
         figure.legend(loc="outside lower center")
-    draw_rows(ax, columns["class"][order])
+    draw_rows(ax, columns["class"][order].tolist())
     ax.set(
         xlim=(0, 103),
         xlabel="clips of the class recognised (bar: share, whisker: 95 % interval)",
@@ -160,8 +160,8 @@ def _draw_bars(ax: Axes, values: np.ndarray, colors: Sequence[str], texts: Seque
         x=values, y=rows, hue=rows, orient="h", order=rows, palette=list(colors), legend=False, width=0.7,
         saturation=1, ax=ax,
     )  # fmt: skip
-    for row in rows:
-        ax.annotate(texts[row], (values[row], row), (4, 0), textcoords="offset points", va="center", fontsize=10)
+    for row, (value, text) in enumerate(zip(values, texts)):
+        ax.annotate(text, (value, row), (4, 0), textcoords="offset points", va="center", fontsize=10)
 
 
 @styled

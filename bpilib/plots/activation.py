@@ -135,7 +135,7 @@ def class_activation(
     if parts.shape != expected or not len(frames) or not 0 <= frames.min() <= frames.max() < len(clip):
         raise ValueError(
             f"expected contributions (M, S, V) = {expected} and {len(frames)} frames within 0…{len(clip) - 1}, got "
-            f"{parts.shape} and frames {frames}: pass one clip's contributions with its own clip_frames"
+            f"{parts.shape} and frames {frames}: pass one clip's contributions with its own frames (locate_frames)"
         )
     order, groups = joints_by_part(skeleton)
     whole = parts.sum(0).T[order]  # (V, S)

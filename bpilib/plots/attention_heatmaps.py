@@ -153,7 +153,7 @@ def attention_heads(maps: Mapping, joints: Mapping, skeleton: Skeleton, part: st
         joints: part → (query joints, key joints).
         skeleton: the joint set.
         part: torso, arm or leg.
-        bits: entropy of each head (`bpilib.analysis.attention.entropy`), mean over clips: that of a mean map is higher.
+        bits: entropy of each head (`bpilib.analysis.attention.compute_entropy`), averaged over clips.
 
     Returns:
         A figure with one map a head, in multiples of an even share.

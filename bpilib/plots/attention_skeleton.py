@@ -51,7 +51,8 @@ def draw_flow(ax, flow, even, parts):
             ):
                 width = 26 * share
                 shape = f"simple,tail_width={width},head_width={width + 9},head_length=11"
-                ax.add_patch(FancyArrowPatch(a, b, connectionstyle="arc3,rad=0.2", arrowstyle=shape, mutation_scale=1,
+                ends = (_NODES[looks], _NODES[seen])
+                ax.add_patch(FancyArrowPatch(*ends, connectionstyle="arc3,rad=0.2", arrowstyle=shape, mutation_scale=1,
                                              shrinkA=24, shrinkB=24, **look))  # fmt: skip
             bend = (a + b) / 2 + 0.2 * np.array([(b - a)[1], -(b - a)[0]])  # the control point of arc3
             at = 0.4 * a + 0.465 * bend + 0.135 * b  # on the arrow, away from the number of the one that comes back
@@ -71,8 +72,8 @@ def part_flow(flows: Mapping[str, np.ndarray], even, parts, columns: int = 4) ->
     """Who looks at whom: a small directed diagram for all clips, for a class, for a clip, ...
 
     Args:
-        flows: title → (P, P), see `bpilib.analysis.attention.flows`; one diagram each.
-        even: (P, P) flows of evenly spread attention, see `bpilib.analysis.attention.even_flows`.
+        flows: title → (P, P), see `bpilib.analysis.attention.compute_flows`; one diagram each.
+        even: (P, P) flows of evenly spread attention, see `bpilib.analysis.attention.compute_even_flows`.
         parts: P names, a row and a column of the flows each: torso, arm, leg.
         columns: diagrams in a row.
 

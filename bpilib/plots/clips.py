@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.collections import LineCollection
+from matplotlib.container import BarContainer
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, MultipleLocator
 from mpl_toolkits.mplot3d.art3d import Line3DCollection
@@ -302,6 +303,7 @@ def class_counts(labels, classes: Sequence[str], splits: Mapping[str, Sequence[i
         errorbar=None, saturation=1, legend=False, ax=ax,
     )  # fmt: skip
     for name, group in zip(names, ax.containers):
+        assert isinstance(group, BarContainer), "a bar plot's containers hold bars"
         group.set_label(legend[name])
         ax.bar_label(group, fontsize=9 if len(names) < 3 else 7, padding=3, fmt="{:g}")
     draw_rows(ax, classes)

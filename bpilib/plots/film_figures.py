@@ -74,7 +74,7 @@ def skeleton_on_film(
                 ax.scatter(*joints.T, s=9, c="white" if number else dots, edgecolors=dots, linewidths=1, zorder=3)
         ax.set(xlim=(0, width), ylim=(height, 0))
         ax.set_title(fit_name(caption, 90 // columns), fontsize=10, fontweight="normal")
-    figure.suptitle(fit_name(title, 120) if title else None)
+    figure.suptitle(fit_name(title, 120) if title else "")
     return figure
 
 
@@ -129,7 +129,7 @@ def class_timeline(begins, ends, probabilities, classes: Sequence[str], title: s
     best.set(ylim=(0, 108), ylabel="likeliest, %", yticks=[0, 50, 100])
     best.grid(axis="y", color=GRID)
     figure.colorbar(mesh, ax=[best, ax], label="probability", pad=0.01, aspect=25)
-    figure.suptitle(fit_name(title, 120) if title else None)
+    figure.suptitle(fit_name(title, 120) if title else "")
     return figure
 
 

@@ -142,7 +142,8 @@ def _windows(windows: Sequence[Mapping], joints: Mapping, classes: Sequence[str]
     for window in windows:
         checked = check_attention(window["maps"], joints) if window["maps"] else {}
         ratios.append({part: received_ratio(c[0], c[2], skeleton.num_joints) for part, c in checked.items()})
-    norm = ratio_norm(*(r for row in ratios for r in row.values())) if any(ratios) else None
+    every = [r for row in ratios for r in row.values()]
+    norm = ratio_norm(*(every or [np.ones(1)]))
     scale = signed_norm(*(np.asarray(window["activation"]) for window in windows)).vmax
     out = []
     for window, row in zip(windows, ratios):

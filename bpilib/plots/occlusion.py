@@ -44,7 +44,7 @@ def occlusion_by_class(
     """Which joints, parts and moments each class needs: how far its logit falls without them.
 
     Args:
-        joints: (K, V, 3) mean, low, high drop of each class's own logit (`analysis.occlusion.drops_by_class`).
+        joints: (K, V, 3) mean, low, high drop of each class's own logit (`analysis.occlusion.average_drops_by_class`).
         parts: (K, P, 3) the same for torso, arm, leg.
         time: (K, S, 3) the same for stretches of the window.
         classes: K names.

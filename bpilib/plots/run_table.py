@@ -51,7 +51,7 @@ def state_table(table, base: str | os.PathLike, rows: int | None = 24, log: str 
     """The runs of a sweep as an HTML table: counts, then a row a run with its state, progress and links.
 
     Args:
-        table: a DataFrame of `bpilib.sweeps.sweep.states`.
+        table: a DataFrame of `bpilib.sweeps.sweep.read_states`.
         base: the folder that links start from.
         rows: at most so many, what needs attention first: running, failed, interrupted, finished, waiting; None: all.
         log: name of the log in a run directory, linked where a run failed.

@@ -142,9 +142,10 @@ class Picture(Figure):
         for text in self.findobj(Text):
             text.set_parse_math(False)
         titles = [(ax.title, 0.75) for ax in self.axes]  # an axes takes about that share of the figure's width
-        titles += [(self._suptitle, 1.0)] if self._suptitle else []
+        if title := getattr(self, "_suptitle", None):  # the text itself; matplotlib's public getter returns a str
+            titles.append((title, 1.0))
         for title, share in titles:  # Text.set_wrap would read mathematics
-            letters = int(share * 72 * self.get_figwidth() / (_LETTER * title.get_fontsize()))
+            letters = int(share * 72 * self.get_figwidth() / (_LETTER * float(title.get_fontsize())))
             title.set_text("\n".join(fill(line, letters) for line in title.get_text().split("\n")))
         with mpl.rc_context(_rc()), warnings.catch_warnings():  # ticks are made here, too
             warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")

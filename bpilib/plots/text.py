@@ -162,10 +162,10 @@ def similarity(matrix, classes: Sequence[str]) -> Picture:
         ValueError: wrong shape.
     """
     if not isinstance(matrix, Mapping):
-        names = {4: ("global", "torso", "arm", "leg"), 5: ("global", "head", "hand", "hip", "foot")}.get(len(matrix))
-        if names is None:
+        branches = {4: ("global", "torso", "arm", "leg"), 5: ("global", "head", "hand", "hip", "foot")}
+        if len(matrix) not in branches:
             raise ValueError(f"expected 4 (BPI) or 5 (GAP) branches, got {len(matrix)}: pass a dict branch → (K, K)")
-        matrix = dict(zip(names, matrix))
+        matrix = dict(zip(branches[len(matrix)], matrix))
     matrix = {branch: np.asarray(m, dtype=float) for branch, m in matrix.items()}
     count = len(classes)
     for branch, m in matrix.items():

@@ -1,7 +1,7 @@
-"""Where a sweep's runs are executed: Dask workers on this machine, of a running scheduler, or in SLURM jobs.
+"""Dask workers that execute a sweep's runs: on this machine, of a running scheduler, or in SLURM jobs.
 
-Whoever may talk to a scheduler may run code as its user. A sweep's own scheduler therefore listens on one address, and
-takes only those who hold keys that are made for it and go with it (TLS on both sides).
+Whoever can connect to a scheduler can run code as its user. A sweep's own scheduler therefore listens on one address
+only and authenticates its peers (mutual TLS) by keys that are made for it and removed with it.
 """
 
 import contextlib
@@ -40,22 +40,26 @@ SLURM_OPTIONS = (
     "python",
     "security",
 )
-KEYS = ".keys-"  # begins the names of folders with keys
-# A run whose worker is lost goes on elsewhere, however often; the scheduler's web pages are seen on this machine alone.
+KEYS = ".keys-"  # prefix of folders with keys
+# A run whose worker is lost goes on elsewhere, however often; the dashboard is reachable from this machine only.
 _SCHEDULER = {"allowed_failures": 1_000_000, "dashboard": False, "dashboard_address": "127.0.0.1:0"}
 _PATIENT_WITH_JOBS = {"distributed.deploy.lost-worker-timeout": "60s"}  # time to save before a job is cancelled
 _LEAVING = (Status.closing, Status.closing_gracefully, Status.closed)
 
 
-def work(notebook: Path, folder: Path, parameters: dict[str, Any], stop: str) -> tuple[str, str]:
-    """The Dask task: `execute_notebook` until the event named `stop` is set; a leaving worker hands the run back."""
+def execute_run(notebook: Path, folder: Path, parameters: dict[str, Any], stop: str) -> tuple[str, str]:
+    """The Dask task: execute a notebook until the event named `stop` is set.
+
+    Raises:
+        Reschedule: the worker is shutting down; another one takes the run over.
+    """
     worker = get_worker()
     event = Event(stop)
 
     def stopped() -> bool:
         try:
             return worker.status in _LEAVING or event.is_set()
-        except OSError:  # the scheduler is gone, and with it whoever wants the result
+        except OSError:  # the scheduler is gone, so nobody waits for the result
             return True
 
     outcome = execute_notebook(notebook, folder, parameters, stopped, worker.address)
@@ -64,15 +68,15 @@ def work(notebook: Path, folder: Path, parameters: dict[str, Any], stop: str) ->
     return outcome
 
 
-def local(gpus: int, workers: int | None, cores: int) -> SpecCluster:
-    """Workers on this machine, one run at a time each: one per GPU, or without GPUs one per so many cores.
+def start_local(gpus: int, workers: int | None, cores: int) -> SpecCluster:
+    """Start workers on this machine, each executing one run at a time; they listen on loopback only.
 
     Args:
-        gpus: how many there are; `CUDA_VISIBLE_DEVICES` chooses among them.
-        workers: how many; None: as many as there are GPUs, or as the cores give.
-        cores: threads of a worker's run, fewer if the workers would exceed the machine's cores.
+        gpus: number of GPUs; `CUDA_VISIBLE_DEVICES` chooses among them.
+        workers: number of workers; None: one per GPU, or without GPUs one per `cores` cores.
+        cores: threads of a run, fewer if all workers together would exceed the machine's cores.
 
-    They listen on loopback alone, and take only who holds the keys that are made here and stay in memory.
+    The TLS keys stay in memory.
     """
     security = Security.temporary()
     workers = workers or gpus or max(1, CPU_COUNT // cores)
@@ -108,11 +112,11 @@ def local(gpus: int, workers: int | None, cores: int) -> SpecCluster:
 
 
 @contextlib.contextmanager
-def _shared_keys(folder: Path) -> Iterator[tuple[Security, Path]]:
-    """Keys for one scheduler, and a folder with them that only this user may read; it is removed at the end.
+def _share_keys(folder: Path) -> Iterator[tuple[Security, Path]]:
+    """Make keys for one scheduler, and write them to a folder that only this user can read; it is removed at the end.
 
     Args:
-        folder: on a disk that the jobs share. What killed sweeps left there is removed.
+        folder: in which that folder is made, on a disk that the jobs share. Key folders of killed sweeps are removed.
     """
     security = Security.temporary()
     contents = (security.tls_ca_file, security.tls_worker_cert, security.tls_worker_key)
@@ -124,16 +128,16 @@ def _shared_keys(folder: Path) -> Iterator[tuple[Security, Path]]:
 
 
 @contextlib.contextmanager
-def slurm(workers: int, cores: int, options: dict[str, Any], folder: Path) -> Iterator[SpecCluster]:
-    """SLURM jobs of one worker each, submitted when there is work; `.job_script()` is what is submitted.
+def start_slurm(workers: int, cores: int, options: dict[str, Any], folder: Path) -> Iterator[SpecCluster]:
+    """Submit SLURM jobs of one worker each when there is work; `.job_script()` returns the script.
 
-    The scheduler and its workers talk TLS with keys made for them. The scheduler listens on the address of
-    `options["interface"]`, or else on the one that leads to other machines, and on no other.
+    The scheduler listens on the address of `options["interface"]` only; without it, on the address by which other
+    machines are reached.
 
     Args:
-        workers: jobs at once, at most.
+        workers: maximum number of jobs at once.
         cores: of a job.
-        options: of `dask_jobqueue.SLURMCluster`, those in SLURM_OPTIONS. Five minutes before the end of walltime a
+        options: of `dask_jobqueue.SLURMCluster`, those in SLURM_OPTIONS. Five minutes before its walltime ends a
             worker saves its run and hands it to the next job.
         folder: for the keys, on a disk that the jobs share.
 
@@ -142,7 +146,7 @@ def slurm(workers: int, cores: int, options: dict[str, Any], folder: Path) -> It
     """
     options = dict(options)
     if options.pop("security", True) is not True:
-        raise ValueError("slurm security: every sweep has keys of its own; leave it out")
+        raise ValueError("slurm security: every sweep makes its own keys; remove this option")
     walltime = options.get("walltime", "24:00:00")
     parts = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d\d):(\d\d)", str(walltime))
     if not isinstance(walltime, str) or not parts:
@@ -153,18 +157,18 @@ def slurm(workers: int, cores: int, options: dict[str, Any], folder: Path) -> It
         raise ValueError(f"slurm walltime: expected at least 10 minutes, got {walltime}")
     threads = [f"export {name}={cores}" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")]
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    from bpilib.sweeps import slurm_jobs  # here, since what it imports makes Ctrl-C end the process
+    from bpilib.sweeps import slurm_jobs  # here, since dask_jobqueue replaces the signal handlers
 
     for number, handler in handlers.items():
         signal.signal(number, handler)
-    given = {"memory": "16 GB"} | slurm_jobs.job_options(options) | {"walltime": walltime}
+    given = {"memory": "16 GB"} | slurm_jobs.quote_job_options(options) | {"walltime": walltime}
     given["job_script_prologue"] = [*threads, *options.get("job_script_prologue", [])]
     if (interface := given.get("interface")) is not None and interface not in psutil.net_if_addrs():
         there = ", ".join(psutil.net_if_addrs())
         raise ValueError(f"slurm interface: this machine has none of the name {interface!r} (it has {there})")
     host = get_ip() if interface is None else get_ip_interface(interface)
     with (
-        _shared_keys(folder) as (security, keys),
+        _share_keys(folder) as (security, keys),
         dask.config.set(_PATIENT_WITH_JOBS),
         slurm_jobs.Cluster(
             cores=1,
@@ -175,13 +179,13 @@ def slurm(workers: int, cores: int, options: dict[str, Any], folder: Path) -> It
             security=security,
             protocol="tls://",
             submissions=slurm_jobs.Submissions(),
-            worker_extra_args=slurm_jobs.worker_arguments(keys, lifetime),
+            worker_extra_args=slurm_jobs.make_worker_arguments(keys, lifetime),
             scheduler_options={"host": host} | _SCHEDULER,
             **given,
         ) as cluster,
     ):
         cluster.adapt(maximum_jobs=workers, target_duration="100ms", wait_count=30)
-        # `adapt` takes a lost job for one still planned; scaling to what is planned submits it anew
+        # `adapt` takes a lost job for one that is still planned; scaling to the planned number submits it again
         again = PeriodicCallback(lambda: cluster.scale(len(cluster.worker_spec)), 30_000)
         cluster.loop.add_callback(again.start)
         yield cluster
@@ -196,29 +200,29 @@ def connect(
     options: dict[str, Any] | None = None,
     folder: Path | None = None,
 ) -> Iterator[Client]:
-    """A client of the workers; those it started end with it.
+    """Connect a client to workers; workers that were started for it end with it.
 
     Args:
-        cluster: "local", "slurm", or the address of a running scheduler, whose workers are taken as they are.
-        gpus: of this machine ("local").
-        workers: how many at once; for "slurm" it must be said.
+        cluster: "local", "slurm", or the address of a running scheduler, whose workers are used as they are.
+        gpus: number of GPUs of this machine ("local").
+        workers: number of workers; required for "slurm".
         cores: of a run without a GPU ("local"), of a job ("slurm").
         options: of the jobs ("slurm").
         folder: of the sweep, on a disk that the jobs share ("slurm").
 
     Raises:
-        ValueError: no number of SLURM jobs; a wrong option.
+        ValueError: the number of SLURM jobs is missing; a wrong option.
         ConnectionError: no scheduler answers at that address.
     """
     with contextlib.ExitStack() as stack:
         if cluster == "local":
-            place = stack.enter_context(local(gpus, workers, cores))
+            place = stack.enter_context(start_local(gpus, workers, cores))
         elif cluster == "slurm":
             if workers is None:
                 raise ValueError("parameter workers: say how many SLURM jobs may run at once, e.g. workers=8")
             if folder is None:
                 raise ValueError("expected the sweep's folder for the jobs' keys: pass folder, as notebook 06 does")
-            place = stack.enter_context(slurm(workers, cores, options or {}, folder))
+            place = stack.enter_context(start_slurm(workers, cores, options or {}, folder))
             logger.info("%s", mask_secrets(place.job_script()))
         else:
             place = cluster

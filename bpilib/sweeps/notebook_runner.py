@@ -1,7 +1,7 @@
-"""A notebook executed headless in a process of its own: one at a time in a run directory, ending with its starter.
+"""Executes a notebook headless in a child process: one at a time per run directory, never longer than its parent.
 
-`execute_notebook` is called on the machine that trains. It starts `python -m bpilib.sweeps.notebook_runner`, which runs
-papermill. Parameters reach it through its standard input: command lines can be read by everybody on a machine.
+`execute_notebook` starts `python -m bpilib.sweeps.notebook_runner`, which runs papermill. Parameters are passed through
+standard input, since command lines can be read by every user of a machine.
 """
 
 import contextlib
@@ -28,30 +28,30 @@ from bpilib.system.files import PROJECT, mask_notebook, mask_secrets, write_atom
 from bpilib.system.lock import try_lock
 
 LOG = "run.log"
-PAUSE = 0.5  # seconds between two looks at what may have changed
+PAUSE = 0.5  # seconds between two polls
 
 
 def execute_notebook(
     notebook: Path, folder: Path, parameters: dict[str, object], stopped: Callable[[], bool] = bool, by: str = ""
 ) -> tuple[str, str]:
-    """Execute a notebook into a run directory, or wait for whoever does so now and take what they finish.
+    """Execute a notebook in a run directory; if another process is doing so, wait for it and return its result.
 
-    run.log is the record of starts and ends, takes what the processes print, and is the lock: they inherit it as their
-    output, so that the OS releases it when the last of them has ended, even one that outlived its starter. What looks
-    like a secret in it is masked at the end of a run, and at the start of the next one.
+    run.log records starts and ends, receives the output of the processes, and is the lock: the processes inherit it as
+    their standard output, so the OS releases it when the last of them has ended, even one that outlived its parent.
+    Secrets in it are masked at the end of a run, and again at the start of the next one.
 
     Args:
-        notebook: to execute; the executed one is kept in the folder under the same name, with its error if it fails.
+        notebook: to execute; the executed copy is kept in the folder under the same name, with its error if it fails.
         folder: the run directory.
         parameters: plain values by name.
-        stopped: asked twice a second; once true, the kernel is interrupted, so that training saves and ends.
+        stopped: polled twice a second; once true, the kernel is interrupted, so that training saves and ends.
         by: who starts it, for the record.
 
     Returns:
         "finished", "failed" or "interrupted", and a line that says why.
 
     Raises:
-        ValueError: a name that is no parameter's: papermill writes names into a cell as they are, as code.
+        ValueError: a name that is not an identifier: papermill writes names into a cell as code.
         OSError: the folder can't be written, or its file system has no locks.
     """
     for name in parameters:
@@ -91,21 +91,21 @@ def execute_notebook(
                     process.stdin.close()
                 time.sleep(PAUSE)
         _mask_log(folder / LOG)
-        outcome = _outcome(process.returncode, interrupted, folder / LOG)
+        outcome = _judge_outcome(process.returncode, interrupted, folder / LOG)
         _record(log, ": ".join(filter(None, outcome)))
         return outcome
 
 
-def _outcome(returncode: int, interrupted: bool, log: Path) -> tuple[str, str]:
+def _judge_outcome(returncode: int, interrupted: bool, log: Path) -> tuple[str, str]:
     if returncode == 0:
         return "finished", ""
     if interrupted:
         return "interrupted", ""
-    return "failed", _last_line(log) if returncode > 0 else f"ended by signal {-returncode}"
+    return "failed", _read_last_line(log) if returncode > 0 else f"ended by signal {-returncode}"
 
 
 def _mask_log(path: Path) -> None:
-    """Mask secrets in the log, in its place: the file is the lock, and stays the same one."""
+    """Mask secrets in the log in place: the file is the lock, so it can't be replaced."""
     text = path.read_bytes()
     masked = str(mask_secrets(text.decode(errors="surrogateescape"))).encode(errors="surrogateescape")
     if masked != text:
@@ -115,7 +115,7 @@ def _mask_log(path: Path) -> None:
 
 
 def is_running(folder: Path) -> bool:
-    """Whether a process is at work in a run directory, on any machine that shares it."""
+    """Whether a process works in a run directory, on any machine that shares it."""
     try:
         with open(folder / LOG, "rb") as log:
             return not try_lock(log, fcntl.LOCK_SH)
@@ -124,7 +124,7 @@ def is_running(folder: Path) -> bool:
 
 
 def count_starts(folder: Path) -> int:
-    """How often a run was started, from its record."""
+    """How often a run was started, from run.log."""
     path = folder / LOG
     return path.read_text(errors="replace").count("* start on ") if path.exists() else 0
 
@@ -133,14 +133,15 @@ def _record(log: BinaryIO, what: str) -> None:
     log.write(f"* {what}, {datetime.datetime.now().astimezone().isoformat(timespec='seconds')}\n".encode())
 
 
-def _last_line(path: Path) -> str:
+def _read_last_line(path: Path) -> str:
     return path.read_text(errors="replace").rstrip().rpartition("\n")[2]
 
 
 def _end_with_starter(stop: threading.Event, busy: threading.Event) -> None:
-    """Wait for the end of stdin, which comes however the starter ends; interrupt a busy kernel; kill it after a minute.
+    """Wait until stdin is closed, which happens however the parent ends; interrupt the kernel, kill it after a minute.
 
-    A kernel between two cells is not interrupted, which would make it hang: no cell begins after `stop`.
+    A kernel between two cells is not interrupted, since it would hang; instead no further cell begins once `stop` is
+    set.
     """
     os.read(sys.stdin.fileno(), 1)
     stop.set()
@@ -154,7 +155,7 @@ def _end_with_starter(stop: threading.Event, busy: threading.Event) -> None:
 
 
 def _read_line(handle: int) -> bytes:
-    """One line, read byte by byte: nothing behind it is taken, since the end of stdin is waited for elsewhere."""
+    """Read one line byte by byte, without buffering what follows: another thread waits for the end of stdin."""
     line = bytearray()
     while (byte := os.read(handle, 1)) not in (b"", b"\n"):
         line += byte
@@ -174,7 +175,7 @@ def _main(notebook: str, kept: str) -> None:
     threading.Thread(target=_end_with_starter, args=(stop, busy), daemon=True).start()
     beside = Path(kept).with_name(f".{Path(kept).name}")
     beside.unlink(missing_ok=True)
-    os.close(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))  # papermill writes parameters as they are
+    os.close(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))  # papermill writes parameters unmasked
     try:
         papermill.execute_notebook(
             notebook,

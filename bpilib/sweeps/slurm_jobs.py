@@ -1,6 +1,7 @@
-"""SLURM jobs of Dask workers: scripts in which everything from a table is quoted, and what sbatch says of them.
+"""SLURM jobs of Dask workers: scripts in which every option is quoted, and sbatch's refusals.
 
-Importing dask_jobqueue changes what Ctrl-C does, so this module is imported where it is needed (`clusters.slurm`).
+dask_jobqueue replaces signal handlers on import, so this module is imported only where it is needed
+(`clusters.start_slurm`).
 """
 
 import logging
@@ -24,12 +25,12 @@ SECURITY_FILES = {"tls-ca-file": "ca.pem", "tls-cert": "cert.pem", "tls-key": "k
 
 @dataclass
 class Submissions:
-    """What became of the jobs of a cluster; the jobs note it.
+    """Submissions of a cluster's jobs, as the jobs record them.
 
     Attributes:
-        pending: calls of sbatch that have not returned.
-        refused: what sbatch said of the last job that it did not take.
-        refused_at: when, in seconds of `time.monotonic`.
+        pending: number of sbatch calls that have not returned.
+        refused: sbatch's message about the last job that it refused.
+        refused_at: when that was, in seconds of `time.monotonic`.
     """
 
     pending: int = 0
@@ -38,7 +39,7 @@ class Submissions:
 
 
 class Job(SLURMJob):
-    """A job that notes why sbatch did not take it, instead of an exception that nobody catches."""
+    """A job that records why sbatch refused it; dask_jobqueue raises an exception that nobody catches."""
 
     def __init__(self, *args: Any, submissions: Submissions, **options: Any):
         super().__init__(*args, **options)
@@ -50,7 +51,7 @@ class Job(SLURMJob):
         try:
             await super().start()
         except (OSError, RuntimeError, ValueError) as error:
-            self.submissions.refused = _sbatch_words(error)
+            self.submissions.refused = _describe_refusal(error)
             self.submissions.refused_at = time.monotonic()
             logger.warning("SLURM did not take a job: %s", self.submissions.refused)
             self.status = Status.running  # without a job_id
@@ -64,39 +65,36 @@ class Job(SLURMJob):
 
 
 class Cluster(SLURMCluster):
-    """SLURM jobs of one scheduler; the workers' TLS files are named in `worker_extra_args`."""
+    """SLURM jobs of one scheduler; `worker_extra_args` names the workers' TLS files."""
 
     job_cls: type[SLURMJob] = Job
     _alive_at = -math.inf
 
     def _get_worker_security(self, security: object) -> None:
-        """No files of dask_jobqueue's own making: it would not quote their names."""
+        """Write no TLS files: dask_jobqueue would not quote their names."""
 
     def refusal(self) -> str:
-        """What sbatch said, if no job is left and it took none of those that were submitted since; else "".
-
-        Asked for again and again.
-        """
+        """sbatch's message, if no job is left and all jobs submitted since were refused; else "". To be polled."""
         submissions: Submissions = self._job_kwargs["submissions"]
         if submissions.pending or any(job.job_id for job in list(self.workers.values())):
             self._alive_at = time.monotonic()
         return submissions.refused if submissions.refused_at > self._alive_at else ""
 
 
-def _sbatch_words(error: Exception) -> str:
+def _describe_refusal(error: Exception) -> str:
     if isinstance(error, OSError):
         return f"sbatch: {error.strerror} (is this a machine that submits SLURM jobs?)"
     return " ".join(str(error).rpartition("stderr:\n")[2].split()) or " ".join(str(error).split())
 
 
-def job_options(options: dict[str, Any]) -> dict[str, Any]:
-    """Options of a table as they are written into a job script: each is one line, and one word for the shell.
+def quote_job_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Quote the options of a table for a job script: each is one line, and one word for the shell.
 
-    `job_script_prologue` is shell by purpose, and left as it is. In `local_directory` variables such as $TMPDIR are
-    expanded on the node.
+    `job_script_prologue` is meant to be shell code and is not quoted. In `local_directory` variables such as $TMPDIR
+    are expanded on the node.
 
     Raises:
-        ValueError: a value that is no text, has a line break, or can't be quoted where it goes.
+        ValueError: a value that is not text, has a line break, or can't be quoted where it is used.
     """
     quoted = dict(options)
     for name in ("queue", "account", "python", "local_directory", "log_directory", "interface"):
@@ -128,11 +126,11 @@ def _check_line(name: str, value: Any) -> str:
 
 
 def _quote_with_variables(text: str) -> str:
-    """A text as one word of the shell, in which $NAME and ${NAME} alone are expanded."""
+    """Quote a text as one word of the shell, in which only $NAME and ${NAME} are expanded."""
     return '"' + re.sub(r'(\$\w+|\$\{\w+\})|[\\"`$]', lambda match: match[1] or "\\" + match[0], text) + '"'
 
 
-def worker_arguments(keys: Path, lifetime: int) -> list[str]:
-    """Of `dask worker`: it ends by itself, serves no dashboard, and talks TLS alone, with the keys in a folder."""
+def make_worker_arguments(keys: Path, lifetime: int) -> list[str]:
+    """Arguments of `dask worker`: a limited lifetime, no dashboard, TLS only, with the keys in a folder."""
     options = [f"--{option} {shlex.quote(str(keys / name))}" for option, name in SECURITY_FILES.items()]
     return ["--no-dashboard", "--dashboard-address", "127.0.0.1:0", "--lifetime", f"{lifetime}s", *options]

@@ -20,7 +20,7 @@ from bpilib.config import NOTEBOOK, RUN_KEYS, Config, resolve
 from bpilib.data.store import SkeletonStore
 from bpilib.errors import MissingInputError, did_you_mean
 from bpilib.runs import history, write_or_check_config
-from bpilib.sweeps.clusters import SLURM_OPTIONS, work
+from bpilib.sweeps.clusters import SLURM_OPTIONS, execute_run
 from bpilib.sweeps.notebook_runner import count_starts, is_running
 from bpilib.system.files import PROJECT, in_project, parse_yaml, write_atomically
 
@@ -40,9 +40,9 @@ class Sweep:
 
     Attributes:
         name: of its folder, outputs/sweeps/<name>.
-        folder: where its tables and figures go.
-        given: what each run sets; the rest is as published.
-        configs: each run resolved.
+        folder: for its tables and figures.
+        given: the parameters that each run sets; the others are as published.
+        configs: the resolved configuration of each run.
         slurm: options of SLURM jobs.
     """
 
@@ -53,21 +53,22 @@ class Sweep:
     slurm: dict[str, Any]
 
 
-def load(path: str | Path, outputs: str | Path = "outputs", here: bool = True) -> Sweep:
-    """Read a table of runs and check all of it.
+def load_sweep(path: str | Path, outputs: str | Path = "outputs", here: bool = True) -> Sweep:
+    """Read a table of runs and check it completely.
 
-    The YAML has `defaults` (parameters of every run), `grid` (a mapping of parameters to lists, or several: every
-    combination is a run), `runs` (a list of single runs), and may have `name` (else the file's) and `slurm`.
+    The YAML has `defaults` (parameters of every run), `grid` (a mapping of parameters to lists, or a list of such
+    mappings: every combination is a run), `runs` (a list of single runs), and optionally `name` (default: that of the
+    file) and `slurm`.
 
     Args:
-        path: of the YAML; if relative, in the project folder.
-        outputs: where run directories go, unless the table says so itself.
-        here: the runs are executed on this machine; elsewhere the table must name the text encoder, whose default
+        path: of the YAML; a relative one is in the project folder.
+        outputs: the folder of run directories, unless the table sets it.
+        here: the runs are executed on this machine; otherwise the table must name the text encoder, whose default
             depends on the machine.
 
     Raises:
         MissingInputError: no such file.
-        ValueError: anything unknown, mistyped or twice, with the run it is in.
+        ValueError: an unknown, mistyped or duplicate entry; the message names the run.
     """
     path = in_project(path)
     if not path.is_file():
@@ -80,17 +81,17 @@ def load(path: str | Path, outputs: str | Path = "outputs", here: bool = True) -
     _check_keys(content, shapes, str(path))
     for key, shape in shapes.items():
         if content.get(key) is not None and not isinstance(content[key], shape):
-            raise ValueError(f"{path}: expected {key} to be {_words(shape)}, got {content[key]!r}")
+            raise ValueError(f"{path}: expected {key} to be {_describe_shape(shape)}, got {content[key]!r}")
     name = content.get("name") or path.stem
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
         raise ValueError(f"{path}: name: expected letters, digits, '.', '_' or '-', got {name!r}")
     _check_keys(content.get("slurm") or {}, SLURM_OPTIONS, f"{path}: slurm")
     given, configs = [], []
-    for number, run in enumerate(_expanded(content, path), 1):
+    for number, run in enumerate(_expand(content, path), 1):
         try:
-            config, chosen = _resolved({"outputs": str(outputs)} | run, here)
+            config, chosen = _resolve({"outputs": str(outputs)} | run, here)
         except ValueError as error:
-            raise ValueError(f"{path}, run {number} ({_short(run)}): {error}") from error
+            raise ValueError(f"{path}, run {number} ({_describe_run(run)}): {error}") from error
         given.append(chosen)
         configs.append(config)
     if not configs:
@@ -109,17 +110,17 @@ def _check_keys(mapping: Any, known: Any, where: str) -> None:
             raise ValueError(f"{where}: unknown key {key!r}{did_you_mean(key, known)} (known: {', '.join(known)})")
 
 
-def _words(shape: Any) -> str:
+def _describe_shape(shape: Any) -> str:
     names = {str: "a name", dict: "a mapping", list: "a list"}
     return names.get(shape, "a mapping or a list of mappings")
 
 
-def _short(run: dict[str, Any]) -> str:
+def _describe_run(run: dict[str, Any]) -> str:
     return ", ".join(f"{key}: {value}" for key, value in run.items() if key in RUN_KEYS)
 
 
-def _expanded(content: dict[str, Any], path: Path) -> list[dict[str, Any]]:
-    """What each run sets: every combination of the grids, then the single runs, both over the defaults."""
+def _expand(content: dict[str, Any], path: Path) -> list[dict[str, Any]]:
+    """Parameters of each run: every combination of the grids, then the single runs, each over the defaults."""
     grids = content.get("grid") or []
     singles = []
     for grid in [grids] if isinstance(grids, dict) else grids:
@@ -141,19 +142,19 @@ def _expanded(content: dict[str, Any], path: Path) -> list[dict[str, Any]]:
     return [(content.get("defaults") or {}) | run for run in singles]
 
 
-def _resolved(run: dict[str, Any], here: bool) -> tuple[Config, dict[str, Any]]:
-    """A run's configuration, and what its notebook is given: what depends on this machine is settled here."""
+def _resolve(run: dict[str, Any], here: bool) -> tuple[Config, dict[str, Any]]:
+    """Resolve a run: its configuration, and its notebook's parameters, with this machine's defaults filled in."""
     config = resolve(**run)
     for name in run:
         if _FIELDS[name].metadata["changes"] == NOTEBOOK:
-            raise ValueError(f"parameter {name} is not one of training: take it out")
+            raise ValueError(f"parameter {name} does not belong to training: remove it")
     if run.get("text") is None and config.model != "ctrgcn" and not here:
         raise ValueError("set text to clip or minilm, since the default depends on whether a machine has a GPU")
     return config, run | {"outputs": config.outputs, "text": config.text}
 
 
-def check(sweep: Sweep) -> None:
-    """Raise now what would make runs fail later: data not prepared, or a run directory with other settings."""
+def check_sweep(sweep: Sweep) -> None:
+    """Check before the start what would make runs fail later: missing data, a run directory with other settings."""
     for data in {config.data for config in sweep.configs if config.data is not None}:
         SkeletonStore.open(data)
     for config in sweep.configs:
@@ -161,41 +162,42 @@ def check(sweep: Sweep) -> None:
             write_or_check_config(config)
 
 
-def run(
+def run_sweep(
     sweep: Sweep, client: Client, watch: Watch | None = None, pause: float = 2.0, notebook: Path = TRAIN
 ) -> pd.DataFrame:
-    """Execute what is not finished yet; return when every run has finished or failed.
+    """Execute the runs that are not finished; return when every run has finished or failed.
 
     Args:
-        sweep: from `load`.
+        sweep: from `load_sweep`.
         client: of the workers, from `bpilib.sweeps.clusters.connect`.
         watch: called every `pause` seconds with the table of states.
         pause: seconds.
-        notebook: what each run executes.
+        notebook: executed for each run.
 
     Returns:
-        The table of states, also in runs.csv: one row a run with state (finished, skipped, failed, interrupted), epoch,
-        test_top1 (%), starts, message, folder.
+        The table of states, also in runs.csv: one row per run with state (finished, skipped, failed, interrupted),
+        epoch, test_top1 (%), starts, message, folder.
 
     Raises:
-        MissingInputError, ValueError: see `check`.
-        RuntimeError: SLURM took none of the jobs; says why in sbatch's own words.
+        MissingInputError, ValueError: see `check_sweep`.
+        RuntimeError: SLURM refused all jobs; quotes sbatch.
         KeyboardInterrupt: after Ctrl-C, once the running runs have saved.
     """
-    check(sweep)
+    check_sweep(sweep)
     stop = Event(f"stop-{uuid.uuid4().hex}", client=client)
-    ended = {number: ("skipped", "finished before") for number, config in enumerate(sweep.configs) if finished(config)}
+    done = (number for number, config in enumerate(sweep.configs) if is_finished(config))
+    ended = dict.fromkeys(done, ("skipped", "finished before"))
     futures = {}
     for number, config in enumerate(sweep.configs):
         if number not in ended:
             key = f"{config.run_directory.name}-{uuid.uuid4().hex}"
-            task = (work, notebook, config.run_directory, sweep.given[number], stop.name)
+            task = (execute_run, notebook, config.run_directory, sweep.given[number], stop.name)
             futures[number] = client.submit(*task, key=key, priority=-number, pure=False)
     refusal = getattr(client.cluster, "refusal", str)  # of SLURM; other clusters refuse nothing
     try:
         return _follow(sweep, futures, ended, watch, pause, refusal)
     except KeyboardInterrupt:
-        logger.warning("stopping: the running runs save after their step (again to stop at once)")
+        logger.warning("stopping: running trainings save after their current step (interrupt again to stop at once)")
         stop.set()
         _follow(sweep, futures, ended, watch, pause, refusal)
         raise KeyboardInterrupt("stopped: run the same again to go on") from None
@@ -209,12 +211,12 @@ def _follow(
     pause: float,
     refusal: Callable[[], str],
 ) -> pd.DataFrame:
-    """Show the table of states until all futures are done; keep it in runs.csv."""
+    """Show the table of states until all runs have ended, then write it to runs.csv."""
     while True:
         for number, future in futures.items():
             if number not in ended and future.done():
-                ended[number] = _outcome(future)
-        table = states(sweep, ended)
+                ended[number] = _read_outcome(future)
+        table = read_states(sweep, ended)
         if watch:
             watch(table)
         if len(ended) == len(sweep.configs):
@@ -222,12 +224,12 @@ def _follow(
             return table
         if words := refusal():
             raise RuntimeError(
-                f"SLURM took none of the jobs: {words}. Correct `slurm` in the table of runs, and run the same again"
+                f"SLURM refused all jobs: {words}. Correct `slurm` in the table of runs, and run the same again"
             )
         time.sleep(pause)
 
 
-def _outcome(future: Future) -> tuple[str, str]:
+def _read_outcome(future: Future) -> tuple[str, str]:
     if future.status == "finished":
         return future.result()
     if future.status == "error":
@@ -236,23 +238,24 @@ def _outcome(future: Future) -> tuple[str, str]:
     return "failed", f"{future.status} by the Dask scheduler: run the same again to go on"
 
 
-def finished(config: Config) -> bool:
-    """Whether a run has ended well."""
+def is_finished(config: Config) -> bool:
+    """Whether a run is complete."""
     return (config.run_directory / "summary.json").exists()
 
 
-def states(sweep: Sweep, ended: dict[int, tuple[str, str]] | None = None) -> pd.DataFrame:
-    """One row a run: its settings, state, epoch, epochs, test_top1 (%), starts, message, folder.
+def read_states(sweep: Sweep, ended: dict[int, tuple[str, str]] | None = None) -> pd.DataFrame:
+    """Look up the state of every run, one row each: settings, state, epoch, epochs, test_top1 (%), starts, message,
+    folder.
 
     Args:
-        sweep: from `load`.
-        ended: run number → state and message, of those known to have ended.
+        sweep: from `load_sweep`.
+        ended: run number → state and message, of runs known to have ended.
     """
     rows = []
     for number, config in enumerate(sweep.configs):
         folder = config.run_directory
         state, message = (ended or {}).get(number) or ("running" if is_running(folder) else "waiting", "")
-        epoch, top1 = _progress(config)
+        epoch, top1 = _read_progress(config)
         row = {name: getattr(config, name) for name in COLUMNS}
         rows.append(
             row
@@ -269,7 +272,7 @@ def states(sweep: Sweep, ended: dict[int, tuple[str, str]] | None = None) -> pd.
     return pd.DataFrame(rows)
 
 
-def _progress(config: Config) -> tuple[int, float]:
+def _read_progress(config: Config) -> tuple[int, float]:
     """Epochs done, and the last test accuracy in %."""
     try:
         rows = history(config)

@@ -185,9 +185,11 @@ def product_precision(precision: str) -> Iterator[None]:
             setting.write(value)
 
 
-def full_float32() -> contextlib.AbstractContextManager[None]:
+@contextlib.contextmanager
+def full_float32() -> Iterator[None]:
     """A context, or decorator, of full float32 products on GPUs (PyTorch rounds convolutions to TF32 by default)."""
-    return product_precision("fp32")
+    with product_precision("fp32"):
+        yield
 
 
 class GradScaler(torch.amp.GradScaler):

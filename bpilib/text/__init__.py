@@ -40,6 +40,8 @@ def build_text(
         raise ValueError(f"expected text to be {' or '.join(ENCODERS)}, got {encoder!r}{hint}")
     if encoder == "clip":
         return ClipText(model, prompts, clip_model, clip_pretrained, trained, fetch)
-    if minilm_path is None and prompts.source is None:
-        raise ValueError("minilm: expected minilm_path or prompts read from a YAML file, got neither; or use clip")
-    return MiniLMText(model, prompts, minilm_path or prompts.source.with_suffix(SUFFIX))
+    if not minilm_path:
+        if prompts.source is None:
+            raise ValueError("minilm: expected minilm_path or prompts read from a YAML file, got neither; or use clip")
+        minilm_path = prompts.source.with_suffix(SUFFIX)
+    return MiniLMText(model, prompts, minilm_path)

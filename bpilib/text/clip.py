@@ -8,7 +8,7 @@ its own text's position, and a mask lets it see the beginning of its own text on
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +22,18 @@ from bpilib.text.prompts import Prompts
 from bpilib.text.torchscript import is_torchscript, read_tensors
 
 CHUNK = 64  # texts encoded at once where no gradient is kept
+
+
+class Pool(NamedTuple):
+    """How the token that a tower reads the embedding from is found.
+
+    Attributes:
+        kind: "argmax", the highest id, or "eos", the first `eos`.
+        eos: id of the end of text.
+    """
+
+    kind: str
+    eos: int | None
 
 
 class ClipText(TextEncoder):
@@ -56,20 +68,22 @@ class ClipText(TextEncoder):
             ValueError: unknown model or tag (the nearest is named), missing or unfit file, failed download.
         """
         super().__init__(model, prompts)
-        clip, tokenizer = _open_clip(clip, pretrained, fetch) if isinstance(clip, str) else clip
-        tower = clip.text if hasattr(clip, "text") else clip
+        network, tokenizer = _open_clip(clip, pretrained, fetch) if isinstance(clip, str) else clip
+        tower = network.text if hasattr(network, "text") else network
         for name in {"visual", "logit_scale", "logit_bias"} & {*dir(tower)}:  # open_clip's CLIP is its own text tower
             delattr(tower, name)
         self.trained = trained
         self._tokenizer = tokenizer
-        self._pool = _pooling(tower)
+        self._pool = _find_pool(tower)
         self._holder = [] if trained else [tower]  # a list hides it from parameters(), state_dict() and to()
         tower.cpu().train(trained).requires_grad_(trained)
         if trained:
             self.tower = tower
         self._tokens = tokenizer(list(self.texts))  # (texts, L), on the host
+        self._table: Tensor | None
         self.register_buffer("_table", None, persistent=False)  # (texts, D), frozen only
-        if self._pool and (full := int((self._ends(self._tokens) == self._tokens.shape[1] - 1).sum())):
+        last = self._tokens.shape[1] - 1
+        if self._pool and (full := int((self._ends(self._tokens, self._pool) == last).sum())):
             warnings.warn(f"{full} prompts fill the tower's context and are cut at its end: shorten them", stacklevel=2)
         with torch.no_grad():
             self.dim = self._encode(self._tokens[:1]).shape[1]
@@ -104,10 +118,9 @@ class ClipText(TextEncoder):
         towers.cpu()
         return out
 
-    def _ends(self, tokens: Tensor) -> Tensor:
+    def _ends(self, tokens: Tensor, pool: Pool) -> Tensor:
         """(n, L) → (n,) position of the token that a cuttable tower reads the embedding from."""
-        kind, eos = self._pool
-        return (tokens if kind == "argmax" else (tokens == eos).int()).argmax(-1)
+        return (tokens if pool.kind == "argmax" else (tokens == pool.eos).int()).argmax(-1)
 
     def _encode(self, tokens: Tensor) -> Tensor:
         """(n, L) int64 on the host → (n, D)."""
@@ -117,7 +130,7 @@ class ClipText(TextEncoder):
         """(n, L) int64 on the host, as the tower takes it: as it is, or packed (see `Packed`)."""
         if not self._pool:
             return (tokens,)
-        lengths = (self._ends(tokens) + 1).tolist()
+        lengths = (self._ends(tokens, self._pool) + 1).tolist()
         packed = pack([text[:length] for text, length in zip(tokens.tolist(), lengths)])
         return tuple(torch.from_numpy(array) for array in packed)
 
@@ -137,25 +150,26 @@ class ClipText(TextEncoder):
         return x if project is None else project(x) if isinstance(project, nn.Module) else x @ project
 
 
-def _pooling(tower: nn.Module) -> tuple[str, int | None] | None:
-    """(kind, end-of-text id) of a causal tower that is read at the end of text, where nothing after it counts.
+def _find_pool(tower: nn.Module) -> Pool | None:
+    """How a causal tower finds the end of text, from which it reads the embedding; later tokens have no effect there.
 
     None for a tower that needs whole texts: attention both ways, Hugging Face towers, towers that read another token
     or append their own.
     """
     from open_clip.transformer import Transformer
 
-    kind = getattr(tower, "text_pool_type", getattr(tower, "pool_type", None))
+    kind = getattr(tower, "text_pool_type", getattr(tower, "pool_type", ""))
     causal = getattr(tower, "attn_mask", None) is not None and getattr(tower, "cls_emb", None) is None
     fits = causal and kind in ("argmax", "eos") and isinstance(tower.transformer, Transformer)
-    return (kind, getattr(tower, "text_eos_id", getattr(tower, "eos_id", None))) if fits else None
+    return Pool(kind, getattr(tower, "text_eos_id", getattr(tower, "eos_id", None))) if fits else None
 
 
 def _open_clip(name: str, pretrained: str | None, fetch: bool = True) -> tuple[nn.Module, Callable]:
     """(open_clip model on the CPU in float32, its tokenizer) by name and tag or file; ValueError says what to do."""
     import open_clip
 
-    tag, file = {}, None
+    tag: dict[str, Any] = {}
+    file = None
     if not name.startswith(("hf-hub:", "local-dir:")):
         name, known = name.replace("/", "-"), open_clip.list_models()
         if name not in known:
@@ -216,10 +230,10 @@ def pack(texts: list[list[int]], room: int = ROOM) -> Packed:
     room = max(room, *map(len, texts))
     used: list[int] = []  # tokens by row
     last: list[int] = []  # text laid last, by row
-    where: list[tuple[int, np.ndarray]] = [None] * len(texts)  # row, place of each token in it
+    where: dict[int, tuple[int, np.ndarray]] = {}  # text → row, place of each token in it
     fresh = [0] * len(texts)  # tokens of the text that stood there before it
     for i in sorted(range(len(texts)), key=lambda i: (len(texts[i]) <= SHORT, texts[i])):
-        shared = [_shared(texts[i], texts[j]) for j in last]
+        shared = [_count_shared(texts[i], texts[j]) for j in last]
         fits = [row for row, there in enumerate(shared) if used[row] + len(texts[i]) - there <= room]
         row = max(fits, key=lambda row: (shared[row], used[row]), default=len(used))
         if row == len(used):
@@ -234,13 +248,15 @@ def pack(texts: list[list[int]], room: int = ROOM) -> Packed:
     length = max(used)
     tokens, positions = np.zeros((2, len(used), length), np.int64)
     seen = np.repeat(np.eye(length, dtype=bool)[None], len(used), 0)
-    for text, (row, at), start in zip(texts, where, fresh):
+    for i, text in enumerate(texts):
+        row, at = where[i]
         tokens[row, at], positions[row, at] = text, np.arange(len(text))
-        seen[row, at[start:, None], at] = np.tri(len(text), dtype=bool)[start:]
-    return Packed(tokens, positions, seen, np.array([row * length + at[-1] for row, at in where]))
+        seen[row, at[fresh[i] :, None], at] = np.tri(len(text), dtype=bool)[fresh[i] :]
+    ends = [row * length + at[-1] for row, at in (where[i] for i in range(len(texts)))]
+    return Packed(tokens, positions, seen, np.array(ends))
 
 
-def _shared(one: list[int], other: list[int]) -> int:
+def _count_shared(one: list[int], other: list[int]) -> int:
     """Tokens that two texts begin with alike."""
     for count, (a, b) in enumerate(zip(one, other)):
         if a != b:

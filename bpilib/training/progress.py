@@ -54,6 +54,18 @@ class Progress:
         """For a checkpoint, as plain values."""
         return vars(self) | {"sums": list(self.sums)}
 
+    def best(self, column: str) -> tuple[int, float]:
+        """The epoch (the first of equals) of the highest value in a column of the history, and that value."""
+        rows = [(row[column], -row["epoch"]) for row in self.rows if column in row]
+        value, epoch = max(rows)
+        return -epoch, value
+
+    def selected(self, select: str) -> int:
+        """The evaluated epoch that `select` (last, heldout, test) chooses of those so far."""
+        if select == "last":
+            return max(row["epoch"] for row in self.rows if "test_top1" in row)
+        return self.best(f"{select}_top1")[0]
+
 
 class UnreadStep(NamedTuple):
     """A step whose loss the host has not read yet."""

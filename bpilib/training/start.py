@@ -8,7 +8,7 @@ from torch import Tensor
 from bpilib.errors import MissingInputError
 from bpilib.recipes import BENCHMARKS
 from bpilib.reference import load_reference_weights, read_weights, reference_state_dict
-from bpilib.runs import Run
+from bpilib.runs import Run, kept_weights
 from bpilib.system import checkpoint
 from bpilib.system.files import in_project
 
@@ -53,13 +53,14 @@ def _start_from_checkpoint(run: Run, path: Path) -> str:
             "from a run with the same unseen classes, or from none"
         )
     skip = "" if same else "classifier"
-    taken, left = checkpoint.take_fitting(run.model, content["model"], skip)
+    weights = kept_weights(content)
+    taken, left = checkpoint.take_fitting(run.model, weights, skip)
     if run.text is not None and run.text.trained:
         more, beside = checkpoint.take_fitting(run.text, content["text"])
         taken, left = taken + more, left + beside
     source = f"{its['model']} {its['modality']} on {its['dataset']}, width {its['width']}"
     _check_share(run, f"{path} ({source})", taken, left)
-    joints = {tensor.shape[-1] for name, tensor in content["model"].items() if name.endswith("adjacency")}
+    joints = {tensor.shape[-1] for name, tensor in weights.items() if name.endswith("adjacency")}
     return _report(run, f"{path} ({source})", taken, left, joints)
 
 

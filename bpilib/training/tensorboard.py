@@ -97,7 +97,7 @@ def projector_points(run: Run, scores: Scores) -> tuple[np.ndarray, list[tuple[s
     """Test clips, and the names of the classes as texts, in the space where the contrastive loss compares them.
 
     The mean of the clips is taken from the clips and that of the texts from the texts, as in
-    `bpilib.analysis.text.tsne_layout`. A run without texts has the clips alone, as the classifier gets them.
+    `bpilib.analysis.text.compute_tsne_layout`. A run without texts has the clips alone, as the classifier gets them.
 
     Args:
         run: with the weights that the scores are of.

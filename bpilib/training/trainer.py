@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from bpilib.config import Config
 from bpilib.data.store import SkeletonStore
-from bpilib.evaluate import Scores, copies_summary, mark_copies, score
+from bpilib.evaluate import Scores, mark_copies, score
 from bpilib.losses import Loss, skeleton_text_loss
 from bpilib.runs import Run, build, same_clips
 from bpilib.system import checkpoint, distributed
@@ -36,14 +36,15 @@ from bpilib.system.device import (
     usage,
 )
 from bpilib.system.distributed import rank_zero_only
-from bpilib.system.environment import collect_environment, count_flops
 from bpilib.system.files import write_atomically
 from bpilib.system.threads import set_threads, usable_cores
 from bpilib.training import data_parallel
 from bpilib.training.optimizer import build_sgd
 from bpilib.training.progress import EpochSums, FinishedStep, Progress, UnreadStep, learning_rate
 from bpilib.training.start import start_from
+from bpilib.training.summary import summarize
 from bpilib.training.tensorboard import DrawConfusion, TensorBoardLogger
+from bpilib.training.weight_average import WeightAverage
 
 Watch = Callable[[pd.DataFrame], None]
 USAGE_SECONDS = 2  # between two measurements of memory and GPU
@@ -86,6 +87,9 @@ class Trainer:
         self.optimizer = build_sgd(parameters, config, self.run.device)
         self.autocast, self.precision = autocast(config.precision, self.run.device)
         self.scaler = GradScaler(self.run.device.type, enabled=self.precision == "fp16")
+        self._average = WeightAverage(self.run.model, config.weight_average) if config.weight_average else None
+        # What is evaluated and kept: the run itself, or its average.
+        self._kept = self.run if self._average is None else dataclasses.replace(self.run, model=self._average.network)
         self._unread: deque[UnreadStep] = deque()
         self.progress = Progress()
         self.usage = usage(self.run.device)
@@ -98,6 +102,8 @@ class Trainer:
             self._resume()
         elif config.start_from is not None:
             _log.info("%s", start_from(self.run, config.start_from))
+            if self._average is not None:
+                self._average.load(self.run.model.state_dict())
         at = {"precision": self.precision, "checkpoint": (self.progress.epoch, self.progress.batch)}
         distributed.check_same_inputs(config.result_settings() | self._inputs() | at)
         towers = data_parallel.Towers(compile_network(self.run.model, config.compile), self.run.text)
@@ -197,6 +203,8 @@ class Trainer:
             self.scaler.step(self.optimizer)
             self.scaler.update()
             progress.batch += 1
+            if self._average is not None:
+                self._average.update(progress.epoch * self.batches + progress.batch)
             statistics = {name: tensor.clone() for name, tensor in self._statistics.items()}
             kept = dataclasses.replace(progress, rows=list(progress.rows))
             self._finished_step = FinishedStep(kept, tuple(self._unread), statistics, torch.get_rng_state())
@@ -244,7 +252,9 @@ class Trainer:
         with self.autocast:
             out, texts = self.towers(batch.x, *batch.texts)
         out, texts, labels = data_parallel.gather_batch(out, texts, batch.labels, len(positions))
-        return skeleton_text_loss(out, texts, labels, self.config.alpha), out.logits, labels
+        config = self.config
+        loss = skeleton_text_loss(out, texts, labels, config.alpha, config.label_smoothing)
+        return loss, out.logits, labels
 
     def _finish_epoch(self) -> None:
         """Evaluate if due, log, keep the best, save."""
@@ -260,10 +270,10 @@ class Trainer:
             "train_top1": 100 * sums.correct / sums.clips,
             "clips_per_second": sums.clips / max(progress.seconds, 1e-9),
         }
-        self.run.epoch = progress.epoch + 1
+        self.run.epoch = self._kept.epoch = progress.epoch + 1
         scores = None
         if self.run.epoch % config.eval_every == 0 or self.run.epoch == config.epochs:
-            scores = score(self.run)
+            scores = score(self._kept)
             row |= {"test_top1": scores.top(1), "test_top5": scores.top(5)}
             if scores.heldout is not None:
                 row |= {"heldout_top1": scores.heldout.top(1), "heldout_top5": scores.heldout.top(5)}
@@ -273,7 +283,7 @@ class Trainer:
         progress.seconds = 0.0
         progress.rows.append(row)
         self._log_epoch(row, scores)
-        if scores is not None and self._selected() == progress.epoch:
+        if scores is not None and self.progress.selected(self.config.select) == progress.epoch:
             self._save("best.pt")
         self._save()
         self._write_history()
@@ -281,18 +291,6 @@ class Trainer:
     @rank_zero_only
     def _write_history(self) -> None:
         write_atomically(self.folder / "metrics.csv", pd.DataFrame(self.progress.rows).to_csv(index=False))
-
-    def _best(self, column: str) -> tuple[int, float]:
-        """The epoch (the first of equals) of the highest value in a column of the history, and that value."""
-        rows = [(row[column], -row["epoch"]) for row in self.progress.rows if column in row]
-        value, epoch = max(rows)
-        return -epoch, value
-
-    def _selected(self) -> int:
-        """The evaluated epoch that `select` chooses of those so far."""
-        if self.config.select == "last":
-            return max(row["epoch"] for row in self.progress.rows if "test_top1" in row)
-        return self._best(f"{self.config.select}_top1")[0]
 
     @rank_zero_only
     def _log_epoch(self, row: dict[str, Any], scores: Scores | None) -> None:
@@ -336,15 +334,16 @@ class Trainer:
             "scaler": self.scaler.state_dict(),
             "random": random,
             "threads": torch.get_num_threads(),
+            "average": {} if self._average is None else self._average.network.state_dict(),
         }
 
     @rank_zero_only
     def _save(self, name: str = "last.pt") -> None:
-        """Save the present state: last.pt with all that resuming needs, best.pt with the weights."""
+        """Save the present state: last.pt with all that resuming needs, best.pt with the weights that are kept."""
         self._read_losses()
         content = self._content(self.progress)
         if name != "last.pt":
-            checkpoint.save(self.folder / name, content)
+            checkpoint.save(self.folder / name, content | self._kept.content())
             return
         with self._saving:
             content |= self._resume_content(self.progress, torch.get_rng_state())
@@ -382,6 +381,8 @@ class Trainer:
         torch.set_rng_state(content["random"])
         self.progress = Progress.saved(content["progress"])
         self.progress.resumed += 1
+        if self._average is not None:
+            self._average.load(content["average"])
         self._saved = (self.progress.epoch, self.progress.batch)
         self._resume_threads(content.get("threads"))
         _log.info("resuming %s after epoch %d, step %d", self.folder, self.progress.epoch, self.progress.batch)
@@ -408,55 +409,19 @@ class Trainer:
     @rank_zero_only
     def _load_best(self) -> None:
         """Load the selected weights; `score` sends them to the other processes."""
-        epoch = self._selected()
+        epoch = self.progress.selected(self.config.select)
         try:
             self.run.load(*(self.folder / name for name in ("best.pt", "last.pt", "last.previous.pt")), epoch=epoch)
         except ValueError as error:
             raise ValueError(f"{error}. Epoch {epoch}, the selected one, is lost: train with another tag") from error
 
-    def _describe_environment(self) -> dict[str, Any]:
-        """What summary.json says for a reader who wants to repeat the run."""
-        network = self.run.model
-        one_clip = self.run.feeder("test").batch(np.zeros(1, int))[0]  # (1, 3, T, V, M)
-        return collect_environment(self.run.device) | {
-            "parameters": sum(p.numel() for p in network.parameters()),
-            "flops_per_clip": count_flops(network, one_clip),
-            "seed": self.config.seed,
-            "text_digest": self.run.text_digest,
-        }
-
     @rank_zero_only
     def _write_results(self, scores: Scores) -> None:
-        config = self.config
-        rows = self.progress.rows
-        scores = mark_copies(scores, self.run.store, config.benchmark)
+        scores = mark_copies(scores, self.run.store, self.config.benchmark)
         scores.save(self.folder / "scores.npz")
         self.tensorboard.finish(self.run, scores)
-        test_epoch, test_best = self._best("test_top1")
-        clips = self.batches * min(config.batch_size, len(self.feeder))
-        summary = {
-            "epochs": config.epochs,
-            "select": config.select,
-            "selected_epoch": self._selected(),
-            "test_top1": scores.top(1),
-            "test_top1_interval_95": scores.interval(),
-            "test_top5": scores.top(5),
-            "test_clips": len(scores.labels),
-            **copies_summary(scores),
-            "best_test_epoch_as_published": {"epoch": test_epoch, "test_top1": test_best},
-            "parameters": sum(p.numel() for p in self.run.model.parameters()),
-            "training_seconds": sum(clips / row["clips_per_second"] for row in rows),
-            "resumed": self.progress.resumed,
-            "device": str(self.run.device),
-            "processes": distributed.world_size(),
-            "precision": self.precision,
-            "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
-            "data": self.run.store.manifest["sha256"],
-            "environment": self._describe_environment(),
-        }
-        if scores.heldout is not None:
-            summary["heldout_top1"] = scores.heldout.top(1)
+        clips = self.batches * min(self.config.batch_size, len(self.feeder))
+        summary = summarize(self.run, scores, self.progress, clips, self.precision)
         write_atomically(self.folder / "summary.json", json.dumps(summary, indent=1) + "\n")
 
 

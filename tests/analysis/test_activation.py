@@ -5,7 +5,7 @@ import pytest
 import torch
 from noise import in_float64
 
-from bpilib.analysis.activation import class_activation, clip_frames, record_features
+from bpilib.analysis.activation import compute_class_activation, locate_frames, record_features
 from bpilib.feeders import Feeder
 from bpilib.model import build_model
 from bpilib.skeleton import NTU, UCLA
@@ -14,7 +14,7 @@ from bpilib.skeleton import NTU, UCLA
 def test_contributions_by_hand():
     classifier = torch.nn.Linear(2, 3)
     features = torch.arange(2 * 1 * 2 * 2 * 2).float().view(2, 1, 2, 2, 2)  # (N, M, C, S, V)
-    found = class_activation(features, classifier, torch.tensor([2, 0]))
+    found = compute_class_activation(features, classifier, torch.tensor([2, 0]))
     assert found.shape == (2, 1, 2, 2)
     for n, k in ((0, 2), (1, 0)):
         weight = classifier.weight[k]
@@ -37,7 +37,7 @@ def test_contributions_and_bias_are_the_logit(name, modality, skeleton, persons)
         with record_features(model.backbone) as seen:
             logits = model(x).logits
         for k in range(7):
-            parts = class_activation(seen[0], model.classifier, torch.full((3,), k))
+            parts = compute_class_activation(seen[0], model.classifier, torch.full((3,), k))
             assert parts.shape == (3, persons, skeleton.window // 4, skeleton.num_joints)
             assert parts.std() > 0
             sums = parts.sum((1, 2, 3)) + model.classifier.bias[k]
@@ -57,9 +57,9 @@ def test_nothing_is_watched_after_the_block():
 
 def test_features_of_another_network_are_refused():
     with pytest.raises(ValueError, match="features of 4 channels"):
-        class_activation(torch.zeros(2, 1, 3, 5, 6), torch.nn.Linear(4, 3), torch.zeros(2, dtype=torch.int64))
+        compute_class_activation(torch.zeros(2, 1, 3, 5, 6), torch.nn.Linear(4, 3), torch.zeros(2, dtype=torch.int64))
     with pytest.raises(ValueError, match=r"expected \(2,\) classes"):
-        class_activation(torch.zeros(2, 1, 4, 5, 6), torch.nn.Linear(4, 3), torch.zeros(3, dtype=torch.int64))
+        compute_class_activation(torch.zeros(2, 1, 4, 5, 6), torch.nn.Linear(4, 3), torch.zeros(3, dtype=torch.int64))
 
 
 def numbered(skeleton, lengths):
@@ -77,7 +77,7 @@ def test_steps_are_about_the_frames_that_the_feeder_takes(make_store, length):
         if skeleton is UCLA:  # normalised to -1 ... 1 over the clip
             taken = 1 + (taken + 1) / 2 * (length - 1)
         window = len(taken)
-        found = clip_frames(store, 1, window, window // 4)
+        found = locate_frames(store, 1, window, window // 4)
         assert found.shape == (window // 4,) and found.dtype == np.int64
         middles = taken.reshape(-1, 4)[:, 1:3].mean(1) - 1  # between the step's second and third frame
         np.testing.assert_allclose(found, middles, atol=0.51)  # a whole frame is named

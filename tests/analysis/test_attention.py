@@ -6,8 +6,16 @@ import torch
 from making import tiny_config
 from noise import assert_float32_of
 
-from bpilib.analysis.attention import by_class, contrast_mistakes, entropy, even_flows, flows, judge_entropy, received
-from bpilib.analysis.outputs import ClipOutputs, class_means, collect_outputs, sibling_runs
+from bpilib.analysis.attention import (
+    average_received,
+    average_received_by_class,
+    compute_entropy,
+    compute_even_flows,
+    compute_flows,
+    contrast_mistakes,
+    judge_entropy,
+)
+from bpilib.analysis.outputs import SubsetOutputs, average_by_class, collect_outputs, find_sibling_runs
 from bpilib.data import SkeletonStore
 from bpilib.runs import build, write_or_check_config
 from bpilib.skeleton import UCLA
@@ -111,7 +119,7 @@ def test_gap_has_embeddings_but_no_attention(place):
     run = run_of(place, model="gap")
     views = collect_outputs(run)
     assert views.maps == {} and views.joints == {} and views.embeddings.shape == (20, 5, 16)
-    assert by_class(views, 10) == {}
+    assert average_received_by_class(views, 10) == {}
 
 
 def test_ctrgcn_has_neither(place):
@@ -128,12 +136,12 @@ def small_views():
     embeddings = rng.standard_normal((5, 4, 16)).astype(np.float32)
     embeddings /= np.linalg.norm(embeddings, axis=-1, keepdims=True)
     labels = np.array([0, 2, 0, 3, 2])
-    return ClipOutputs(np.arange(5), labels, labels, embeddings, maps, {})
+    return SubsetOutputs(np.arange(5), labels, labels, embeddings, maps, {})
 
 
 def test_class_means_of_the_attention_a_joint_receives():
     views = small_views()
-    means = by_class(views, 5)
+    means = average_received_by_class(views, 5)
     assert means["arm"].shape == (5, 4) and means["leg"].shape == (5, 6)
     expected = [(views.maps["arm"][0, h, q, 1] + views.maps["arm"][2, h, q, 1]) / 2 for h in range(2) for q in range(3)]
     assert means["arm"][0, 1] == pytest.approx(np.mean(expected), rel=1e-5)
@@ -142,7 +150,7 @@ def test_class_means_of_the_attention_a_joint_receives():
 
 
 def test_class_means_of_real_maps_sum_to_one(views):
-    for values in by_class(views, 10).values():
+    for values in average_received_by_class(views, 10).values():
         np.testing.assert_allclose(values.sum(1), 1, atol=1e-5)
 
 
@@ -157,31 +165,31 @@ def test_flows_by_hand():
         "leg": np.array([[[0, 0, 1], [0.5, 0.5, 0]]] * 2),
     }
     expected = [[0, 0.4, 0.6], [0.5, 0, 0.5], [0.5, 0.5, 0]]
-    np.testing.assert_allclose(flows(maps, joints), expected)
-    np.testing.assert_allclose(even_flows(joints), [[0, 1 / 3, 2 / 3], [0.5, 0, 0.5], [2 / 3, 1 / 3, 0]])
+    np.testing.assert_allclose(compute_flows(maps, joints), expected)
+    np.testing.assert_allclose(compute_even_flows(joints), [[0, 1 / 3, 2 / 3], [0.5, 0, 0.5], [2 / 3, 1 / 3, 0]])
 
 
 def test_flows_of_every_clip_sum_to_one(views):
-    found = flows(views.maps, views.joints)
+    found = compute_flows(views.maps, views.joints)
     assert found.shape == (20, 3, 3)
     np.testing.assert_allclose(found.sum(-1), 1, atol=1e-5)
     np.testing.assert_array_equal(found[:, range(3), range(3)], 0)
-    np.testing.assert_allclose(even_flows(views.joints).sum(-1), 1)
+    np.testing.assert_allclose(compute_even_flows(views.joints).sum(-1), 1)
     assert found.std(0).max() > 1e-3
 
 
 def test_received_attention_is_a_mean_over_heads_and_queries(views):
-    for part, values in received(views.maps).items():
+    for part, values in average_received(views.maps).items():
         assert values.shape == (20, views.maps[part].shape[-1])
         np.testing.assert_allclose(values.sum(-1), 1, atol=1e-5)
 
 
 def test_entropy_lies_between_one_joint_and_all_alike(views):
-    assert entropy(np.full((2, 3, 8), 1 / 8)) == pytest.approx([3, 3])
-    assert entropy(np.eye(4)[None]) == pytest.approx([0], abs=1e-9)
-    assert entropy(np.array([[[0.5, 0.5, 0, 0], [0.25] * 4]])) == pytest.approx([1.5])
+    assert compute_entropy(np.full((2, 3, 8), 1 / 8)) == pytest.approx([3, 3])
+    assert compute_entropy(np.eye(4)[None]) == pytest.approx([0], abs=1e-9)
+    assert compute_entropy(np.array([[[0.5, 0.5, 0, 0], [0.25] * 4]])) == pytest.approx([1.5])
     for weights in views.maps.values():
-        bits = entropy(weights)
+        bits = compute_entropy(weights)
         assert bits.shape == (20, 8)
         assert (bits >= 0).all() and (bits <= np.log2(weights.shape[-1]) + 1e-5).all()
 
@@ -239,20 +247,20 @@ def test_classes_never_recognised_are_left_out():
 
 
 def test_class_means_leave_empty_classes_out():
-    means = class_means(np.array([[1.0], [3], [5]]), np.array([0, 0, 2]), 3)
+    means = average_by_class(np.array([[1.0], [3], [5]]), np.array([0, 0, 2]), 3)
     np.testing.assert_array_equal(means, [[2], [np.nan], [5]])
 
 
 def test_runs_of_the_same_model_and_data(place, tmp_path):
     config = tiny_config(place, tmp_path)
-    assert sibling_runs(config) == {"bpi_joint_seed0": config}
+    assert find_sibling_runs(config) == {"bpi_joint_seed0": config}
     others = [{"modality": "bone"}, {"seed": 3, "tag": "b"}, {"model": "gap"}, {"tag": "unfinished"}]
     for changes in others:
         other = tiny_config(place, tmp_path, **changes)
         write_or_check_config(other)
         if other.tag != "unfinished":
             (other.run_directory / "best.pt").touch()
-    found = sibling_runs(config)
+    found = find_sibling_runs(config)
     assert list(found) == ["bpi_joint_seed0", "bpi_bone_seed0", "bpi_joint_seed3_b"]
     assert all(other.run_directory.name == name for name, other in found.items())
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from bpilib.analysis.clip_outputs import check_skeleton, clip_outputs
+from bpilib.analysis.clip_outputs import check_skeleton, compute_clip_outputs
 from bpilib.analysis.outputs import collect_outputs
 from bpilib.classify import Classifier
 from bpilib.config import resolve
@@ -49,7 +49,7 @@ def run_of(tmp_path, skeleton, model, modality="joint", dataset="mine"):
 )
 def test_clips_without_a_store_give_what_those_of_the_store_give(tmp_path, skeleton, model, modality):
     run = run_of(tmp_path, skeleton, model, modality)
-    found = clip_outputs(run, clips_of(skeleton))
+    found = compute_clip_outputs(run, clips_of(skeleton))
     assert found.probabilities.shape == (5, 3) and found.activation.shape[0] == 5 and found.frames.shape[0] == 5
     np.testing.assert_allclose(found.probabilities.sum(1), 1, rtol=1e-5)
     for number, poses in enumerate(clips_of(skeleton)):
@@ -71,19 +71,19 @@ def test_one_person_alone_is_doubled_for_ntu120_as_its_clips_are(tmp_path):
     run = run_of(tmp_path, NTU, "bpi", dataset="mine")
     clip = clips_of(NTU)[0][:, :1]
     run.config = run.config.changed(dataset="ntu120")
-    alone = clip_outputs(run, [clip])
-    both = clip_outputs(run, [np.concatenate([clip, clip], 1)])
+    alone = compute_clip_outputs(run, [clip])
+    both = compute_clip_outputs(run, [np.concatenate([clip, clip], 1)])
     np.testing.assert_array_equal(alone.probabilities, both.probabilities)
     run.config = run.config.changed(dataset="ntu60")
-    assert np.abs(clip_outputs(run, [clip]).activation - alone.activation).max() > 1e-3
+    assert np.abs(compute_clip_outputs(run, [clip]).activation - alone.activation).max() > 1e-3
 
 
 def test_another_skeleton_is_refused(tmp_path):
     run = run_of(tmp_path, NTU, "bpi")
     with pytest.raises(ValueError, match=r"expected clips \(L, M, 25, 3\)"):
-        clip_outputs(run, clips_of(UCLA))
+        compute_clip_outputs(run, clips_of(UCLA))
     with pytest.raises(ValueError, match="at least one clip"):
-        clip_outputs(run, [])
+        compute_clip_outputs(run, [])
     other = SimpleNamespace(store=SimpleNamespace(skeleton=UCLA), config=SimpleNamespace(dataset="ucla"))
     with pytest.raises(ValueError, match="got one of ucla, whose bodies have 20"):
         check_skeleton(other, NTU)

@@ -3,8 +3,8 @@ import pytest
 from making import save_result
 from scipy import stats
 
-from bpilib.analysis.comparison import choose, compare_classes, compare_pairs, paired
-from bpilib.analysis.results import find_results, without_copies
+from bpilib.analysis.comparison import choose_results, compare_classes, compare_pairs, pair_clips
+from bpilib.analysis.results import find_results, remove_copies
 
 
 def results_of(outputs, **rights):
@@ -17,7 +17,7 @@ def results_of(outputs, **rights):
 def test_clips_are_paired_by_name_not_by_place(tmp_path):
     save_result(tmp_path, [True, False, True], names=["a", "b", "c"])
     save_result(tmp_path, [False, True, False], seed=1, names=["c", "a", "b"], labels=[2, 0, 1])
-    right_a, right_b, labels = paired(*find_results(tmp_path)[0])
+    right_a, right_b, labels = pair_clips(*find_results(tmp_path)[0])
     assert right_a.tolist() == [True, False, True]
     assert right_b.tolist() == [True, False, False]
     assert labels.tolist() == [0, 1, 2]
@@ -29,10 +29,10 @@ def test_other_clips_labels_or_classes_are_refused(tmp_path):
     save_result(tmp_path, [True, True], seed=2, labels=[1, 1])
     first, *others = find_results(tmp_path)[0]
     for other in others:
-        with pytest.raises(ValueError, match="scored on other clips or classes"):
-            paired(first, other)
+        with pytest.raises(ValueError, match="scored on different clips or classes"):
+            pair_clips(first, other)
     with pytest.raises(ValueError, match="1 of the same name"):
-        paired(first, others[0])
+        pair_clips(first, others[0])
 
 
 def test_honest_and_test_selected_are_never_compared(tmp_path):
@@ -63,7 +63,7 @@ def test_pairs_are_compared_again_without_copies(tmp_path):
     save_result(tmp_path, [True] * 6, copies=copies)
     save_result(tmp_path, [False, False, False, True, True, False], model="ctrgcn", copies=copies)
     results, _ = find_results(tmp_path)
-    (whole,), (rest,) = (compare_pairs(r).to_dict("records") for r in (results, without_copies(results)))
+    (whole,), (rest,) = (compare_pairs(r).to_dict("records") for r in (results, remove_copies(results)))
     assert (whole["clips"], whole["only_a"], whole["only_b"]) == (6, 4, 0) and whole["p"] == 2 / 2**4
     assert (rest["clips"], rest["both"], rest["only_a"], rest["only_b"]) == (3, 2, 1, 0) and rest["p"] == 1
     assert rest["difference"] == pytest.approx(100 / 3)
@@ -95,7 +95,7 @@ def test_the_pair_that_differs_in_the_model_leads_and_seeds_come_once(tmp_path):
         save_result(tmp_path, [True], seed=seed)
     save_result(tmp_path, [True], model="ctrgcn")
     save_result(tmp_path, [True], model="gap", select="test")
-    chosen = choose(find_results(tmp_path)[0])
+    chosen = choose_results(find_results(tmp_path)[0])
     assert [result.name.split("/")[1] for result in chosen] == ["bpi_joint_seed0", "ctrgcn_joint_seed0",
                                                                 "bpi_bone_seed0"]  # fmt: skip
 
@@ -104,18 +104,18 @@ def test_results_of_other_clips_are_not_chosen_by_themselves(tmp_path):
     save_result(tmp_path, [True], names=["odd"])
     save_result(tmp_path, [True], model="ctrgcn")
     save_result(tmp_path, [True], model="gap")
-    assert {result.model for result in choose(find_results(tmp_path)[0])} == {"ctrgcn", "gap"}
+    assert {result.model for result in choose_results(find_results(tmp_path)[0])} == {"ctrgcn", "gap"}
 
 
 def test_results_are_chosen_by_name(tmp_path):
     by = results_of(tmp_path, bpi=[1], ctrgcn=[1])
-    chosen = choose([*by.values()], ["ctrgcn_joint_seed0", "synthetic_xview/bpi_joint_seed0"])
+    chosen = choose_results([*by.values()], ["ctrgcn_joint_seed0", "synthetic_xview/bpi_joint_seed0"])
     assert [result.model for result in chosen] == ["ctrgcn", "bpi"]
     with pytest.raises(ValueError, match="no finished run 'bpi_joint_sed0', did you mean 'bpi_joint_seed0'"):
-        choose([*by.values()], ["bpi_joint_sed0"])
+        choose_results([*by.values()], ["bpi_joint_sed0"])
 
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_too_few_to_compare_is_no_error(tmp_path, count):
     results = [*results_of(tmp_path, **{"bpi": [1]} if count else {}).values()]
-    assert len(choose(results)) == count
+    assert len(choose_results(results)) == count

@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from bpilib.analysis.occlusion import (
+    average_drops_by_class,
     collect_drops,
-    drops_by_class,
-    logit_drops,
+    compute_drops,
+    cut_stretches,
     occlude,
     spread_clips,
-    stretches,
 )  # fmt: skip
 from bpilib.losses import skeleton_text_loss
 from bpilib.metrics import bootstrap_means
@@ -42,9 +42,9 @@ def test_the_average_is_put_where_somebody_is():
 
 def test_stretches_cover_the_window_once():
     for window in (52, 64, 3):
-        frames = [frame for stretch in stretches(window) for frame in range(window)[stretch]]
+        frames = [frame for stretch in cut_stretches(window) for frame in range(window)[stretch]]
         assert frames == list(range(window))
-    assert len(stretches(52)) == 8
+    assert len(cut_stretches(52)) == 8
 
 
 def test_drops_by_hand():
@@ -55,7 +55,7 @@ def test_drops_by_hand():
         return torch.stack([moved[:, :, :, 5].sum((1, 2, 3)), x[:, 0, :7].abs().sum((1, 2, 3))], 1)
 
     x = clips()
-    drops = logit_drops(network, x, UCLA)
+    drops = compute_drops(network, x, UCLA)
     assert [values.shape for values in drops] == [(3, 20, 2), (3, 3, 2), (3, 8, 2)]
     whole = network(x).numpy()
     np.testing.assert_allclose(drops.joints[:, 5, 0], whole[:, 0], rtol=1e-4)  # nothing is left of its movement
@@ -66,7 +66,7 @@ def test_drops_by_hand():
     np.testing.assert_array_equal(own.joints[:, 5], drops.joints[[0, 1, 2], 5, [0, 1, 0]])
     gone = x.clone()
     gone[:, :, 0:6] = x[:, :, 0:6].mean(2, keepdim=True)  # 52 frames in 8: the first stretch has 6
-    assert stretches(52)[0] == slice(0, 6)
+    assert cut_stretches(52)[0] == slice(0, 6)
     np.testing.assert_allclose(drops.time[:, 0], (network(x) - network(gone)).numpy(), rtol=1e-4, atol=1e-4)
 
 
@@ -74,7 +74,7 @@ def test_intervals_hold_the_mean_and_grow_with_the_spread():
     draw = np.random.default_rng(0)
     labels = np.array([0] * 40 + [1] * 2 + [3])
     drops = draw.normal(2, 1, (43, 4))
-    found = drops_by_class(drops, labels, 4)
+    found = average_drops_by_class(drops, labels, 4)
     assert found.shape == (4, 4, 3) and np.isnan(found[2]).all() and np.isnan(found[3, :, 1:]).all()
     np.testing.assert_allclose(found[3, :, 0], drops[-1])
     mean, low, high = np.moveaxis(found[0], -1, 0)

@@ -10,13 +10,13 @@ from bpilib import evaluate
 from bpilib.analysis.results import (
     describe_copies,
     find_results,
-    groups,
-    label,
-    labels,
+    format_for_paper,
+    group_seeds,
+    label_result,
+    label_results,
     load_published,
-    results_for_paper,
+    remove_copies,
     summarise,
-    without_copies,
 )
 from bpilib.evaluate import Scores
 from bpilib.recipes import BENCHMARKS
@@ -48,7 +48,7 @@ def test_a_run_is_read_with_what_it_is_called_by_and_how_it_was_chosen(outputs):
     assert honest.honest and not chosen.honest
     assert honest.best_test == 90 and honest.scores.top(1) == 75
     assert not {"seed", "tag", "model", "data"} & {*honest.settings} and honest.settings["epochs"] == 10
-    assert label(honest) == "bpi bone (b)"
+    assert label_result(honest) == "bpi bone (b)"
 
 
 def test_right_is_in_the_order_of_names_whatever_that_of_the_file(outputs):
@@ -171,7 +171,7 @@ def test_seeds_share_a_row_and_other_settings_or_clips_do_not(outputs):
     save_result(outputs, [True] * 4, seed=5, names=list("wxyz"))
     save_result(outputs, [True] * 4, seed=6, tag="b")
     results, _ = find_results(outputs)
-    assert sorted(len(group) for group in groups(results)) == [1, 1, 1, 3]
+    assert sorted(len(group) for group in group_seeds(results)) == [1, 1, 1, 3]
     table = summarise(results, published())
     row = table[table.n == 3].iloc[0]
     assert (row.top1, row.sd, row.clips, row.best_test) == (50, 25, 4, 81)
@@ -226,7 +226,7 @@ def test_labels_fall_back_to_folders_where_they_would_be_the_same(outputs):
     for seed in (0, 1):
         save_result(outputs, [True], seed=seed)
     save_result(outputs, [True], modality="bone")
-    names = labels(find_results(outputs)[0])
+    names = label_results(find_results(outputs)[0])
     assert sorted(names.values()) == ["bpi bone", "bpi_joint_seed0", "bpi_joint_seed1"]
 
 
@@ -250,7 +250,7 @@ def test_accuracy_is_given_again_without_copies_where_there_are_some(outputs):
     assert bpi["top1"] == 50 and bpi["top1_without_copies"] == 50
     assert bpi["sd_without_copies"] == pytest.approx(0, abs=1e-9) and bpi["sd"] == pytest.approx(25 / 2**0.5)
     assert old["top1"] == 62.5 and old["top1_without_copies"] == 50 and old["clips_without_copies"] == 6
-    alone = next(result for result in without_copies(results) if result.model == "ctrgcn")
+    alone = next(result for result in remove_copies(results) if result.model == "ctrgcn")
     assert (old["low_without_copies"], old["high_without_copies"]) == alone.scores.interval()
     for row in (("synthetic_xview", "gap joint"), ("ucla_xview", "bpi joint")):  # not honest; nothing to leave out
         assert table.loc[row][[name for name in table if name.endswith("_without_copies")]].isna().all()
@@ -261,7 +261,7 @@ def test_without_copies_there_is_no_second_column(outputs):
     save_result(outputs, [True, False], copies=[])
     save_result(outputs, [True, True], seed=1)
     results, _ = find_results(outputs)
-    assert without_copies(results) == []
+    assert remove_copies(results) == []
     assert [*summarise(results, published())][-1] == "published"
     assert describe_copies(results) == "no test clip is a copy of a training clip"
     assert "not known" in describe_copies(results[1:])
@@ -271,11 +271,11 @@ def test_copies_are_said_and_left_out_by_name_whatever_the_order(outputs):
     save_result(outputs, [True, False, True], copies=["a"], names=["c", "a", "b"])
     save_result(outputs, [True, True, False], seed=1, names=["a", "b", "c"], labels=[1, 2, 0])
     results, _ = find_results(outputs)
-    assert [sorted(r.scores.names.tolist()) for r in without_copies(results)] == [["b", "c"]] * 2
-    assert [r.scores.top(1) for r in without_copies(results)] == [100, 50]
+    assert [sorted(r.scores.names.tolist()) for r in remove_copies(results)] == [["b", "c"]] * 2
+    assert [r.scores.top(1) for r in remove_copies(results)] == [100, 50]
     assert describe_copies(results) == "1 of the 3 test clips are copies of training clips"
     save_result(outputs, [True, True], seed=2, copies=["clip0", "clip1"])  # nothing is left of it
-    assert len(without_copies(find_results(outputs)[0])) == 2
+    assert len(remove_copies(find_results(outputs)[0])) == 2
 
 
 def test_an_ensemble_that_is_killed_between_its_two_files_is_made_again(outputs, monkeypatch):
@@ -283,7 +283,7 @@ def test_an_ensemble_that_is_killed_between_its_two_files_is_made_again(outputs,
     bone = save_result(outputs, [True, False, True, True], modality="bone")
     streams = {name: Scores.load(folder / "scores.npz") for name, folder in (("joint", joint), ("bone", bone))}
     folder = joint.with_name("bpi_ensemble_seed0")
-    evaluate.save_ensemble(folder, evaluate.subsets(streams, "bpi"), evaluate.ensemble(streams))
+    evaluate.save_ensemble(folder, evaluate.score_subsets(streams, "bpi"), evaluate.ensemble(streams))
 
     def killed(path, content):
         if path.name == "subsets.csv":
@@ -293,10 +293,10 @@ def test_an_ensemble_that_is_killed_between_its_two_files_is_made_again(outputs,
     equal = evaluate.ensemble(streams, weights="equal")
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
         patch.setattr(evaluate, "write_atomically", killed)
-        evaluate.save_ensemble(folder, evaluate.subsets(streams, "bpi", "equal"), equal)
+        evaluate.save_ensemble(folder, evaluate.score_subsets(streams, "bpi", "equal"), equal)
     assert Scores.load(folder / "scores.npz").top(1) == equal.scores.top(1)
     assert len(find_results(outputs)[0]) == 2  # no table of one ensemble beside the scores of another
-    evaluate.save_ensemble(folder, evaluate.subsets(streams, "bpi", "equal"), equal)
+    evaluate.save_ensemble(folder, evaluate.score_subsets(streams, "bpi", "equal"), equal)
     results, left_out = find_results(outputs)
     assert len(results) == 3 and left_out.empty
 
@@ -320,7 +320,7 @@ def test_the_table_of_a_paper(outputs):
     for seed, right in enumerate(([1, 1, 1, 0], [1, 1, 0, 0])):
         save_result(outputs, [bool(r) for r in right], seed=seed, best_test=80.0)
     save_result(outputs, [True] * 4, model="gap", select="test")
-    table = results_for_paper(summarise(find_results(outputs)[0], published()))
+    table = format_for_paper(summarise(find_results(outputs)[0], published()))
     assert table["Top-1 (%)"].tolist() == ["62.50 ± 17.68", "–"]
     assert table["Seeds"].tolist() == [2, 1] and table["Best test epoch (%)"][0] == "80.00"
     assert table["95 % interval"][1] == "–"

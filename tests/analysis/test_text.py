@@ -8,16 +8,16 @@ import torch
 from making import tiny_config
 from sklearn.neighbors import KNeighborsClassifier
 
-from bpilib.analysis.outputs import ClipOutputs, collect_outputs
+from bpilib.analysis.outputs import SubsetOutputs, collect_outputs
 from bpilib.analysis.text import (
-    branches,
-    class_text_embeddings,
+    classify_by_text,
+    classify_run_by_text,
+    compare_texts,
+    compute_tsne_layout,
     embed,
-    logits_by_text,
-    text_logits,
-    text_similarity,
-    tsne_layout,
-    zero_shot,
+    embed_class_texts,
+    list_branches,
+    measure_zero_shot,
 )
 from bpilib.runs import build
 from bpilib.text.prompts import load_prompts
@@ -35,8 +35,8 @@ def unit(values) -> np.ndarray:
     return values / np.linalg.norm(values, axis=-1, keepdims=True)
 
 
-def views_of(embeddings, labels) -> ClipOutputs:
-    return ClipOutputs(np.arange(len(labels)), np.asarray(labels), np.asarray(labels), embeddings, {}, {})
+def views_of(embeddings, labels) -> SubsetOutputs:
+    return SubsetOutputs(np.arange(len(labels)), np.asarray(labels), np.asarray(labels), embeddings, {}, {})
 
 
 @pytest.fixture
@@ -52,28 +52,28 @@ def random():
 def test_logits_by_text_by_hand():
     embeddings = np.array([[[1.0, 0.0], [0.0, 1.0]], [[0.6, 0.8], [1.0, 0.0]]])  # two clips, two branches
     texts = np.array([[[1.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [0.0, 1.0]]])
-    found = text_logits(embeddings, texts, np.array([10.0, 4.0]))
+    found = classify_by_text(embeddings, texts, np.array([10.0, 4.0]))
     np.testing.assert_allclose(found, [[5.0, 2.0], [5.0, 4.0]])
 
 
 def test_one_branch_is_the_nearest_neighbour_among_the_texts(random):
     embeddings, texts = random
     nearest = KNeighborsClassifier(1, metric="cosine").fit(texts[1], np.arange(5)).predict(embeddings[:, 1])
-    found = text_logits(embeddings[:, 1:2], texts[1:2], np.array([7.0]))
+    found = classify_by_text(embeddings[:, 1:2], texts[1:2], np.array([7.0]))
     np.testing.assert_array_equal(found.argmax(1), nearest)
     assert len(set(nearest)) > 1
 
 
 def test_a_branch_of_scale_0_has_no_say(random):
     embeddings, texts = random
-    alone = text_logits(embeddings[:, :1], texts[:1], np.array([3.0]))
-    both = text_logits(embeddings[:, :2], texts[:2], np.array([3.0, 0.0]))
+    alone = classify_by_text(embeddings[:, :1], texts[:1], np.array([3.0]))
+    both = classify_by_text(embeddings[:, :2], texts[:2], np.array([3.0, 0.0]))
     np.testing.assert_allclose(both, alone / 2)
 
 
 def test_clips_that_lie_on_their_texts_are_recognised(run):
     labels = np.array([3, 0, 9, 3])
-    found = logits_by_text(run, views_of(class_text_embeddings(run)[:, labels].transpose(1, 0, 2), labels))
+    found = classify_run_by_text(run, views_of(embed_class_texts(run)[:, labels].transpose(1, 0, 2), labels))
     np.testing.assert_array_equal(found.argmax(1), labels)
     scale = run.model.logit_scale.detach().numpy()
     assert found[0, 3] == pytest.approx(scale.mean(), rel=1e-5)  # every cosine is 1
@@ -83,7 +83,7 @@ def test_similarity_of_classes_and_texts_by_hand(run):
     rng = np.random.default_rng(1)
     labels = np.array([0, 0, 2, 3, 3, 3])
     views = views_of(unit(rng.normal(size=(6, 4, 16))).astype(np.float32), labels)
-    found = text_similarity(views, run)
+    found = compare_texts(views, run)
     assert list(found) == ["global", "torso", "arm", "leg"]
     texts = run.text.anchors().numpy()  # (1+P, K, D)
     for b, branch in enumerate(found):
@@ -99,8 +99,8 @@ def test_similarity_of_classes_and_texts_by_hand(run):
 def test_gap_has_other_branches(place):
     run = build(tiny_config(place, place / "outputs", model="gap"))
     names = ("global", "head", "hand", "hip", "foot")
-    assert branches(run) == names and tuple(text_similarity(collect_outputs(run), run)) == names
-    assert logits_by_text(run, collect_outputs(run)).shape == (20, 10)
+    assert list_branches(run) == names and tuple(compare_texts(collect_outputs(run), run)) == names
+    assert classify_run_by_text(run, collect_outputs(run)).shape == (20, 10)
 
 
 # --- seen and unseen
@@ -117,7 +117,7 @@ def logits_of(answers, classes=4) -> np.ndarray:
 def test_seen_unseen_and_their_harmonic_mean_by_hand():
     labels = np.array([0, 0, 1, 1, 2, 2, 3, 3, 3, 3])
     answers = [(0, 1), (0, 1), (1, 0), (2, 1), (2, 0), (0, 2), (0, 3), (0, 2), (3, 0), (0, 3)]
-    table = zero_shot(logits_of(answers), labels, np.array([False, False, True, True]))
+    table = measure_zero_shot(logits_of(answers), labels, np.array([False, False, True, True]))
     assert table["top1"].round(6).to_dict() == {
         "seen": 75.0,  # 3 of 4
         "unseen": round(200 / 6, 6),  # 2 of 6
@@ -132,12 +132,12 @@ def test_seen_unseen_and_their_harmonic_mean_by_hand():
 
 def test_without_unseen_classes_there_is_one_row():
     labels = np.array([0, 1, 1])
-    table = zero_shot(logits_of([(0, 1), (1, 0), (0, 1)], 2), labels, np.zeros(2, bool))
+    table = measure_zero_shot(logits_of([(0, 1), (1, 0), (0, 1)], 2), labels, np.zeros(2, bool))
     assert table.index.tolist() == ["seen"] and table.loc["seen", "top1"] == pytest.approx(200 / 3)
 
 
 def test_unseen_classes_without_test_clips_have_no_accuracy():
-    table = zero_shot(logits_of([(0, 1), (1, 0)], 3), np.array([0, 1]), np.array([False, False, True]))
+    table = measure_zero_shot(logits_of([(0, 1), (1, 0)], 3), np.array([0, 1]), np.array([False, False, True]))
     assert table.loc["seen", "top1"] == 100 and table.loc[["unseen", "harmonic mean"], "top1"].isna().all()
 
 
@@ -146,7 +146,7 @@ def test_unseen_classes_without_test_clips_have_no_accuracy():
 
 def test_the_nearest_clip_to_a_shipped_text_is_the_one_made_of_it(run):
     labels = np.arange(10)
-    views = views_of(class_text_embeddings(run).transpose(1, 0, 2), labels)
+    views = views_of(embed_class_texts(run).transpose(1, 0, 2), labels)
     for k in (0, 4, 9):
         (text,) = embed(run, [run.store.classes[k]])
         assert np.linalg.norm(text) == pytest.approx(1, abs=1e-5)
@@ -170,7 +170,7 @@ def test_an_empty_description_and_a_run_without_texts_say_so(place, run):
     with pytest.raises(ValueError, match="expected a description, got nothing"):
         embed(run, ["  "])
     without = build(tiny_config(place, place / "outputs", text="none"))
-    for ask in (lambda: class_text_embeddings(without), lambda: embed(without, ["walk"])):
+    for ask in (lambda: embed_class_texts(without), lambda: embed(without, ["walk"])):
         with pytest.raises(ValueError, match=r"no text encoder.*choose a run"):
             ask()
 
@@ -190,17 +190,17 @@ def test_the_map_puts_texts_among_their_clips_and_repeats():
     centres, shift = unit(rng.normal(size=(4, 16))), 5 * np.ones(16)
     labels = np.repeat(np.arange(4), 12)
     clips, texts = unit(centres[labels] + 0.05 * rng.normal(size=(48, 16))), unit(0.3 * centres + shift)
-    points, at = tsne_layout(clips, texts)
+    points, at = compute_tsne_layout(clips, texts)
     assert points.shape == (48, 2) and at.shape == (4, 2)
     nearest = np.linalg.norm(points[:, None] - at, axis=-1).argmin(1)
     assert (nearest == labels).all()  # although all texts are nearer to each other than to any clip
-    again = tsne_layout(clips, texts)
+    again = compute_tsne_layout(clips, texts)
     np.testing.assert_array_equal(again[0], points)
 
 
 def test_a_map_of_too_little_says_so():
     with pytest.raises(ValueError, match="at least 4, got 2 and 1"):
-        tsne_layout(np.eye(2), np.eye(2)[:1])
+        compute_tsne_layout(np.eye(2), np.eye(2)[:1])
 
 
 def test_prompts_have_a_synonym_for_the_default_query(run):

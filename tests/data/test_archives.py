@@ -125,7 +125,7 @@ def npy():
         (b"Rar!\x1a\x07\x01\x00" + bytes(99), "a rar archive: unpack it"), (b"7z\xbc\xaf'\x1c", "a 7z archive"),
         (b"\x1f\x8b\x08" + bytes(99), r"packed with gzip \(.gz, .tar.gz\): unpack"), (npy(), "a NumPy array"),
         (bytes(257) + b"ustar\x0000" + bytes(200), "a tar archive"), (b"MATLAB 5.0 MAT-file", "a .mat file"),
-        (b"\x80\x04K\x01.", "a pickle: call it .pkl"), (b"name;label\n", "nothing else that is read here"),
+        (b"\x80\x04K\x01.", "a pickle: call it .pkl"), (b"name;label\n", "nor any other file that can be read"),
     ],
 )  # fmt: skip
 def test_a_whole_file_of_something_else_is_not_called_a_broken_download(tmp_path, dataset, content, said):

@@ -423,7 +423,7 @@ def test_openpose_s_files_become_clips_and_people_are_followed(tmp_path):
 def test_a_clip_that_lies_in_folders_is_asked_for_by_its_folder(tmp_path):
     clips = {f"{place}/{name}": PEOPLE[0] for place in "ab" for name in "xy"}
     folder = write(tmp_path / "raw", ["x,wave,1,train", "a/y,clap,1,train"], clips)
-    with pytest.warns(UserWarning, match=r"line 2: no such file, but a/x\.npy, b/x\.npy: write the folder, too"):
+    with pytest.warns(UserWarning, match=r"line 2: no such file, but a/x\.npy, b/x\.npy: add the folder to the name"):
         assert load(folder).names.tolist() == ["a/y"]
 
 

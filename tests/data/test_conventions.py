@@ -8,7 +8,7 @@ import pytest
 from bodies import acted, in_room, rotation
 
 from bpilib.data import prepare
-from bpilib.data.conventions import Convention, turned_axes
+from bpilib.data.conventions import Convention, turn_axes
 from bpilib.data.formats.agcn import import_arrays
 from bpilib.data.formats.npz import export_npz
 from bpilib.data.formats.pyskl import export_pickle
@@ -197,11 +197,11 @@ def test_the_first_frame_that_has_a_body_is_the_origin():
 @pytest.mark.parametrize("persons", [1, 2, 5])
 def test_persons_before_frames_are_turned(persons):
     clip = np.stack([in_room(CLIPS[0], (person, 0, 3)) for person in range(persons)], 1)  # (L, M, V, 3)
-    same, said = turned_axes(clip)
+    same, said = turn_axes(clip)
     assert same is clip and not said
-    turned, said = turned_axes(clip.swapaxes(0, 1))
+    turned, said = turn_axes(clip.swapaxes(0, 1))
     assert np.array_equal(turned, clip) and f"{len(clip)} frames of {persons} persons" in said
-    few, said = turned_axes(clip.swapaxes(0, 1)[:, :4] if persons < 4 else clip[:3])
+    few, said = turn_axes(clip.swapaxes(0, 1)[:, :4] if persons < 4 else clip[:3])
     assert few.shape[0] == (4 if persons < 4 else 3)
     crowd = np.stack([in_room(CLIPS[0][:2], (2 * person, 0, 3)) for person in range(4)], 1)  # two frames of four people
-    assert turned_axes(crowd)[0] is crowd
+    assert turn_axes(crowd)[0] is crowd

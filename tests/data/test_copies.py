@@ -8,7 +8,7 @@ import pytest
 from making import NO_UCLA, synthetic_store, ucla_store, ucla_zip
 
 from bpilib.data import SkeletonStore, copies, synthetic
-from bpilib.data.copies import Copy, benchmark_copies, digest, find_copies, fingerprint, main, sentence
+from bpilib.data.copies import Copy, digest, find_benchmark_copies, find_copies, fingerprint, main, summarise_copies
 from bpilib.data.store import Clip, StoreWriter
 from bpilib.skeleton import NTU, UCLA
 
@@ -98,7 +98,7 @@ def test_the_same_person_doing_the_same_again_is_no_copy(tmp_path):
 
 def test_other_views_of_a_performance_are_no_copies(tmp_path):
     store = synthetic_store(tmp_path, subjects=2)
-    assert benchmark_copies(store, "xview") == []
+    assert find_benchmark_copies(store, "xview") == []
 
 
 def standing(seed, frames=60, sway=0.0):
@@ -196,7 +196,7 @@ def test_chunks_are_whole_clips_of_bounded_size():
     lengths = np.random.default_rng(0).integers(1, 300, 500)
     lengths[77] = 3 * copies.CHUNK
     offsets = np.r_[0, lengths.cumsum()]
-    chunks = list(copies._chunks(offsets))
+    chunks = list(copies._iterate_chunks(offsets))
     assert [first for first, _ in chunks] == [0, *(last for _, last in chunks[:-1])] and chunks[-1][1] == 500
     for first, last in chunks:
         assert offsets[last] - offsets[first] <= copies.CHUNK or last - first == 1
@@ -219,7 +219,7 @@ def test_a_crowd_of_equal_poses_costs_no_more_than_its_bound(tmp_path, monkeypat
     rng = np.random.default_rng(0)
     clips = [loop + rng.normal(0, 1, 3).astype(np.float32) for _ in range(40)]
     store, batches = write(tmp_path, clips[:20], clips[20:]), []
-    close = copies._close
+    close = copies._keep_close
 
     def counted(store, joined):
         def each():
@@ -229,7 +229,7 @@ def test_a_crowd_of_equal_poses_costs_no_more_than_its_bound(tmp_path, monkeypat
 
         return close(store, each())
 
-    monkeypatch.setattr(copies, "_close", counted)
+    monkeypatch.setattr(copies, "_keep_close", counted)
     monkeypatch.setattr(copies, "BATCH", 1600)
     result = found(store)
     windows = 20 * (len(loop) - copies.SPAN)
@@ -242,14 +242,14 @@ def test_a_crowd_of_equal_poses_costs_no_more_than_its_bound(tmp_path, monkeypat
 
 def test_copies_are_looked_for_once(tmp_path, monkeypatch):
     store = write(tmp_path, BASE, [*BASE[:2], seen(5)], benchmarks=("split", "other"))
-    result = benchmark_copies(store, "split", progress=False)
+    result = find_benchmark_copies(store, "split", progress=False)
     assert [c.test for c in result] == ["test0", "test1"]
     kept = json.loads((store.path / "copies.json").read_text())
     assert set(kept["benchmarks"]) == {"split", "other"}
     with monkeypatch.context() as patch:
         patch.setattr(copies, "fingerprint", None)
         again = SkeletonStore.open(store.path)
-        assert benchmark_copies(again, "split") == benchmark_copies(again, "other") == result
+        assert find_benchmark_copies(again, "split") == find_benchmark_copies(again, "other") == result
     again.verify()
 
 
@@ -259,7 +259,7 @@ def test_copies_are_looked_for_once(tmp_path, monkeypatch):
 ])  # fmt: skip
 def test_what_does_not_belong_to_the_store_is_looked_for_again(tmp_path, damage):
     store = write(tmp_path, BASE, BASE[:2])
-    result = benchmark_copies(store, "split", progress=False)
+    result = find_benchmark_copies(store, "split", progress=False)
     path = store.path / "copies.json"
     right = json.loads(path.read_text())
     if isinstance(damage, bytes):
@@ -268,7 +268,7 @@ def test_what_does_not_belong_to_the_store_is_looked_for_again(tmp_path, damage)
         wrong = {"version": 0, "sha256": {**right["sha256"], "poses.npy": "0"}, "benchmarks": {}}
         changed = {damage: wrong[damage]} if damage in wrong else {"benchmarks": {"split": [["only a name"]]}}
         path.write_text(json.dumps(right | changed))
-    assert benchmark_copies(store, "split", progress=False) == result
+    assert find_benchmark_copies(store, "split", progress=False) == result
     assert json.loads(path.read_text()) == right
 
 
@@ -279,20 +279,20 @@ def test_a_store_that_can_not_be_written_is_looked_through_each_time(tmp_path, m
         raise PermissionError(13, "read-only")
 
     monkeypatch.setattr(copies, "write_atomically", refuse)
-    with pytest.warns(UserWarning, match=r"copies\.json can't be written .*looked for again each time"):
-        assert len(benchmark_copies(store, "split", progress=False)) == 1
+    with pytest.warns(UserWarning, match=r"copies\.json can't be written .*searched again each time"):
+        assert len(find_benchmark_copies(store, "split", progress=False)) == 1
     assert not (store.path / "copies.json").exists()
 
 
 def test_an_unknown_benchmark_is_refused_and_nothing_written(tmp_path):
     store = write(tmp_path, BASE, BASE)
     with pytest.raises(ValueError, match="no split 'xview/test'"):
-        benchmark_copies(store, "xview")
+        find_benchmark_copies(store, "xview")
     assert not (store.path / "copies.json").exists()
 
 
 def test_what_is_said_of_them(tmp_path, capsys):
-    assert sentence([], 3) == "no test clip is a copy of a training clip"
+    assert summarise_copies([], 3) == "no test clip is a copy of a training clip"
     store = write(tmp_path, BASE, [BASE[0], BASE[1] + 1, seen(5), seen(6)])
     main([str(store.path)])
     first, *rest = capsys.readouterr().out.splitlines()

@@ -275,9 +275,9 @@ def test_two_files_of_one_name_are_one_if_equal_and_a_problem_if_not(few, tmp_pa
 
 
 def test_the_official_list_is_left_out_by_name_and_counted_apart(few, tmp_path):
-    names = protocol.missing()
+    names = protocol.read_missing()
     assert len(names) == 535 and sum(int(name[1:4]) <= 17 for name in names) == 302
-    assert all(protocol.ids_of(name, "ntu120") for name in names)
+    assert all(protocol.parse_ids(name, "ntu120") for name in names)
     paths = sorted(few.iterdir())
     paths[0].rename(few / "S001C002P005R002A008.skeleton")
     (few / "S001C002P006R001A008.skeleton").write_bytes(b"")  # whatever they hold
@@ -297,7 +297,7 @@ def test_differences_from_the_published_sizes_are_said(few, tmp_path, monkeypatc
     assert f"left out as bad: 1 files ({victim.name})" in said
     assert "the raw files are 12 of 56,578" in said
     # a nearly whole set: the files that are not there are named
-    listed = protocol.listing("ntu60", few)
+    listed = protocol.list_raw_files("ntu60", few)
     counts = {name: tuple(len(store.split(name, part)) for part in ("train", "test")) for name in ("xsub", "xview")}
     train, test = counts["xsub"]
     monkeypatch.setitem(protocol.PUBLISHED_SIZES, "ntu60", counts | {"xsub": (train, test + 1)})
@@ -313,10 +313,10 @@ def test_absent_files_are_those_that_the_recordings_lack():
     names = [f"S002C{c:03}P003R{r:03}A{a:03}" for c in (1, 2, 3) for r in (1, 2) for a in range(1, 61)]
     gone = ["S002C002P003R001A017", "S002C003P003R002A060"]
     listed = protocol.Listing([raw_files.RawFile(name, "", 0, 0) for name in names if name not in gone])
-    assert set(listed.absent()) == set(gone) - protocol.missing()
+    assert set(listed.absent()) == set(gone) - protocol.read_missing()
     listed = protocol.Listing([raw_files.RawFile(f"S020C001P050R001A{a:03}", "", 0, 0) for a in range(61, 120)])
     every = {f"S020C{c:03}P050R{r:03}A{a:03}" for c in (1, 2, 3) for r in (1, 2) for a in range(61, 121)}
-    assert set(listed.absent()) == every - {file.name for file in listed.files} - protocol.missing()
+    assert set(listed.absent()) == every - {file.name for file in listed.files} - protocol.read_missing()
 
 
 @pytest.mark.parametrize("name, what", [
@@ -325,18 +325,18 @@ def test_absent_files_are_those_that_the_recordings_lack():
 ])  # fmt: skip
 def test_names_outside_the_protocol(name, what):
     with pytest.raises(BadFileError, match=what):
-        protocol.ids_of(name, "ntu120")
+        protocol.parse_ids(name, "ntu120")
 
 
 def test_class_names_come_from_the_prompts_file(tmp_path, monkeypatch, class_file):
-    assert protocol.classes("ntu120") == CLASSES and protocol.classes("ntu60") == CLASSES[:60]
+    assert protocol.read_classes("ntu120") == CLASSES and protocol.read_classes("ntu60") == CLASSES[:60]
     class_file.with_name("short.yaml").write_text("classes: [a, b]")
     monkeypatch.setattr(protocol, "CLASS_NAMES_FILE", class_file.with_name("short.yaml"))
     with pytest.raises(ValueError, match="expected 120 classes, got 2"):
-        protocol.classes("ntu60")
+        protocol.read_classes("ntu60")
     monkeypatch.setattr(protocol, "CLASS_NAMES_FILE", tmp_path / "none.yaml")
     with pytest.raises(MissingInputError, match=r"no class names at .*none.yaml: restore"):
-        protocol.classes("ntu60")
+        protocol.read_classes("ntu60")
 
 
 # --- where the raw files lie
@@ -415,7 +415,7 @@ def test_a_store_that_is_there_is_opened_if_it_is_the_same(few, tmp_path):
         ready("ntu120", few, store.path)
     victim = min(few.iterdir())
     victim.rename(victim.with_name("S017C003P040R002A060.skeleton"))
-    with pytest.raises(ValueError, match="was made of other files"):
+    with pytest.raises(ValueError, match="was made from other files"):
         ready("ntu60", few, store.path)
     shutil.rmtree(few)
     assert len(ready("ntu60", few, store.path)) == 12  # the raw files may be gone
@@ -437,9 +437,9 @@ def test_processes_and_threads_give_the_same_store(made, store60, tmp_path, monk
 def test_one_part_is_held_at_a_time(made, tmp_path, monkeypatch):
     monkeypatch.setattr(ntu_build, "CHUNK", 8)
     events = []
-    make, take = ntu_build._make_part, ntu_build._taken_from
+    make, take = ntu_build._make_part, ntu_build._read_part
     monkeypatch.setattr(ntu_build, "_make_part", lambda *a: (events.append("make"), make(*a))[1])
-    monkeypatch.setattr(ntu_build, "_taken_from", lambda *a: (events.append("take"), take(*a))[1])
+    monkeypatch.setattr(ntu_build, "_read_part", lambda *a: (events.append("take"), take(*a))[1])
     ready("ntu60", made("ntu60"), tmp_path / "store")
     assert events == ["make", "take"] * 8
 

@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from bpilib.data.ntu.actors import actors
+from bpilib.data.ntu.actors import select_actors
 from bpilib.data.ntu.parser import Bodies
 from bpilib.data.ntu.raw_files import BadFileError
 
@@ -129,10 +129,10 @@ def test_random_scenes_equal_the_published_steps_to_the_bit(copy_single):
         expected = plainly(bodies, copy_single)
         if expected is None:
             with pytest.raises(BadFileError):
-                actors(bodies, copy_single)
+                select_actors(bodies, copy_single)
             shapes.add("failed")
             continue
-        found = actors(bodies, copy_single)
+        found = select_actors(bodies, copy_single)
         assert found.dtype == np.float32 and found.tobytes() == expected.tobytes(), seed
         second = found[:, 1]
         shapes.add("none" if not second.any() else "copy" if (second == found[:, 0]).all() else "two")
@@ -145,7 +145,7 @@ RNG = np.random.default_rng(5)
 def test_one_body_is_moved_to_its_spine_and_the_second_person_is_zero_or_a_copy():
     bodies = scene({"a": body(np.random.default_rng(0), range(9))})
     joints = bodies.joints
-    alone, copied = actors(bodies), actors(bodies, copy_single=True)
+    alone, copied = select_actors(bodies), select_actors(bodies, copy_single=True)
     np.testing.assert_array_equal(alone[:, 0], joints - joints[0, 1])
     assert not alone[0, 0, 1].any() and not alone[:, 1].any()
     np.testing.assert_array_equal(copied[:, 0], alone[:, 0])
@@ -156,7 +156,7 @@ def test_a_second_person_stands_in_the_first_one_s_coordinates():
     joints = RNG.normal(0, 1, (2, 20, 25, 3)).astype(np.float32) * (0.1, 1, 0.1)
     joints[0] += np.linspace(0, 3, 20)[:, None, None]  # moves more
     bodies = scene({"b": dict(enumerate(joints[1])), "a": dict(enumerate(joints[0]))})
-    found = actors(bodies, copy_single=True)
+    found = select_actors(bodies, copy_single=True)
     np.testing.assert_array_equal(found[:, 0], np.float32(joints[0]) - np.float32(joints[0])[0, 1])
     np.testing.assert_array_equal(found[:, 1], np.float32(joints[1]) - np.float32(joints[0])[0, 1])
 
@@ -164,17 +164,17 @@ def test_a_second_person_stands_in_the_first_one_s_coordinates():
 def test_a_handed_over_id_becomes_one_actor_and_is_not_copied():
     rng = np.random.default_rng(2)
     bodies = scene({"a": body(rng, range(20)), "b": body(rng, range(20, 40))})
-    found = actors(bodies, copy_single=True)
+    found = select_actors(bodies, copy_single=True)
     assert len(found) == 40 and found[:, 0].any((1, 2)).all() and not found[:, 1].any()  # as the published code does
 
 
 def test_motion_spread_and_shortness_decide_who_stays():
     rng = np.random.default_rng(3)
     long, short = body(rng, range(30)), body(rng, range(11))
-    found = actors(scene({"short": short, "long": long}))
+    found = select_actors(scene({"short": short, "long": long}))
     assert len(found) == 30 and not found[:, 1].any()
     wide = body(rng, range(30), wide=range(30))
-    found = actors(scene({"wide": wide, "long": long}))
+    found = select_actors(scene({"wide": wide, "long": long}))
     np.testing.assert_array_equal(found[:, 0], np.stack(list(long.values())) - long[0][1])
 
 
@@ -189,4 +189,4 @@ def test_motion_spread_and_shortness_decide_who_stays():
 )
 def test_nothing_left_is_said(tracks, what):
     with np.errstate(over="ignore"), pytest.raises(BadFileError, match=what):
-        actors(scene(tracks))
+        select_actors(scene(tracks))

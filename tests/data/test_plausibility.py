@@ -8,8 +8,16 @@ from bodies import AT, acted, crawling, falling, in_room, jumping, lying, rotati
 from making import NO_UCLA, ucla_records, ucla_zip, write_folder
 
 from bpilib.data import SkeletonStore, prepare, ucla
-from bpilib.data.plausibility import Inspection, check, empty_classes, figures_of, measure, odd_bones, table
-from bpilib.data.trackers import likely, to_ntu
+from bpilib.data.plausibility import (
+    Inspection,
+    check,
+    find_empty_classes,
+    find_odd_bones,
+    measure,
+    measure_store,
+    tabulate,
+)
+from bpilib.data.trackers import describe_likely_trackers, to_ntu
 from bpilib.skeleton import NTU, UCLA
 
 PEOPLE = acted(12)
@@ -105,7 +113,7 @@ def test_the_figures_are_those_of_a_body_that_is_known():
     figures = measure((clip + (0, 0, 2))[:, None], NTU, "known")
     assert figures.torso == pytest.approx(0.5) and figures.upright == pytest.approx(1)
     assert figures.origin == pytest.approx(np.hypot(0.3, 2)) and figures.steady == 0 and figures.turning > 0.4
-    share, failed = odd_bones(figures.bones, NTU)
+    share, failed = find_odd_bones(figures.bones, NTU)
     assert share == 1 and not failed and 0.4 < figures.size < 0.6
     assert measure((clip @ rotation("z", 60))[:, None], NTU).upright == pytest.approx(0.5)
 
@@ -132,9 +140,9 @@ def test_a_single_joint_that_is_nowhere_near_is_refused(far):
 @pytest.mark.parametrize("tracker", ["openpose_25", "coco", "human36m", "smpl", "azure_kinect", "mediapipe"])
 def test_whose_joints_they_are_is_recognised(tracker):
     clips = [seen_by(tracker, clip)[:, None] for clip in PEOPLE[:3]]
-    assert f"those of {tracker} (" in likely(clips)
-    assert tracker not in likely(clips, tracker)
-    assert likely([clip * (1, -1, 1)[: clip.shape[-1]] for clip in clips]) == ""  # upside down: nobody's
+    assert f"those of {tracker} (" in describe_likely_trackers(clips)
+    assert tracker not in describe_likely_trackers(clips, tracker)
+    assert describe_likely_trackers([clip * (1, -1, 1)[: clip.shape[-1]] for clip in clips]) == ""
     found = findings([to_ntu(clip, tracker)[:, 0].astype(float) for clip in clips], flat=clips[0].shape[-1] == 2)
     assert found == []
 
@@ -142,14 +150,14 @@ def test_whose_joints_they_are_is_recognised(tracker):
 def test_classes_without_clips_are_named(make_store):
     store = make_store(UCLA, [np.ones((2, 20, 3))] * 3, labels=[0, 2, 3])
     store._splits |= {"b/train": np.array([0, 1]), "b/test": np.array([1, 2])}
-    assert empty_classes(store, "b") == {"train": ["class 1", "class 3"], "test": ["class 0", "class 1"]}
+    assert find_empty_classes(store, "b") == {"train": ["class 1", "class 3"], "test": ["class 0", "class 1"]}
 
 
 def test_a_store_says_in_its_manifest_what_its_clips_are(place):
     store = SkeletonStore.open(place / "store")
     said = json.loads((store.path / "manifest.json").read_text())["plausibility"]
     assert 0.3 < said["torso"] < 0.6 and said["upright"] > 0.8 and said["findings"] == []
-    figures = table(figures_of(store))
+    figures = tabulate(measure_store(store))
     assert figures.loc["torso, metres", "median"] == pytest.approx(said["torso"], abs=0.02)
 
 

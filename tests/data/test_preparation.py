@@ -186,7 +186,7 @@ def test_the_store_that_is_there_is_opened_again_if_it_is_of_the_same_clips(acte
         prepare("yours", folder, out, progress=False)
     text = (folder / "clips.csv").read_text()
     (folder / "clips.csv").write_text(text.replace(",train", ",test ", 1))  # as long as before
-    with pytest.raises(ValueError, match="was made of other files"):
+    with pytest.raises(ValueError, match="was made from other files"):
         prepare("mine", folder, out, progress=False)
     prepare("mine", folder, out, progress=False, overwrite=True)
     shutil.rmtree(folder)
@@ -194,7 +194,7 @@ def test_the_store_that_is_there_is_opened_again_if_it_is_of_the_same_clips(acte
     export = export_pickle(acted, tmp_path / "clips.pkl", progress=False)
     prepare("mine", export, tmp_path / "other", progress=False)
     export.write_bytes(export.read_bytes() + b" ")
-    with pytest.raises(ValueError, match="was made of other files"):
+    with pytest.raises(ValueError, match="was made from other files"):
         prepare("mine", export, tmp_path / "other", progress=False)
 
 
@@ -258,10 +258,10 @@ def test_changed_clips_and_another_tracker_are_noticed(tmp_path):
 
     before = store(tracker="kinect_v1").sample(0)
     np.testing.assert_array_equal(store(tracker="kinect_v1").sample(0), before)  # the same again
-    with pytest.raises(ValueError, match=r"was made of other files .*'kinect_v1'.* pass overwrite=True"):
+    with pytest.raises(ValueError, match=r"was made from other files .*'kinect_v1'.* pass overwrite=True"):
         store()
     np.save(folder / "a.npy", clip * (1, -1, 1))  # as many bytes
-    with pytest.raises(ValueError, match=r"was made of other files .* pass overwrite=True"):
+    with pytest.raises(ValueError, match=r"was made from other files .* pass overwrite=True"):
         store(tracker="kinect_v1")
     assert not np.array_equal(store(tracker="kinect_v1", overwrite=True).sample(0), before)
 

@@ -296,7 +296,7 @@ def test_keypoints_of_a_tracker_become_ntu_s_joints(tmp_path, tracker):
     assert store.manifest["source"]["tracker"] == tracker
     again = prepare("mine", path, tmp_path / "store", tracker=tracker, progress=False)
     assert len(again) == 8
-    with pytest.raises(ValueError, match="was made of other files"):
+    with pytest.raises(ValueError, match="was made from other files"):
         prepare("mine", path, tmp_path / "store", tracker="mediapipe", progress=False)
     if tracker != "kinect_v2":
         with pytest.raises(ValueError, match=f"those of {tracker} .*set tracker to it|in an image: set tracker"):

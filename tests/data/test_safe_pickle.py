@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from bpilib.data.formats import safe_pickle
-from bpilib.data.formats.safe_pickle import PickledArray, unpickled
+from bpilib.data.formats.safe_pickle import PickledArray, open_pickle
 from bpilib.errors import MissingInputError
 
 POSES = np.random.default_rng(0).standard_normal((2, 30, 25, 3)).astype(np.float32)
@@ -20,7 +20,7 @@ POSES = np.random.default_rng(0).standard_normal((2, 30, 25, 3)).astype(np.float
 def read(path, content: bytes):
     """A pickle's content, with its arrays loaded."""
     path.write_bytes(content)
-    with unpickled(path, progress=False) as found:
+    with open_pickle(path, progress=False) as found:
         return loaded(found)
 
 
@@ -95,7 +95,7 @@ def test_arrays_lie_in_the_file_until_loaded(tmp_path):
         path.write_bytes(pickle.dumps(clips, protocol))
         assert path.stat().st_size > 18e6
         tracemalloc.start()
-        with unpickled(path, progress=False) as found:
+        with open_pickle(path, progress=False) as found:
             for i, clip in enumerate(found):
                 assert clip["keypoint"].load().max() == i
         assert tracemalloc.get_traced_memory()[1] < 2e6
@@ -138,7 +138,7 @@ def test_nothing_is_run(tmp_path, protocol):
         np.load,
     ):
         for content in (hostile, [{"keypoint": hostile}], {"split": {"xsub_train": [hostile]}}):
-            with pytest.raises(ValueError, match=r"the pickle asks for .* refused, nothing of it was run"):
+            with pytest.raises(ValueError, match=r"the pickle asks for .* refused, none of it was run"):
                 read(tmp_path / "p", pickle.dumps(content, protocol))
     assert not mark.exists()
 
@@ -218,10 +218,10 @@ def test_pickles_made_by_hand(tmp_path, content, message):
     path.write_bytes(content)
     tracemalloc.start()
     if message is None:
-        with unpickled(path, progress=False):
+        with open_pickle(path, progress=False):
             pass
     else:
-        with pytest.raises(ValueError, match=message), unpickled(path, progress=False):
+        with pytest.raises(ValueError, match=message), open_pickle(path, progress=False):
             pass
     assert tracemalloc.get_traced_memory()[1] < 40e6
     tracemalloc.stop()
@@ -323,7 +323,7 @@ def test_hostile_pickles_are_refused_in_little_memory(tmp_path, case):
     path = tmp_path / "p"
     path.write_bytes(content)
     tracemalloc.start()
-    with pytest.raises(ValueError, match=message), unpickled(path, progress=False):
+    with pytest.raises(ValueError, match=message), open_pickle(path, progress=False):
         pass
     assert tracemalloc.get_traced_memory()[1] < 5e6
     tracemalloc.stop()
@@ -335,7 +335,7 @@ def test_values_are_bounded_by_the_file_s_size(tmp_path, monkeypatch, values):
     monkeypatch.setattr(safe_pickle, "MOST_STEPS", 1000)
     (tmp_path / "p").write_bytes(b"\x80\x04(" + values * 100_000 + b"t.")
     tracemalloc.start()
-    with pytest.raises(ValueError, match="more opcodes than"), unpickled(tmp_path / "p", progress=False):
+    with pytest.raises(ValueError, match="more opcodes than"), open_pickle(tmp_path / "p", progress=False):
         pass
     assert tracemalloc.get_traced_memory()[1] < 40 * len(values) * 100_000
     tracemalloc.stop()
@@ -345,10 +345,10 @@ def test_values_that_share_are_built_once(tmp_path):
     """What would be 10^30 values, if anybody followed it, is 300 lists; one that holds itself is one."""
     path = tmp_path / "p"
     path.write_bytes(b"\x80\x02(]" + b"".join(b"q%c](" % i + b"h%c" % i * 10 + b"e" for i in range(1, 31)) + b"t.")
-    with unpickled(path, progress=False) as found:
+    with open_pickle(path, progress=False) as found:
         assert len(found[-1]) == 10 and found[-1][0] is found[-1][9] is found[-2]
     path.write_bytes(b"\x80\x02]q\x00h\x00a.")
-    with unpickled(path, progress=False) as found:
+    with open_pickle(path, progress=False) as found:
         assert found[0] is found
 
 
@@ -392,5 +392,5 @@ def test_an_array_that_lies_about_its_shape(tmp_path):
 
 
 def test_no_file(tmp_path):
-    with pytest.raises(MissingInputError, match="no file"), unpickled(tmp_path / "p"):
+    with pytest.raises(MissingInputError, match="no file"), open_pickle(tmp_path / "p"):
         pass

@@ -502,7 +502,7 @@ def test_a_store_with_such_names_is_not_opened(out, name, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("bpilib.data.store._leads_out", lambda name: False)
         write(out, [clip(0, name=name)], {})
-    with pytest.raises(ValueError, match="leads out of a folder"):
+    with pytest.raises(ValueError, match="leads out of its folder"):
         SkeletonStore.open(out)
 
 
@@ -515,7 +515,7 @@ def test_a_manifest_changed_by_hand_is_noticed(out, key):
     manifest = json.loads((out / "manifest.json").read_text())
     changed = {"classes": [*CLASSES[::-1]], "dataset": "ntu60", "source": {"name": "other"}}
     (out / "manifest.json").write_text(json.dumps(manifest | {key: changed[key]}))
-    with pytest.raises(ValueError, match=r"is not as it was written .*class names .* prepare the data again"):
+    with pytest.raises(ValueError, match=r"was changed after it was written .*class names .* prepare the data again"):
         SkeletonStore.open(out)
 
 

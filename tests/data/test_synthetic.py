@@ -8,7 +8,7 @@ import pytest
 
 from bpilib.data.synthetic import CLASSES, dataset, observe, people, perform, write_raw
 from bpilib.data.synthetic.dataset import VIEWS, enact
-from bpilib.data.synthetic.people import person
+from bpilib.data.synthetic.people import make_person
 from bpilib.skeleton import UCLA
 
 LABELS = range(1, len(CLASSES) + 1)
@@ -114,16 +114,16 @@ def test_the_person_faces_the_camera_with_the_left_side_at_negative_x(everything
 
 
 def test_subjects_differ():
-    sizes = np.array([person(s).bones[4:8] for s in SUBJECTS])
+    sizes = np.array([make_person(s).bones[4:8] for s in SUBJECTS])
     assert len(np.unique(sizes.round(4), axis=0)) == len(SUBJECTS)
-    assert len({person(s).tempo for s in SUBJECTS}) == len(SUBJECTS)
-    assert {person(s).left_handed for s in SUBJECTS} == {True, False}
+    assert len({make_person(s).tempo for s in SUBJECTS}) == len(SUBJECTS)
+    assert {make_person(s).left_handed for s in SUBJECTS} == {True, False}
 
 
 @pytest.mark.parametrize("label", LABELS)
 def test_a_left_handed_person_is_the_mirror_image(label):
     def clip(left):
-        return enact(label, replace(person(1), left_handed=left), np.random.default_rng(5))
+        return enact(label, replace(make_person(1), left_handed=left), np.random.default_rng(5))
 
     np.testing.assert_allclose(clip(True)[:, people.MIRROR] * [-1, 1, 1], clip(False), atol=1e-12)
     joints = [UCLA.joints[i] for i in people.MIRROR]
@@ -135,7 +135,7 @@ def test_handedness_shows():
     for s in SUBJECTS:
         clips = [perform(label_of("wave"), s, e) for e in range(6)]
         higher = np.median([(clip[:, RIGHT_HAND, 1] - clip[:, LEFT_HAND, 1]).mean() for clip in clips])
-        assert (higher < 0) == person(s).left_handed
+        assert (higher < 0) == make_person(s).left_handed
 
 
 # --- what the classes are about; some clips are half-hearted on purpose, so the upper part of them counts

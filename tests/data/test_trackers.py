@@ -21,13 +21,13 @@ def seen_by(tracker, label=1):
     if tracker == "kinect_v1":
         return clip
     if tracker == "mediapipe":
-        return example.as_mediapipe(clip)
+        return example.convert_to_mediapipe(clip)
     if tracker == "kinect_v2":
         return to_ntu(clip, "kinect_v1")[:, 0]
     if tracker != "coco":
         return ntu_seen_by(tracker, to_ntu(clip, "kinect_v1")[:, 0].astype(float))
     joints = [MAPPINGS["mediapipe"].joints.index(name) for name in MAPPINGS["coco"].joints]
-    return example.as_mediapipe(clip)[:, joints, :2] * 250 + 300  # pixels
+    return example.convert_to_mediapipe(clip)[:, joints, :2] * 250 + 300  # pixels
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_bones_have_human_lengths_alike_on_both_sides(tracker):
 
 def test_mediapipe_and_kinect_agree_on_the_same_performance():
     clip = synthetic.perform(5, 2, 1)
-    pair = [to_ntu(c, t)[:, 0] for c, t in ((example.as_mediapipe(clip), "mediapipe"), (clip, "kinect_v1"))]
+    pair = [to_ntu(c, t)[:, 0] for c, t in ((example.convert_to_mediapipe(clip), "mediapipe"), (clip, "kinect_v1"))]
     hips = [AT["left hip"], AT["right hip"]]
     ours, theirs = (poses - poses[:, hips].mean(1, keepdims=True) for poses in pair)
     apart = np.linalg.norm(ours - theirs, axis=-1)

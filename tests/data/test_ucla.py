@@ -93,6 +93,12 @@ def test_the_real_set_has_the_published_clips(real):
     real.verify()
 
 
+@pytest.mark.parametrize("name", ["", "clip", "a01_s01_e00", "a01_s01_e00_v01.json"])
+def test_a_name_of_another_form_is_refused(name):
+    with pytest.raises(ValueError, match="its name is not like a01_s01_e00_v01"):
+        ucla.parse(name, b"{}")
+
+
 def test_the_real_set_s_labels_go_with_the_file_names(real):
     order = ["a01", "a02", "a03", "a04", "a05", "a06", "a08", "a09", "a11", "a12"]
     assert [order.index(name[:3]) for name in real.names] == real.labels.tolist()
@@ -418,10 +424,10 @@ def test_other_raw_files_at_the_same_out_are_refused(folder, tmp_path):
     store = ready(folder, tmp_path / "store")
     before = files(store.path)
     other = write_folder(tmp_path / "other", dict(list(good_json().items())[:30]))
-    with pytest.raises(ValueError, match=r"was made of other files.*choose another folder, or pass overwrite=True"):
+    with pytest.raises(ValueError, match=r"was made from other files.*choose another folder, or pass overwrite=True"):
         ready(other, tmp_path / "store")
     (folder / f"{FIRST}.json").write_bytes(good_json()[FIRST] + b" ")
-    with pytest.raises(ValueError, match="was made of other files"):
+    with pytest.raises(ValueError, match="was made from other files"):
         ready(folder, tmp_path / "store")
     assert files(store.path) == before
     assert len(ready(other, tmp_path / "store", overwrite=True)) == 30

@@ -3,7 +3,7 @@
 import numpy as np
 
 from bpilib.data import synthetic
-from bpilib.data.synthetic.example import as_mediapipe
+from bpilib.data.synthetic.example import convert_to_mediapipe
 from bpilib.data.video import clips as clips_module
 from bpilib.data.video.landmarks import Landmarks
 
@@ -13,7 +13,7 @@ HIPS = [23, 24]
 
 def acted(label=1, subject=1, frames=60):
     """(frames, 33, 3) world landmarks of one of the built-in people, there and back as long as it takes."""
-    poses = as_mediapipe(synthetic.perform(label, subject, 0))
+    poses = convert_to_mediapipe(synthetic.perform(label, subject, 0))
     poses = np.concatenate([poses, poses[::-1]] * (frames // len(poses) + 1))
     return poses[:frames]
 

@@ -14,7 +14,7 @@ from bpilib.config import Config, resolve
 from bpilib.data import SkeletonStore, prepare, synthetic, ucla
 from bpilib.evaluate import Scores
 from bpilib.system.files import PROJECT
-from bpilib.text.prompts import PARTS, digest_of, load_prompts
+from bpilib.text.prompts import PARTS, digest_texts, load_prompts
 
 HELPERS = Path(__file__).parent
 UCLA_PLACES = (PROJECT / "data/NW-UCLA/all_sqe.zip", PROJECT.parent / "shared/data/NW-UCLA/all_sqe.zip")
@@ -97,7 +97,7 @@ def write_embeddings(prompts: Path, dim: int = 16, seed: int = 0) -> None:
     texts = load_prompts(prompts).texts()
     values = np.random.default_rng(seed).standard_normal((len(texts), dim)).astype(np.float16)
     content = io.BytesIO()
-    np.savez(content, texts=np.array(texts), digest=np.array(digest_of(texts)), embeddings=values)
+    np.savez(content, texts=np.array(texts), digest=np.array(digest_texts(texts)), embeddings=values)
     prompts.with_suffix(".minilm.npz").write_bytes(content.getvalue())
 
 

@@ -68,6 +68,7 @@ def printed(notebook):
     return "".join("".join(o["text"]) for o in notebook.outputs() if o["output_type"] == "stream")
 
 
+@pytest.mark.slow
 def test_04_answers_to_every_control(lab, opened):
     notebook = opened("04_attention", "Dark", 1280, lab[1] | {"clips": 1})
     notebook.start()

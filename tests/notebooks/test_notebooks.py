@@ -96,12 +96,23 @@ def test_03_exports_and_classifies_a_clip_from_file(places, trained):
         assert f">{name}</th>" in html(notebook)
 
 
-def test_03_evaluates_a_published_weight_file_and_04_looks_at_it(places, prepared):
+@pytest.fixture(scope="module")
+def published(places, prepared):
+    """03 executed on a weight file of the published code; its run has the tag "published"."""
     folder, there = places
     torch.save(reference_state_dict(build_model("bpi", UCLA, 10, width=8)), folder / "runs-110.pt")
-    notebook = run("03_evaluate", folder, weights_file=str(folder / "runs-110.pt"), width=8, **there)
-    assert "published weights" in printed(notebook)
+    return run("03_evaluate", folder, weights_file=str(folder / "runs-110.pt"), width=8, **there)
+
+
+def test_03_evaluates_a_published_weight_file(places, published):
+    folder, _ = places
+    assert "published weights" in printed(published)
     assert (folder / "outputs/synthetic_xview/bpi_joint_seed0_published/scores.npz").exists()
+
+
+@pytest.mark.slow
+def test_04_looks_at_published_weights_and_09_has_no_texts_for_them(places, published):
+    folder, there = places
     run("04_attention", folder, tag="published", clips=1, **there)
     with pytest.raises(papermill.PapermillExecutionError, match="no text encoder"):
         run("09_text", folder, tag="published", **there)
@@ -314,25 +325,26 @@ def test_inside_notebooks_without_output_path(places, prepared):
     assert (folder / "outputs/synthetic_xview/bpi_joint_seed0_inside/summary.json").exists()
 
 
-def run_all(folder: Path, raw: Path | str, small: dict, **given) -> dict[str, nbformat.NotebookNode]:
-    """01 to 05 on one data set, by name."""
+def run_all(folder: Path, raw: Path | str, small: dict, last: int = 5, **given) -> dict[str, nbformat.NotebookNode]:
+    """01 to 05, or to `last`, on one data set, by name."""
     there = given | {"data": str(folder / "store"), "outputs": str(folder / "outputs")}
     own = {"01_prepare_data": {"raw": str(raw)}, "02_train": small, "04_attention": {"clips": 2}}
     names = ("01_prepare_data", "02_train", "03_evaluate", "04_attention", "05_ensemble")
-    return {name: run(name, folder, **there, **own.get(name, {})) for name in names}
+    return {name: run(name, folder, **there, **own.get(name, {})) for name in names[:last]}
 
 
-def test_01_to_05_on_ntu60(made, tmp_path):
+@pytest.mark.parametrize("last", [3, pytest.param(5, marks=pytest.mark.slow)])
+def test_01_to_05_on_ntu60(made, tmp_path, last):
     """As raw files: 60 of some 30 classes, of one person and of two."""
     small = {"epochs": 1, "width": 8, "batch_size": 16}
-    done = run_all(tmp_path, made("ntu60"), small, dataset="ntu60")
+    done = run_all(tmp_path, made("ntu60"), small, last, dataset="ntu60")
     assert "60 clips (31 train, 29 test on xsub)" in printed(done["01_prepare_data"])
     assert "hollow joints: person 2" in html(done["01_prepare_data"])
     assert "29 test clips, weights of epoch 1" in printed(done["03_evaluate"])
     run_directory = tmp_path / "outputs" / "ntu60_xsub" / "bpi_joint_seed0"
     assert json.loads((run_directory / "summary.json").read_text())["test_clips"] == 29
-    assert (run_directory / "figures" / "attention_maps.png").exists()
-    assert (run_directory.with_name("bpi_ensemble_seed0") / "subsets.csv").exists()
+    assert (run_directory / "figures" / "attention_maps.png").exists() == (last == 5)
+    assert (run_directory.with_name("bpi_ensemble_seed0") / "subsets.csv").exists() == (last == 5)
 
 
 @pytest.mark.slow

@@ -59,6 +59,9 @@ CALLS = {
         *(RANDOM.normal(size=(KEYS, 3)) for _ in range(3)), JOINTS, (30, 12), UCLA
     ),
     "attention_heatmaps.head_entropy": lambda draw: draw({p: np.ones((2, 8)) for p in MAPS}, dict.fromkeys(MAPS, 4.0)),
+    "evenness.attention_evenness": lambda draw: draw(
+        pd.DataFrame({"run": NAMES, "part": "arm", "head": 1, "trained": 80.0, "untrained": 99.0})
+    ),
     "attention_skeleton.part_flow": lambda draw: draw(
         dict.fromkeys(NAMES, (1 - np.eye(3)) / 2), (1 - np.eye(3)) / 2, list(MAPS)
     ),

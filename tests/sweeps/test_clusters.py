@@ -17,7 +17,7 @@ from distributed.comm import connect as connect_to
 from distributed.security import Security
 
 from bpilib.sweeps import sweep
-from bpilib.sweeps.clusters import KEYS, connect, local, slurm
+from bpilib.sweeps.clusters import KEYS, connect, start_local, start_slurm
 
 pytest.importorskip("cryptography", reason="TLS keys are made with the package cryptography")
 OPTIONS = {
@@ -72,7 +72,7 @@ def strangers():
 
 def test_local_workers_listen_on_loopback_and_take_no_stranger():
     before = listening()
-    with local(0, 1, 1) as cluster, Client(cluster) as client:
+    with start_local(0, 1, 1) as cluster, Client(cluster) as client:
         assert client.submit(os.getpid).result() != os.getpid()
         opened = listening() - before
         assert len(opened) >= 3 and {address for address, _ in opened} == {"127.0.0.1"}
@@ -86,7 +86,7 @@ def test_local_workers_listen_on_loopback_and_take_no_stranger():
 
 def test_a_slurm_scheduler_listens_where_it_is_told_and_takes_no_stranger(tmp_path):
     before = listening()
-    with slurm(1, 2, OPTIONS, tmp_path) as cluster:
+    with start_slurm(1, 2, OPTIONS, tmp_path) as cluster:
         opened = listening() - before
         assert opened and {address for address, _ in opened} == {"127.0.0.1"}  # the interface lo
         address = cluster.scheduler_address
@@ -98,7 +98,7 @@ def test_a_slurm_scheduler_listens_where_it_is_told_and_takes_no_stranger(tmp_pa
 
 def test_without_an_interface_one_address_is_taken_not_all(tmp_path):
     before = listening()
-    with slurm(1, 2, {name: value for name, value in OPTIONS.items() if name != "interface"}, tmp_path):
+    with start_slurm(1, 2, {name: value for name, value in OPTIONS.items() if name != "interface"}, tmp_path):
         opened = {address for address, _ in listening() - before}
         assert opened and not opened & {"0.0.0.0", "::", ""}
 
@@ -108,13 +108,13 @@ def test_keys_are_for_this_user_alone_and_go_with_the_sweep(tmp_path):
     left.mkdir()
     (left / "key.pem").write_text("old")
     (left / "lock").touch()
-    with slurm(1, 2, OPTIONS, tmp_path) as cluster:
+    with start_slurm(1, 2, OPTIONS, tmp_path) as cluster:
         (place,) = tmp_path.glob(f"{KEYS}*")
         assert place != left and stat.S_IMODE(place.stat().st_mode) == 0o700
         assert {path.name for path in place.iterdir()} == {"ca.pem", "cert.pem", "key.pem", "lock"}
         assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in place.glob("*.pem"))
         assert "PRIVATE KEY" in (place / "key.pem").read_text() and "PRIVATE" not in cluster.job_script()
-        with slurm(1, 2, OPTIONS, tmp_path):  # a second one beside it leaves its keys alone
+        with start_slurm(1, 2, OPTIONS, tmp_path):  # a second one beside it leaves its keys alone
             assert place.exists() and len([*tmp_path.glob(f"{KEYS}*")]) == 2
     assert not [*tmp_path.iterdir()]
 
@@ -124,7 +124,7 @@ def test_keys_are_for_this_user_alone_and_go_with_the_sweep(tmp_path):
 
 def test_the_job_script_says_what_was_asked_for(tmp_path):
     before = signal.getsignal(signal.SIGINT)
-    with slurm(3, 8, OPTIONS, tmp_path / "a sweep's") as cluster:
+    with start_slurm(3, 8, OPTIONS, tmp_path / "a sweep's") as cluster:
         script = cluster.job_script()
         assert cluster.scheduler.allowed_failures > 1000
     lines = script.splitlines()
@@ -148,7 +148,7 @@ def test_what_comes_from_a_table_is_quoted(tmp_path):
         "python": "/opt/my env/$(touch d)/python",
         "local_directory": "$TMPDIR/${USER}/`touch e`/$(touch f)\"'",
     }
-    with slurm(1, 1, OPTIONS | tables, tmp_path) as cluster:
+    with start_slurm(1, 1, OPTIONS | tables, tmp_path) as cluster:
         lines = cluster.job_script().splitlines()
     assert "#SBATCH -p 'a; touch b'" in lines and "#SBATCH -A '$(touch c)'" in lines
     command = next(line for line in lines if "dask_worker" in line)
@@ -170,7 +170,7 @@ def test_what_comes_from_a_table_is_quoted(tmp_path):
         ({"job_script_prologue": "module load cuda"}, "expected a list of shell commands"),
         ({"log_directory": "lo gs$(id)"}, "slurm log_directory: expected a name without blanks"),
         ({"interface": "nowhere0"}, "slurm interface: this machine has none of the name 'nowhere0'"),
-        ({"security": "off"}, "slurm security: every sweep has keys of its own"),
+        ({"security": "off"}, "slurm security: every sweep makes its own keys"),
         ({"walltime": "1 day"}, r"slurm walltime: expected \"\[days-\]hours:minutes:seconds\" in quotes"),
         ({"walltime": 86400}, "slurm walltime: expected"),
         ({"walltime": "24:00"}, "slurm walltime: expected"),
@@ -179,7 +179,7 @@ def test_what_comes_from_a_table_is_quoted(tmp_path):
     ],
 )
 def test_options_that_no_job_can_have_are_refused(tmp_path, options, message):
-    with pytest.raises(ValueError, match=message), slurm(1, 1, options, tmp_path):
+    with pytest.raises(ValueError, match=message), start_slurm(1, 1, options, tmp_path):
         pass
     assert not [*tmp_path.iterdir()]
 
@@ -206,7 +206,7 @@ def table_of_one(tmp_path):
     """A sweep of one run whose store is never opened."""
     path = tmp_path / "table.yaml"
     path.write_text("runs: [{dataset: synthetic, model: ctrgcn}]\n")
-    return sweep.load(path, tmp_path / "outputs")
+    return sweep.load_sweep(path, tmp_path / "outputs")
 
 
 def slurm_client(table):
@@ -220,21 +220,21 @@ exit 1"""
 
 def test_refused_jobs_end_the_sweep_with_sbatch_s_own_words(tmp_path, fake_slurm, monkeypatch):
     fake_slurm(REFUSES)
-    monkeypatch.setattr(sweep, "check", lambda _: None)
+    monkeypatch.setattr(sweep, "check_sweep", lambda _: None)
     table = table_of_one(tmp_path)
-    words = "SLURM took none of the jobs: sbatch: error: invalid partition specified: gpuu sbatch: error: Batch job"
+    words = "SLURM refused all jobs: sbatch: error: invalid partition specified: gpuu sbatch: error: Batch job"
     with slurm_client(table) as client, pytest.raises(RuntimeError, match=words):
-        sweep.run(table, client, pause=0.1)
+        sweep.run_sweep(table, client, pause=0.1)
     assert not table.configs[0].run_directory.exists() and not [*table.folder.glob(f"{KEYS}*")]
 
 
 def test_no_sbatch_at_all_ends_the_sweep_too(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(sweep, "check", lambda _: None)
+    monkeypatch.setattr(sweep, "check_sweep", lambda _: None)
     table = table_of_one(tmp_path)
     words = r"sbatch: No such file or directory \(is this a machine that submits SLURM jobs\?\)"
     with slurm_client(table) as client, pytest.raises(RuntimeError, match=words):
-        sweep.run(table, client, pause=0.1)
+        sweep.run_sweep(table, client, pause=0.1)
 
 
 def test_a_job_s_worker_finds_its_keys_and_works(tmp_path, fake_slurm):

@@ -8,7 +8,7 @@ import pytest
 
 from bpilib.evaluate import Scores
 from bpilib.sweeps import sweep
-from bpilib.sweeps.summary import ensembles, results, summarise
+from bpilib.sweeps.summary import combine_streams, read_results, summarise
 
 CLASSES = ["stand", "walk"]
 
@@ -22,7 +22,7 @@ def table(tmp_path):
         "grid: {modality: [bone, joint], seed: [0, 1]}\n"
         "runs: [{model: ctrgcn}]\n"
     )
-    return sweep.load(path, tmp_path / "outputs")
+    return sweep.load_sweep(path, tmp_path / "outputs")
 
 
 def finish(config, right, best=90.0):
@@ -44,7 +44,7 @@ def test_means_and_deviations_over_seeds_and_ensembles(table):
     bone0, _, joint0, joint1, ctrgcn = table.configs
     for config, right, best in ((bone0, 3, 50.0), (joint0, 6, 70.0), (joint1, 8, 90.0), (ctrgcn, 5, 60.0)):
         finish(config, right, best)
-    runs, sums = results(table), ensembles(table)
+    runs, sums = read_results(table), combine_streams(table)
     assert runs["top1"].tolist() == [30, 60, 80, 50]
     assert runs["seed"].tolist() == [0, 0, 1, 0]
     # only seed 0 has both; where joint (weight 1) is right with 1 and bone (0.79) wrong with 0.5, joint wins
@@ -69,10 +69,10 @@ def test_means_and_deviations_over_seeds_and_ensembles(table):
 def test_other_weights_are_passed_on(table):
     for config in table.configs[::2]:
         finish(config, 5)
-    assert ensembles(table, "equal")["weights"].tolist() == ["1, 1"]
+    assert combine_streams(table, "equal")["weights"].tolist() == ["1, 1"]
     with pytest.raises(ValueError, match="no held-out scores"):
-        ensembles(table, "searched")
+        combine_streams(table, "searched")
 
 
 def test_nothing_finished_gives_empty_tables(table):
-    assert len(summarise(results(table), ensembles(table))) == 0
+    assert len(summarise(read_results(table), combine_streams(table))) == 0

@@ -29,7 +29,7 @@ def write(folder, content):
 
 
 def load(folder, content, **options):
-    return sweep.load(write(folder, content), folder / "outputs", **options)
+    return sweep.load_sweep(write(folder, content), folder / "outputs", **options)
 
 
 def small(place, **more):
@@ -73,7 +73,7 @@ def test_a_table_is_every_combination_and_every_single_run_over_the_defaults(tmp
         ({"defaults": {"seed": 1}}, "has no runs"),
         ({"grid": {"seed": [0, 1]}, "runs": [{"seed": 1}]}, "2 runs would share .*bpi_joint_seed1: .*tag"),
         ({"grid": {"lr": [0.1, 0.2]}}, "2 runs would share"),
-        ({"runs": [{"clips": 3}]}, "parameter clips is not one of training"),
+        ({"runs": [{"clips": 3}]}, "parameter clips does not belong to training"),
         ({"runs": [{}], "name": "../up"}, "name: expected letters"),
         ({"runs": [{}], "slurm": {"que": "gpu"}}, "slurm: unknown key 'que', did you mean 'queue'"),
         ({"runs": [{"seed": 1, 3: 4}]}, "expected names of parameters, got 3"),
@@ -92,7 +92,7 @@ def test_a_wrong_table_says_what_is_wrong(tmp_path, content, message):
 
 def test_no_table():
     with pytest.raises(MissingInputError, match=r"params/sweep\.yaml"):
-        sweep.load("params/nothing.yaml")
+        sweep.load_sweep("params/nothing.yaml")
 
 
 def test_elsewhere_the_text_encoder_must_be_named(tmp_path):
@@ -102,8 +102,8 @@ def test_elsewhere_the_text_encoder_must_be_named(tmp_path):
 
 
 def test_the_shipped_tables(tmp_path):
-    assert len(sweep.load("params/sweep.yaml", tmp_path).configs) == 7
-    ntu = sweep.load(PARAMS / "sweep_ntu.yaml", tmp_path, here=False)
+    assert len(sweep.load_sweep("params/sweep.yaml", tmp_path).configs) == 7
+    ntu = sweep.load_sweep(PARAMS / "sweep_ntu.yaml", tmp_path, here=False)
     assert len({config.run_directory for config in ntu.configs}) == 144
     assert {(c.dataset, c.benchmark) for c in ntu.configs} == {
         ("ntu60", "xsub"),
@@ -116,12 +116,12 @@ def test_the_shipped_tables(tmp_path):
 def test_what_would_fail_later_is_said_before_anything_starts(tmp_path, place):
     nowhere = load(tmp_path, {"runs": [{"dataset": "synthetic", "data": str(tmp_path / "none")}]})
     with pytest.raises(MissingInputError, match="01_prepare_data"):
-        sweep.run(nowhere, client=None)
+        sweep.run_sweep(nowhere, client=None)
     table = load(tmp_path, {"runs": [small(place, epochs=1)]})
     write_or_check_config(table.configs[0].changed(epochs=2))
     (table.configs[0].run_directory / "summary.json").write_text("{}")
     with pytest.raises(ValueError, match="holds a run with other settings"):
-        sweep.run(table, client=None)
+        sweep.run_sweep(table, client=None)
 
 
 # Stands in for 02_train: three epochs of a moment, each a row of metrics.csv; goes on after the last one there is.
@@ -186,7 +186,7 @@ def test_a_failed_run_and_a_killed_worker_stop_nothing(tmp_path, place, stand_in
     (table.configs[0].run_directory / "summary.json").write_text("{}")
     with connect("local", gpus=2, workers=2, cores=1) as client:
         killer = Killer(client)
-        rows = sweep.run(table, client, killer, 0.2, stand_in)
+        rows = sweep.run_sweep(table, client, killer, 0.2, stand_in)
     assert rows["state"].tolist() == ["skipped", "finished", "failed", "finished", "finished", "failed"]
     assert rows["message"][2] == rows["message"][5] == "ValueError: made to fail"
     assert all((config.run_directory / "02_train.ipynb").exists() for config in table.configs[1:])
@@ -213,11 +213,11 @@ def test_ctrl_c_ends_a_sweep_and_the_next_call_goes_on(tmp_path, place, stand_in
 
     with connect("local", workers=1, cores=1) as client:
         with pytest.raises(KeyboardInterrupt, match="run the same again to go on"):
-            sweep.run(table, client, press, 0.2, stand_in)
-        rows = sweep.states(table)
+            sweep.run_sweep(table, client, press, 0.2, stand_in)
+        rows = sweep.read_states(table)
         assert rows["state"].tolist() == ["waiting"] * 3 and rows["epoch"].sum() in (1, 2)
         assert rows["starts"].tolist() == [1, 0, 0]
-        assert sweep.run(table, client, None, 0.2, stand_in)["state"].tolist() == ["finished"] * 3
+        assert sweep.run_sweep(table, client, None, 0.2, stand_in)["state"].tolist() == ["finished"] * 3
     assert [[row["epoch"] for row in metrics(config)] for config in table.configs] == [["1", "2", "3"]] * 3
 
 
@@ -227,7 +227,7 @@ def test_six_real_runs_on_two_workers_one_killed_equal_undisturbed_ones(tmp_path
     table = load(tmp_path, {"defaults": small(place, epochs=4, device="cpu"), "grid": grid})
     with connect("local", workers=2, cores=1) as client:
         killer = Killer(client)
-        rows = sweep.run(table, client, killer, 0.1)
+        rows = sweep.run_sweep(table, client, killer, 0.1)
     assert rows["state"].tolist() == ["finished"] * 6
     assert killer.killed is not None
     assert rows["starts"].tolist() == [2 if number == killer.killed else 1 for number in range(6)]

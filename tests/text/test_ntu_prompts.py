@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from bpilib.text.minilm import SUFFIX, MiniLMText, read_embeddings
-from bpilib.text.prompts import PART_PROMPTS, PARTS, digest_of, load_prompts
+from bpilib.text.prompts import PART_PROMPTS, PARTS, digest_texts, load_prompts
 
 FOLDER = Path(__file__).parents[2] / "params" / "prompts"
 # A001 to A120, ten a line
@@ -130,7 +130,7 @@ def test_embeddings_are_current(prompts):
     path = prompts.source.with_suffix(SUFFIX)
     shipped = read_embeddings(path)
     assert tuple(shipped) == prompts.texts()
-    assert digest_of(tuple(shipped)) == prompts.digest()
+    assert digest_texts(tuple(shipped)) == prompts.digest()
     for model in PART_PROMPTS:
         assert MiniLMText(model, prompts, path).dim == 384
     other = read_embeddings(FOLDER / f"ntu120{SUFFIX}")

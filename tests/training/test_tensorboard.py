@@ -12,7 +12,7 @@ from sklearn.metrics import confusion_matrix, precision_score, recall_score
 from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 from tensorboard.util.tensor_util import make_ndarray
 
-from bpilib.analysis.text import class_text_embeddings
+from bpilib.analysis.text import embed_class_texts
 from bpilib.evaluate import Scores, score
 from bpilib.runs import build
 from bpilib.training import tensorboard
@@ -118,7 +118,7 @@ def test_points_are_clips_and_texts_where_the_loss_compares_them(run_of):
         out = run.model(run.feeder("test").batch(np.arange(clips))[0]).global_embedding
     unit = torch.nn.functional.normalize(out, dim=-1).numpy()
     np.testing.assert_allclose(points[:clips], unit - unit.mean(0), atol=6e-5)
-    texts = class_text_embeddings(run)[0]
+    texts = embed_class_texts(run)[0]
     np.testing.assert_allclose(points[clips:], texts - texts.mean(0), atol=6e-5)
     assert [row[4] for row in rows[:clips]] == scores.names.tolist()
     assert [row[1] for row in rows] == [scores.classes[k] for k in [*scores.labels, *range(count)]]

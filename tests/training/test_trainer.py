@@ -97,3 +97,22 @@ def test_without_texts_several_processes_wait_for_no_embedding(tmp_path):
     finally:
         torch.distributed.destroy_process_group()
     assert towers.model.global_head.weight.grad is None and towers.model.classifier.weight.grad is not None
+
+
+def test_a_first_step_that_overflows_leaves_no_trace(place, tmp_path):
+    """With the fused form's own kernel, which PyTorch has for CPUs, too."""
+    config = tiny_config(place, tmp_path)
+    made = [torch.nn.Parameter(torch.linspace(-1, 1, 1000)) for _ in range(2)]
+    fused, plain = (build_sgd([p], config, torch.device(name)) for p, name in zip(made, ("cuda", "cpu")))
+    assert fused.param_groups[0]["fused"]
+    fused.grad_scale, fused.found_inf = torch.tensor(8.0), torch.tensor(1.0)  # as GradScaler tells the fused form
+    made[0].grad = torch.full((1000,), math.inf)
+    fused.step()
+    assert torch.equal(made[0], made[1])
+    fused.found_inf = torch.tensor(0.0)
+    for step in range(3):
+        gradient = torch.cos(torch.arange(1000.0) + step)
+        made[0].grad, made[1].grad = 8 * gradient, gradient
+        fused.step()
+        plain.step()
+        torch.testing.assert_close(made[0], made[1], rtol=1e-6, atol=1e-7)

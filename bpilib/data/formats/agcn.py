@@ -1,9 +1,9 @@
-"""The arrays of ST-GCN and 2s-AGCN, to a store.
+"""Imports the arrays of ST-GCN and 2s-AGCN.
 
 A folder holds `train_data_joint.npy` (or `train_data.npy`), (N, 3, T, V, M) padded to T = 300, and `train_label.pkl`, a
-pair of lists, names and labels; and the same for `val`. A folder for each benchmark (`xsub`, `xview`) may lie in one.
-ST-GCN keeps camera coordinates and pads with zeros; 2s-AGCN pads by repeating the clip, centres every frame, and turns
-the axes so that z is up. Which it is, the numbers tell.
+pair of lists, names and labels; and the same for `val`. It may also hold one such folder per benchmark (`xsub`,
+`xview`). ST-GCN keeps camera coordinates and pads with zeros; 2s-AGCN pads by repeating the clip, centres every frame,
+and turns the axes so that z is up. Which of both a file is, is recognised from its numbers.
 
 Sources: Yan et al., ST-GCN, AAAI 2018; Shi et al., 2s-AGCN, CVPR 2019, their preparation of NTU RGB+D.
 """
@@ -14,48 +14,48 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
-from bpilib.data.conventions import PROBED, Convention, y_up, z_up
+from bpilib.data.conventions import PROBED, Convention, is_z_up, turn_y_up
 from bpilib.data.formats.pyskl import check_label
-from bpilib.data.formats.safe_pickle import PickledArray, unpickled
-from bpilib.data.importer import ImportWriter, class_names, describe_source, fit_persons, skeleton_by_joints
+from bpilib.data.formats.safe_pickle import PickledArray, open_pickle
+from bpilib.data.importer import ImportWriter, choose_class_names, describe_source, find_skeleton, fit_persons
 from bpilib.data.ntu.protocol import FILE_NAME as NTU_NAME
 from bpilib.data.ntu.protocol import MAX_IDS, TRAIN_SUBJECTS
 from bpilib.data.plausibility import is_body, measure
 from bpilib.data.store import Clip, SkeletonStore
 from bpilib.skeleton import NTU, Skeleton
 
-PARTS = {"train": ("train",), "test": ("val", "test")}  # of a benchmark → how its files begin
+PARTS = {"train": ("train",), "test": ("val", "test")}  # part of a benchmark → prefixes of its files
 DATA = ("_data_joint.npy", "_data.npy")
-OTHERS = ("bone", "motion")  # streams that are made of the joints
+OTHERS = ("bone", "motion")  # streams that are computed from the joints
 HOW = "expected train_data_joint.npy, train_label.pkl, val_data_joint.npy and val_label.pkl, as 2s-AGCN writes them"
 
 
-def find(folder: Path) -> dict[str, Path]:
-    """Names of folders (`xsub`, ...) with such arrays, at `folder` or in it; {} if there are none."""
+def find_folders(folder: Path) -> dict[str, Path]:
+    """Find the folders with such arrays, `folder` itself or in it, by name (`xsub`, ...)."""
     folders = [folder, *sorted(path for path in folder.iterdir() if path.is_dir())] if folder.is_dir() else []
-    return {path.name: path for path in folders if any(_data(path, part) for part in PARTS)}
+    return {path.name: path for path in folders if any(_find_data(path, part) for part in PARTS)}
 
 
-def _data(folder: Path, part: str) -> Path | None:
-    """The array of a part."""
+def _find_data(folder: Path, part: str) -> Path | None:
+    """Find the array of a part."""
     paths = (folder / f"{start}{ending}" for start in PARTS[part] for ending in DATA)
     return next((path for path in paths if path.is_file()), None)
 
 
-def _label_file(data: Path) -> Path:
+def _locate_labels(data: Path) -> Path:
     return data.with_name(data.name.split("_data")[0] + "_label.pkl")
 
 
-def files_of(folder: Path) -> list[Path]:
-    """The arrays and their labels.
+def list_files(folder: Path) -> list[Path]:
+    """List the arrays of a folder and their label files.
 
     Raises:
         ValueError: arrays without labels.
     """
     found = []
     for part in PARTS:
-        if (data := _data(folder, part)) is not None:
-            label = _label_file(data)
+        if (data := _find_data(folder, part)) is not None:
+            label = _locate_labels(data)
             if not label.is_file():
                 raise ValueError(f"no {label.name} beside {data}: {HOW}")
             found += [data, label]
@@ -74,44 +74,44 @@ def import_arrays(
     overwrite: bool = False,
     progress: bool = True,
 ) -> SkeletonStore:
-    """Make a store of a folder of arrays, clip by clip.
+    """Make a store from a folder of arrays, clip by clip.
 
-    Padding is cut: trailing zeros, or the repetitions of a clip. Names, subjects, cameras and setups come from the
-    label files where they are NTU's.
+    Padding is cut: trailing zeros, or repetitions of the clip. Clips have the names in the label files; if these are
+    NTU's, subjects, cameras and setups are read from them.
 
     Args:
-        folder: with the arrays, or with one folder of them (of several, `benchmark` names one).
+        folder: holds the arrays, or folders of them; `benchmark` chooses one of several.
         out: folder of the store.
         dataset: name of the data set.
         classes: its class names in label order; None: those of classes.txt in the folder, else "class 0" and so on.
-        skeleton: V and M; None: by the arrays' axes.
-        benchmark: what the split is called; None: the folder's name, where it is xsub, xview or xset, else what the
-            subjects, cameras or setups of NTU's names tell, else "split".
-        on_error, overwrite, progress: as of `bpilib.data.prepare`.
+        skeleton: V and M; None: recognised from the shape of the arrays.
+        benchmark: name of the split; None: the folder's name if it is xsub, xview or xset, else the protocol that the
+            subjects, cameras or setups follow, else "split".
+        on_error, overwrite, progress: see `bpilib.data.prepare`.
 
     Raises:
-        ValueError: arrays and labels that do not go together.
+        ValueError: arrays and labels that do not fit each other.
     """
-    found = find(Path(folder))
+    found = find_folders(Path(folder))
     if len(found) > 1 and benchmark not in found:
         raise ValueError(f"{folder} holds {', '.join(found)}: name one of these folders, or its benchmark")
-    folder = found.get(benchmark) or next(iter(found.values()))
-    files = files_of(folder)
-    parts = {part: _data(folder, part) for part in PARTS if _data(folder, part)}
+    folder = found.get(benchmark or "") or next(iter(found.values()))
+    files = list_files(folder)
+    parts = {part: data for part in PARTS if (data := _find_data(folder, part)) is not None}
     arrays = {part: _open(path) for part, path in parts.items()}
-    labelled = {part: _labels(_label_file(path)) for part, path in parts.items()}
+    labelled = {part: _read_labels(_locate_labels(path)) for part, path in parts.items()}
     for part, array in arrays.items():
         if len(array) != len(labelled[part][1]):
             raise ValueError(f"{parts[part]}: {len(array)} clips, but {len(labelled[part][1])} labels")
     first = next(iter(arrays.values()))
-    skeleton = skeleton or skeleton_by_joints(first.shape[3], folder)
+    skeleton = skeleton or find_skeleton(first.shape[3], folder)
     shapes = {array.shape[1:2] + array.shape[3:] for array in arrays.values()}
     if shapes != {(3, skeleton.num_joints, first.shape[4])} or first.shape[4] > skeleton.persons:
         raise ValueError(f"{folder}: expected (N, 3, T, {skeleton.num_joints}, {skeleton.persons}), got {first.shape}")
-    classes = class_names(folder, [str(label) for _, labels in labelled.values() for label in labels], classes)
+    classes = choose_class_names(folder, [str(label) for _, labels in labelled.values() for label in labels], classes)
     probe = list(_probe(first))
-    turn = skeleton is NTU and z_up(clip for clip in probe if is_body(measure(clip, NTU), NTU))
-    convention = Convention(skeleton, [y_up(clip) if turn else clip for clip in probe])
+    turn = skeleton is NTU and is_z_up(clip for clip in probe if is_body(measure(clip, NTU), NTU))
+    convention = Convention(skeleton, [turn_y_up(clip) if turn else clip for clip in probe])
     splits: dict[str, list[int]] = {part: [] for part in PARTS}
     subjects: dict[str, set] = {}
     total = sum(map(len, arrays.values()))
@@ -125,7 +125,7 @@ def import_arrays(
                     setup, camera, subject = (int(match[i]) for i in (1, 2, 3)) if match else (0, 0, 0)
                     check_label(dataset, name, label, len(classes))
                     clip = _cut(array[row])
-                    poses, _ = fit_persons(y_up(clip) if turn else clip, skeleton.persons)
+                    poses, _ = fit_persons(turn_y_up(clip) if turn else clip, skeleton.persons)
                     poses = convention.bring(poses)
                     splits[part].append(writer.add_checked(Clip(name, poses, label, subject, camera, setup)))
                     subjects.setdefault(part, set()).add((setup, camera, subject))
@@ -135,12 +135,13 @@ def import_arrays(
         if turn:
             writer.said.append("recognised axes with z up: turned (x, y, z) to (x, z, -y), so that y is")
         writer.said += convention.said()
-        name = benchmark or (folder.name if folder.name in ("xsub", "xview", "xset") else _protocol(dataset, subjects))
-        return writer.finish({name: splits}, describe_source(*files))
+        known = folder.name in ("xsub", "xview", "xset")
+        name = benchmark or (folder.name if known else _recognise_protocol(dataset, subjects))
+        return writer.finish_import({name: splits}, describe_source(*files))
 
 
 def _open(path: Path) -> np.ndarray:
-    """An array (N, 3, T, V, M), mapped."""
+    """Open an array (N, 3, T, V, M), memory-mapped."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
@@ -152,19 +153,24 @@ def _open(path: Path) -> np.ndarray:
     return array
 
 
-def _labels(path: Path) -> tuple[list[str], list[int]]:
-    """Names without ending, and labels."""
-    with unpickled(path, False) as content:
+def _read_labels(path: Path) -> tuple[list[str], list[int]]:
+    """Read names, without ending, and labels."""
+    with open_pickle(path, False) as content:
         names, labels = content if isinstance(content, tuple | list) and len(content) == 2 else (None, None)
         labels = labels.load().tolist() if isinstance(labels, PickledArray) else labels
-    good = isinstance(names, tuple | list) and isinstance(labels, tuple | list) and len(names) == len(labels)
-    if not good or not all(isinstance(n, str) for n in names) or not all(type(label) is int for label in labels):
+    if not (
+        isinstance(names, tuple | list)
+        and isinstance(labels, tuple | list)
+        and len(names) == len(labels)
+        and all(isinstance(name, str) for name in names)
+        and all(type(label) is int for label in labels)
+    ):
         raise ValueError(f"{path}: expected a pair of lists as long as each other, names and whole numbers")
     return [name.removesuffix(".skeleton") for name in names], list(labels)
 
 
 def _cut(array: np.ndarray) -> np.ndarray:
-    """A clip (3, T, V, M) to (L, M, V, 3) float32 without the padding.
+    """Remove the padding of a clip (3, T, V, M): (L, M, V, 3) float32.
 
     Raises:
         ValueError: numbers that are not finite, no frame.
@@ -192,8 +198,8 @@ def _probe(array: np.ndarray) -> Iterator[np.ndarray]:
             continue
 
 
-def _protocol(dataset: str, seen: dict[str, set]) -> str:
-    """The benchmark whose training part has just these subjects, cameras or setups."""
+def _recognise_protocol(dataset: str, seen: dict[str, set]) -> str:
+    """Recognise the benchmark by the subjects, cameras or setups of its training part."""
     train, test = (seen.get(part, set()) for part in ("train", "test"))
     if dataset not in MAX_IDS or not train or not test or (0, 0, 0) in train | test:
         return "split"

@@ -1,12 +1,12 @@
-"""Clips of one's own, a folder of `.npy` files and a list, to a store.
+"""Imports a folder of the user's own clips: `.npy` files and a list.
 
-    clips.csv       name,label,subject,split (camera and setup too, if known), a row for each clip
-    <name>.npy      (L, V, 3) or (L, M, V, 3) numbers, joints in the order of `bpilib.skeleton`, or of a tracker's
-    <name>/         or OpenPose's files of a clip, ..._keypoints.json, one a frame
-    classes.txt     optional: class names, one a line, in label order
+    clips.csv       name,label,subject,split (optionally camera and setup), one row per clip
+    <name>.npy      (L, V, 3) or (L, M, V, 3) numbers, joints in the order of `bpilib.skeleton`, or of a tracker
+    <name>/         instead of a .npy: OpenPose's files of a clip, ..._keypoints.json, one per frame
+    classes.txt     optional: class names in label order, one a line
 
-A label is a class name or its number, from 0 (from 1, where only that goes with classes.txt); a split is train, test or
-empty; a subject is a whole number, or empty.
+A label is a class name or its number, from 0 (from 1, if only that fits classes.txt); a split is train, test or empty;
+a subject is a whole number or empty.
 """
 
 import contextlib
@@ -19,23 +19,22 @@ from typing import NamedTuple
 import numpy as np
 from tqdm.auto import tqdm
 
-from bpilib.data.conventions import PROBED, Convention, turned_axes
+from bpilib.data.conventions import PROBED, Convention, turn_axes
 from bpilib.data.formats.openpose import ENDING, is_folder, read_folder
 from bpilib.data.formats.pyskl import check_label
 from bpilib.data.importer import (
     CLASS_NAMES_FILE,
     MAX_CLIP_BYTES,
     ImportWriter,
-    class_names,
+    choose_class_names,
     describe_source,
+    find_skeleton,
     fit_persons,
     refuse_or_warn,
-    skeleton_by_joints,
 )
-from bpilib.data.plausibility import Inspection
 from bpilib.data.store import Clip, SkeletonStore
-from bpilib.data.tables import folded, number_from, read_rows
-from bpilib.data.trackers import MAPPINGS, likely, named, to_ntu
+from bpilib.data.tables import detect_base, normalise_name, read_rows
+from bpilib.data.trackers import MAPPINGS, start_inspection, suggest_for_clip, to_ntu
 from bpilib.errors import MissingInputError
 from bpilib.skeleton import NTU, SKELETONS, Skeleton
 
@@ -57,40 +56,40 @@ def import_folder(
     overwrite: bool = False,
     progress: bool = True,
 ) -> SkeletonStore:
-    """Make a store of a folder of clips, in the order of clips.csv.
+    """Make a store from a folder of clips, in the order of clips.csv.
 
-    Missing persons are zeros; of too many, those that move most are kept (`fit_persons`), and problems.csv says so.
+    Missing persons are zeros; of too many, those that move most are kept (`fit_persons`), and problems.csv lists it.
 
     Args:
-        folder: clips.csv, the clips it names (also in folders below), and maybe classes.txt.
+        folder: clips.csv, the clips it names (also in subfolders), and optionally classes.txt.
         out: folder of the store.
         dataset: name of the data set.
-        skeleton: NTU or UCLA, whose joints the clips have; None: by the number of joints.
-        classes: class names in label order; else those of classes.txt; else the labels of clips.csv, sorted, or
-            "class 0" and so on where all of them are numbers.
-        benchmark: name of the one evaluation protocol, the column split.
-        tracker: whose joints the clips have, to be made NTU's (`bpilib.data.trackers`); None: those of `skeleton`.
+        skeleton: NTU or UCLA, whose joints the clips have; None: recognised by the number of joints.
+        classes: class names in label order; None: those of classes.txt, else the labels of clips.csv, sorted, or
+            "class 0" and so on if all are numbers.
+        benchmark: name of the evaluation protocol that the column split defines.
+        tracker: whose joints the clips have, to be converted to NTU's (`bpilib.data.trackers`); None: `skeleton`'s.
         on_error: "skip" leaves a bad clip out, lists it in problems.csv and warns; "raise" raises.
-        overwrite: replace a store at `out` once the new one is whole.
+        overwrite: replace a store at `out` once the new one is complete.
         progress: show a bar.
 
     Raises:
         MissingInputError: no folder, or no clips.csv in it.
-        ValueError: a clips.csv or classes.txt that is something else.
+        ValueError: clips.csv or classes.txt can't be read.
     """
     folder = Path(folder)
     if not (folder / LIST).is_file():
         raise MissingInputError(f"no {LIST} in {folder}: {HOW}")
     rows = list(read_list(folder / LIST))
-    names = class_names(folder, ((row["label"] or "").strip() for _, row in rows), classes)
+    names = choose_class_names(folder, ((row["label"] or "").strip() for _, row in rows), classes)
     if tracker and skeleton not in (None, NTU):
         raise ValueError(f"tracker {tracker} gives NTU's joints, {dataset} has {skeleton.num_joints}: set it to None")
-    skeleton = NTU if tracker else skeleton or _skeleton(folder, rows)
-    inspection = Inspection(skeleton, bool(tracker) and MAPPINGS[tracker].flat, lambda raw: likely(raw, tracker))
+    skeleton = NTU if tracker else skeleton or _recognise_skeleton(folder, rows)
+    inspection = start_inspection(skeleton, tracker)
     convention = Convention(skeleton, () if tracker else _probe(folder, rows, skeleton), dataset == "ntu120")
-    labelled = [row["label"] or "" for _, row in rows]
-    named = classes is None and (folder / CLASS_NAMES_FILE).is_file()  # those of published sets count from 0
-    base, said = number_from(labelled, names) if named else (0, "")
+    base, said = 0, ""
+    if classes is None and (folder / CLASS_NAMES_FILE).is_file():  # labels of published data sets count from 0
+        base, said = detect_base((row["label"] or "" for _, row in rows), names)
     unnamed = {path.relative_to(folder).as_posix(): None for path in sorted(folder.rglob("*.npy"))}
     turned: dict[str, str] = {}  # clip → how its axes were read
     with ImportWriter(out, dataset, skeleton, names, on_error, overwrite, inspection) as writer:
@@ -99,7 +98,7 @@ def import_folder(
         for line, row in tqdm(rows, unit=" clips", disable=not progress, desc=f"import {dataset}"):
             name, place = (row["name"] or "").removesuffix(".npy"), (LIST, line)
             try:
-                path = path_in(folder, name)
+                path = locate_clip(folder, name)
                 unnamed.pop(f"{name}.npy", None)
                 if name in seen:
                     raise ValueError(f"name {name} comes a second time")
@@ -109,13 +108,13 @@ def import_folder(
                 part = row["split"].strip()
                 if part not in ("", *parts):
                     raise ValueError(f"split: expected train, test or nothing, got {part[:50]!r}")
-                numbers = {key: _number(key, row.get(key, "")) for key in ("subject", "camera", "setup")}
-                label = _label(row["label"].strip(), names, base)
+                numbers = {key: _parse_number(key, row.get(key, "")) for key in ("subject", "camera", "setup")}
+                label = _parse_label(row["label"].strip(), names, base)
                 check_label(dataset, PurePosixPath(name).name, label, len(names))
                 if not path.exists() and (there := [other for other in unnamed if other.endswith(f"/{name}.npy")]):
-                    raise ValueError(f"no such file, but {', '.join(there[:3])}: write the folder, too")
+                    raise ValueError(f"no such file, but {', '.join(there[:3])}: add the folder to the name")
                 place = (f"{name}.npy" if path.suffix else name, 0)
-                clip = load(path, (skeleton.num_joints,), tracker)
+                clip = load_clip(path, (skeleton.num_joints,), tracker)
                 if clip.said:
                     turned[name] = clip.said
                 poses, dropped = fit_persons(clip.poses, skeleton.persons)
@@ -133,11 +132,11 @@ def import_folder(
             first = next(iter(turned))
             writer.said.append(f"{len(turned)} of {len(rows)} clips, the first {first}: {turned[first]}")
         writer.said += [*([said] if said else []), *convention.said()]
-        return writer.finish({benchmark: parts}, folder_source(folder, tracker))
+        return writer.finish_import({benchmark: parts}, describe_folder(folder, tracker))
 
 
-def folder_source(folder: Path, tracker: str | None = None) -> dict[str, object]:
-    """What a store of a folder is made of: names, sizes and content of all files, and whose joints they have.
+def describe_folder(folder: Path, tracker: str | None = None) -> dict[str, object]:
+    """Describe the folder that a store is made from: names, sizes and a hash of all files, and the tracker.
 
     Raises:
         MissingInputError: no clips.csv.
@@ -152,27 +151,31 @@ def folder_source(folder: Path, tracker: str | None = None) -> dict[str, object]
 
 
 def read_list(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """(line, row) of a clips.csv."""
+    """Read a clips.csv: (line, row) of each row."""
     try:
         yield from read_rows(path, ("name", "label", "split"))
     except (ValueError, csv.Error) as error:
         raise ValueError(f"{path}: {error}; {HOW}") from error
 
 
-def _skeleton(folder: Path, rows: list[tuple[int, dict[str, str]]]) -> Skeleton:
-    """That of the first clip that can be read."""
+def _recognise_skeleton(folder: Path, rows: list[tuple[int, dict[str, str]]]) -> Skeleton:
+    """Recognise the skeleton of the first clip that can be read."""
     wrong = f"it names none: {HOW}"
     for _, row in rows:
         try:
-            path = path_in(folder, (row["name"] or "").removesuffix(".npy"))
-            return skeleton_by_joints(load(path, JOINTS).poses.shape[2], path)
+            path = locate_clip(folder, (row["name"] or "").removesuffix(".npy"))
+            return find_skeleton(load_clip(path, JOINTS).poses.shape[2], path)
         except (ValueError, OSError) as error:
             wrong = f"{row['name']}: {error}"
     raise ValueError(f"{folder / LIST}: no clip of it can be read; {wrong}")
 
 
-def path_in(folder: Path, name: str) -> Path:
-    """The file of a name, or its folder of OpenPose's frames; it must not leave the folder."""
+def locate_clip(folder: Path, name: str) -> Path:
+    """Find the file of a clip, or its folder of OpenPose's frames.
+
+    Raises:
+        ValueError: a name that leads out of the folder.
+    """
     if {"", ".", ".."} & {*name.split("/")} or {"\\", "\0", ":"} & {*name}:
         raise ValueError(f"name {name[:100]!r}: expected that of a .npy file in the folder")
     path = folder / PurePosixPath(f"{name}.npy")
@@ -180,19 +183,19 @@ def path_in(folder: Path, name: str) -> Path:
     return frames if not path.is_file() and is_folder(frames) else path
 
 
-def _number(key: str, text: str) -> int:
+def _parse_number(key: str, text: str) -> int:
     text = text.strip()
     if text and not (text.isdecimal() and len(text) < 10):
         raise ValueError(f"{key}: expected a whole number or nothing, got {text[:50]!r}")
     return int(text or 0)
 
 
-def _label(text: str, classes: list[str], base: int = 0) -> int:
+def _parse_label(text: str, classes: list[str], base: int = 0) -> int:
     if text in classes:
         return classes.index(text)
-    alike = [folded(name) for name in classes]
-    if text and alike.count(folded(text)) == 1:
-        return alike.index(folded(text))
+    alike = [normalise_name(name) for name in classes]
+    if text and alike.count(normalise_name(text)) == 1:
+        return alike.index(normalise_name(text))
     if text.isdecimal() and len(text) < 10:
         return int(text) - base  # the writer knows the range
     raise ValueError(f"label: expected the name of one of the {len(classes)} classes or its number, got {text[:50]!r}")
@@ -202,71 +205,80 @@ def _probe(folder: Path, rows: list[tuple[int, dict[str, str]]], skeleton: Skele
     """Some of the clips that can be read, evenly spread."""
     for number in np.unique(np.linspace(0, len(rows) - 1, min(len(rows), PROBED)).astype(int)):
         with contextlib.suppress(ValueError, OSError):
-            path = path_in(folder, (rows[number][1]["name"] or "").removesuffix(".npy"))
+            path = locate_clip(folder, (rows[number][1]["name"] or "").removesuffix(".npy"))
             with np.errstate(over="ignore"):
-                clip = load(path, (skeleton.num_joints,)).poses.astype(np.float32)
+                clip = load_clip(path, (skeleton.num_joints,)).poses.astype(np.float32)
             if np.isfinite(clip).all():
                 yield clip
 
 
 class Loaded(NamedTuple):
-    """A clip on its way in: poses (L, M, V, 3), what they were made of (L, M, V, C), how axes were read, if turned."""
+    """A clip as it was read.
+
+    Attributes:
+        poses: (L, M, V, 3), with the tracker's joints converted to NTU's.
+        raw: (L, M, V, C), before that.
+        said: a sentence if its axes were swapped, else "".
+    """
 
     poses: np.ndarray
     raw: np.ndarray
     said: str = ""
 
 
-def load(path: Path, joints: tuple[int, ...], tracker: str | None = None) -> Loaded:
-    """A clip's file, V one of `joints`, or a tracker's joints to NTU's; ValueError says what is wrong.
+def load_clip(path: Path, joints: tuple[int, ...], tracker: str | None = None) -> Loaded:
+    """Read a clip.
 
     Args:
-        path: `.npy`, (L, V, 3) or (L, M, V, 3), (M, L, V, 3) where the numbers tell; or a folder of OpenPose's frames.
-        joints: V that are expected.
-        tracker: whose joints they are; None: one of `joints`.
+        path: a `.npy` of (L, V, 3), (L, M, V, 3) or (M, L, V, 3) numbers, or a folder of OpenPose's frames.
+        joints: the numbers of joints V that are accepted.
+        tracker: whose joints they are, to be converted to NTU's; None: those of a skeleton.
+
+    Raises:
+        ValueError: what is wrong with it.
     """
     if is_folder(path):
         poses = read_folder(path)
     else:
         poses = _read_npy(path)
-    poses, said = (poses[:, None], "") if poses.ndim == 3 else turned_axes(poses) if poses.ndim == 4 else (poses, "")
+    poses, said = (poses[:, None], "") if poses.ndim == 3 else turn_axes(poses) if poses.ndim == 4 else (poses, "")
     if tracker:
         return Loaded(to_ntu(poses, tracker), poses, said)
     if poses.ndim != 4 or poses.shape[-1] != 3 or poses.shape[-2] not in joints or 0 in poses.shape:
         v = "/".join(map(str, joints))
         other = poses.ndim == 4 and (poses.shape[-2] not in joints or poses.shape[-1] == 2)
         what = f"expected (L, {v}, 3) or (L, M, {v}, 3) with L of at least 1, got {poses.shape}"
-        raise ValueError(what + (named(poses) if other else ""))
+        raise ValueError(what + (suggest_for_clip(poses) if other else ""))
     return Loaded(poses, poses, said)
 
 
-def load_one(
+def load_single_clip(
     path: Path, skeleton: Skeleton, tracker: str | None, trained_with: str | None, copy_single: bool = False
 ) -> tuple[np.ndarray, list[str]]:
-    """A single clip as a store of such clips would have it, and what is to be said of it.
+    """Read a single clip for a classifier, converted as in a store.
 
     Args:
-        path: as of `load`.
-        skeleton: of the classifier that it is for.
-        tracker: whose joints the clip has; None: see `trained_with`.
-        trained_with: the tracker that the classifier's clips came from; the clip's, too, if the joints are as many.
-        copy_single: a person alone stands twice (NTU120).
+        path: see `load_clip`.
+        skeleton: of the classifier.
+        tracker: whose joints the clip has; None: `trained_with`, if the number of joints fits.
+        trained_with: the tracker of the clips that the classifier was trained with.
+        copy_single: copy a person who is alone to the second place (NTU120).
 
     Returns:
-        (L, M, V, 3) float32, and sentences.
+        (L, M, V, 3) float32, and sentences for the user.
 
     Raises:
-        ValueError: what is wrong with it; no body in metres.
+        ValueError: what is wrong with it; not a body in metres.
     """
     if tracker is None and trained_with in MAPPINGS:
         joints = len(MAPPINGS[trained_with].joints)
         shape = read_folder(path).shape if is_folder(path) else _read_npy(path).shape
         if len(shape) > 2 and (shape[-2] == joints or shape[-2] != skeleton.num_joints):
             tracker = trained_with
-    clip = load(path, (skeleton.num_joints,), tracker)
+    clip = load_clip(path, (skeleton.num_joints,), tracker)
     if not np.isfinite(clip.poses).all():
         raise ValueError("coordinates that are not finite (NaN or infinite)")
-    inspection = Inspection(skeleton, bool(tracker) and MAPPINGS[tracker].flat, lambda raw: likely(raw, tracker))
+    inspection = start_inspection(skeleton, tracker)
     convention = Convention(skeleton, () if tracker else (clip.poses,), copy_single)
     poses, persons = np.array(clip.poses, np.float32), clip.poses.shape[1]
     if copy_single and persons == 1:
@@ -278,13 +290,13 @@ def load_one(
 
 
 def _read_npy(path: Path) -> np.ndarray:
-    """The numbers of a `.npy` file, mapped."""
+    """Open the array of a `.npy` file, memory-mapped."""
     if not path.is_file():
         raise ValueError("no such file")
     if path.stat().st_size > MAX_CLIP_BYTES:
         raise ValueError(f"{path.stat().st_size} bytes, more than the {MAX_CLIP_BYTES} a clip may have")
     try:
-        poses = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped: a shape that lies takes no memory
+        poses = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped: a false shape takes no memory
     except (ValueError, EOFError) as error:
         raise ValueError(f"not a .npy file of numbers ({error})") from error
     if not isinstance(poses, np.ndarray) or poses.dtype.kind not in "fiu":

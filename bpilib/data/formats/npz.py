@@ -1,8 +1,8 @@
-"""Arrays that others prepared, to a store, and back: the `NTU60_CS.npz` family.
+"""Imports and exports arrays of prepared clips, `NTU60_CS.npz` and the like.
 
 Such a file holds x_train and x_test (n, T, M·V·3) float32, clips padded with zero frames to T = 300 (columns: x y z of
-the first person's joints, then of the second's), and y_train and y_test (n, K), one-hot. Also read: x (n, 3, T, V, M),
-and y (n,) of class numbers. It can be larger than memory: both directions go clip by clip.
+the first person's joints, then of the second's), and y_train and y_test (n, K), one-hot. Also accepted: x (n, 3, T, V,
+M), and y (n,) of class numbers. Files can be larger than memory: both directions work clip by clip.
 
 Source: the preparation scripts that CTR-GCN, InfoGCN, HD-GCN, GAP and BPI share.
 """
@@ -14,7 +14,7 @@ import struct
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -22,7 +22,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from bpilib.data.conventions import PROBED, Convention
-from bpilib.data.importer import CLASS_NAMES_FILE, MAX_CLIP_BYTES, ImportWriter, class_names, describe_source
+from bpilib.data.importer import CLASS_NAMES_FILE, MAX_CLIP_BYTES, ImportWriter, choose_class_names, describe_source
 from bpilib.data.store import Clip, SkeletonStore
 from bpilib.errors import MissingInputError
 from bpilib.skeleton import NTU, SKELETONS, Skeleton
@@ -33,7 +33,7 @@ PARTS = ("train", "test")
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Whatever reading meets becomes a ValueError that names the file."""
+    """Turn whatever error reading raises into a ValueError that names the file."""
     try:
         yield
     except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError) as error:
@@ -45,8 +45,8 @@ def _reading(path: Path) -> Iterator[None]:
 class _Rows:
     """An array of an npz, read row by row from the zip: `shape`, `dtype`, and iteration over the first axis."""
 
-    def __init__(self, archive: zipfile.ZipFile, key: str):
-        self.archive = archive
+    def __init__(self, archive: zipfile.ZipFile, path: Path, key: str):
+        self.archive, self.path = archive, path
         try:
             self.info = archive.getinfo(f"{key}.npy")
         except KeyError:
@@ -65,26 +65,25 @@ class _Rows:
             raise ValueError(f"{key}: shape {self.shape} {self.dtype} needs {expected} bytes, the file has {size}")
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        path = Path(self.archive.filename)
         with self.archive.open(self.info) as file:
             file.read(self.start)
             for _ in range(self.shape[0]):
-                with _reading(path):
+                with _reading(self.path):
                     row = np.frombuffer(file.read(self.row_bytes), self.dtype).reshape(self.shape[1:])
                 yield row
 
 
 def _open(path: Path, stack: ExitStack) -> dict[str, tuple[_Rows, _Rows]]:
-    """part → (x, y) of an npz; the file is closed with the stack."""
+    """Open an npz: part → (x, y); the file is closed with the stack."""
     if not path.is_file():
         raise MissingInputError(f"no file {path}: expected an npz with x_train, y_train, x_test and y_test")
     with _reading(path):
         archive = stack.enter_context(zipfile.ZipFile(path))
-        return {part: (_Rows(archive, f"x_{part}"), _Rows(archive, f"y_{part}")) for part in PARTS}
+        return {part: (_Rows(archive, path, f"x_{part}"), _Rows(archive, path, f"y_{part}")) for part in PARTS}
 
 
 def _check(parts: dict[str, tuple[_Rows, _Rows]], shape: tuple[int, int, int], classes: int, first: int) -> None:
-    """Whether the arrays have the shapes expected: clips of (M, V, 3), classes counted from `first`."""
+    """Check the shapes of the arrays: clips of (M, V, 3), classes counted from `first`."""
     columns = math.prod(shape)
     for part, (x, y) in parts.items():
         axes = len(x.shape) == 5 and x.shape[1::3] == (3, shape[0]) and x.shape[3] == shape[1]
@@ -99,35 +98,37 @@ def _check(parts: dict[str, tuple[_Rows, _Rows]], shape: tuple[int, int, int], c
             )
 
 
-def _frames(row: np.ndarray) -> np.ndarray:
-    """A row of x, (T, MV3) or (3, T, V, M), to (L, MV3) without the padding."""
+def _cut_padding(row: np.ndarray) -> np.ndarray:
+    """Remove the padding of a row of x, (T, MV3) or (3, T, V, M): (L, MV3)."""
     if row.ndim == 4:
         row = row.transpose(1, 3, 2, 0).reshape(row.shape[1], -1)  # (3,T,V,M) -> (T,M,V,3) -> (T,MV3)
     return row[: 1 + np.flatnonzero(row.any(1)).max(initial=-1)]
 
 
-def _labels(opened: dict[str, dict[str, tuple[_Rows, _Rows]]], known: int | None) -> tuple[int, int, str]:
-    """How many classes labels are of, the number of the first, and what is to be said of it.
+def _recognise_labels(opened: dict[str, dict[str, tuple[_Rows, _Rows]]], known: int | None) -> tuple[int, int, str]:
+    """Recognise the number of classes, and whether labels count from 0 or 1.
 
     Args:
         opened: benchmark → part → (x, y).
-        known: number of classes, where it is known.
+        known: number of classes; None: unknown.
+
+    Returns:
+        Number of classes, number of the first one, and a sentence for the user, "" if there is no doubt.
     """
     every = [y for parts in opened.values() for _, y in parts.values()]
-    used = {label for y in every for label in map(_label, y) if label is not None}
+    used = {label for y in every for label in map(_parse_label, y) if label is not None}
     last = max(used, default=0)
     one_hot = len(every[0].shape) == 2
     columns = every[0].shape[-1] if one_hot else last + 1
-    beyond = last == known if known is not None and not one_hot else columns == (known or -2) + 1
-    if used and min(used) == 1 and beyond:
+    if known is not None and used and min(used) == 1 and (columns == known + 1 if one_hot else last == known):
         return known, 1, f"labels run from 1 to {last}, none is 0: counted from 1"
     if known is None and len(used) > 2 and used == {*range(1, columns)}:
         return columns, 0, f"no clip has label 0, all from 1 to {last} are there: do the labels count from 1?"
     return columns if one_hot or known is None else known, 0, ""
 
 
-def _skeleton(shape: tuple[int, ...]) -> Skeleton:
-    """The skeleton whose clips are so many columns, or (3, T, V, M)."""
+def _recognise_skeleton(shape: tuple[int, ...]) -> Skeleton:
+    """Recognise the skeleton by the number of columns, or by the axes V and M."""
     columns = math.prod(shape[1::2]) * shape[4] if len(shape) == 5 else shape[-1]
     for skeleton in SKELETONS.values():
         if skeleton.persons * skeleton.num_joints * 3 == columns:
@@ -136,8 +137,8 @@ def _skeleton(shape: tuple[int, ...]) -> Skeleton:
     raise ValueError(f"x_train: expected (n, T, M·V·3) with {known} columns, got {columns}")
 
 
-def _label(row: np.ndarray) -> int | None:
-    """The class of a one-hot row, or of a whole number; None where it is neither."""
+def _parse_label(row: np.ndarray) -> int | None:
+    """The class of a row of y, one-hot or a whole number; None if it is neither."""
     if row.ndim == 0:
         return int(row) if row == np.floor(row) and 0 <= row < 1 << 31 else None
     hot = np.flatnonzero(row)
@@ -145,7 +146,7 @@ def _label(row: np.ndarray) -> int | None:
 
 
 def import_npz(
-    files: dict[str, str | Path],
+    files: Mapping[str, str | Path],
     out: str | Path,
     dataset: str,
     classes: Iterable[str] | None = None,
@@ -155,27 +156,27 @@ def import_npz(
     overwrite: bool = False,
     progress: bool = True,
 ) -> SkeletonStore:
-    """Make a store of published arrays; memory stays that of a clip and the index, whatever the files' size.
+    """Make a store from published arrays; memory holds one clip and the index, whatever the size of the files.
 
-    Padding is cut: trailing frames that are zero throughout. The files carry no names and no subjects: clips are called
-    train_000001, test_000001 after the first file and lie in its order; subjects, cameras and setups are 0.
+    Padding is cut: trailing frames that are zero throughout. The files have neither names nor subjects: clips are named
+    train_000001, test_000001 and so on by the first file, and are in its order; subjects, cameras and setups are 0.
 
     Args:
-        files: benchmark → npz, e.g. {"xsub": "NTU60_CS.npz", "xview": "NTU60_CV.npz"}. Files of the same clips in
-            different splits become one store: clips are recognised by the SHA-256 of their frames, and their label.
+        files: benchmark → npz, e.g. {"xsub": "NTU60_CS.npz", "xview": "NTU60_CV.npz"}. Files with the same clips in
+            different splits become one store: clips are identified by the SHA-256 of their frames, and their label.
         out: folder of the store.
         dataset: name of the data set.
         classes: its K class names in label order; None: those of classes.txt beside the first file, else "class 0" and
             so on.
-        skeleton: V and M of the columns; None: by their number.
+        skeleton: V and M; None: recognised by the number of columns.
         on_error: "skip" leaves a bad clip out, lists it in problems.csv (file: x_train or x_test; line: row, from 1)
             and warns; "raise" raises.
-        overwrite: replace a store at `out` once the new one is whole.
+        overwrite: replace a store at `out` once the new one is complete.
         progress: show a bar.
 
     Raises:
         MissingInputError: no such file.
-        ValueError: a file that is damaged or something else; files that do not hold the same clips.
+        ValueError: a file that is damaged or of another kind; files that do not hold the same clips.
     """
     paths = {benchmark: Path(path) for benchmark, path in files.items()}
     if not paths:
@@ -183,15 +184,16 @@ def import_npz(
     apart = "import each file into a store of its own"
     with ExitStack() as stack:
         opened = {b: _open(path, stack) for b, path in paths.items()}
-        first, (x, y) = next(iter(paths.values())), next(iter(opened.values()))["train"]
+        first = next(iter(paths.values()))
+        x, y = opened[next(iter(paths))]["train"]
         with _reading(first):
             if not x.shape or not y.shape:
                 raise ValueError(f"expected arrays of clips, got {x.shape} and {y.shape}")
-            skeleton = skeleton or _skeleton(x.shape)
+            skeleton = skeleton or _recognise_skeleton(x.shape)
             known = classes is not None or (first.parent / CLASS_NAMES_FILE).is_file()
-            named = class_names(first.parent, [], classes) if known else None
-            count, base, said = _labels(opened, len(named) if named else None)
-            classes = named or class_names(first.parent, [str(count - 1)], None)
+            named = choose_class_names(first.parent, [], classes) if known else None
+            count, base, said = _recognise_labels(opened, len(named) if named else None)
+            classes = named or choose_class_names(first.parent, [str(count - 1)], None)
         shape = (skeleton.persons, skeleton.num_joints, 3)
         for benchmark, parts in opened.items():
             with _reading(paths[benchmark]):
@@ -203,23 +205,25 @@ def import_npz(
         writer = stack.enter_context(ImportWriter(out, dataset, skeleton, classes, on_error, overwrite))
         writer.said += [said] if said else []
         bar = stack.enter_context(tqdm(unit=" clips", total=sum(totals.values()), disable=not progress, desc="import"))
-        known: dict[tuple, list[int | None]] = {}  # (SHA-256, label) → clips of the first file; None: left out
+        # (SHA-256, label) → clips of the first file, None for those left out; empty if there is no second file
+        taken: dict[tuple[bytes, int | None] | None, list[int | None]] = {}
         splits: dict[str, dict[str, list[int]]] = {}
         for benchmark, parts in opened.items():
-            left = {key: list(indices) for key, indices in known.items()} if splits else None
+            left = {key: list(indices) for key, indices in taken.items()} if splits else None
             splits[benchmark] = {part: [] for part in parts}
             for part, (x, y) in parts.items():
                 for row, (frames, onehot) in enumerate(zip(x, y), 1):
                     bar.update()
-                    place, label = (f"{paths[benchmark].name}: x_{part}", row), _label(onehot)
+                    place = (f"{paths[benchmark].name}: x_{part}", row)
+                    label = _parse_label(onehot)
                     label = label if label is None else label - base
-                    frames = _frames(frames)
-                    key = (hashlib.sha256(frames).digest(), label) if len(paths) > 1 else None
+                    frames = _cut_padding(frames)
+                    key = (hashlib.sha256(frames.data).digest(), label) if len(paths) > 1 else None
                     if left is None:
                         poses = frames.reshape(-1, *shape)
                         index = _take(writer, f"{part}_{row:06d}", poses, label, place, convention)
                         if key:
-                            known.setdefault(key, []).append(index)
+                            taken.setdefault(key, []).append(index)
                     elif left.get(key):
                         index = left[key].pop(0)
                         if index is None:
@@ -233,14 +237,14 @@ def import_npz(
                         splits[benchmark][part].append(index)
         bar.close()
         writer.said += convention.said()
-        return writer.finish(splits, describe_source(*paths.values()))
+        return writer.finish_import(splits, describe_source(*paths.values()))
 
 
 def _probe(x: _Rows, shape: tuple[int, int, int]) -> Iterator[np.ndarray]:
     """The first clips (L, M, V, 3)."""
     for row in itertools.islice(x, PROBED):
         with np.errstate(over="ignore"):
-            clip = _frames(row).reshape(-1, *shape).astype(np.float32)
+            clip = _cut_padding(row).reshape(-1, *shape).astype(np.float32)
         if np.isfinite(clip).all():
             yield clip
 
@@ -253,7 +257,7 @@ def _take(
     place: tuple[str, int],
     convention: Convention,
 ) -> int | None:
-    """A row of the first file to the store; its index, or None if it was refused."""
+    """Add a row of the first file to the store: its index, or None if it was refused."""
     try:
         if label is None:
             raise ValueError("its label is not one-hot: expected a single 1 among zeros")
@@ -274,7 +278,7 @@ def export_npz(
     *,
     progress: bool = True,
 ) -> Path:
-    """Write the clips of a benchmark as published arrays, clip by clip; the file appears when it is whole.
+    """Write the clips of a benchmark as published arrays, clip by clip; the file appears when it is complete.
 
     Args:
         store: any store; `import_npz` reads the file, with its skeleton and classes.
@@ -314,15 +318,15 @@ def export_npz(
     def write(target: Path) -> None:
         with zipfile.ZipFile(target, "w") as archive:
             for part, indices in parts.items():
-                _write_rows(archive, f"x_{part}", (len(indices), *padded.shape), "<f4", lambda i=indices: pose_rows(i))
+                _write_rows(archive, f"x_{part}", (len(indices), *padded.shape), "<f4", pose_rows(indices))
                 labels = store.labels[indices]
-                _write_rows(archive, f"y_{part}", (len(indices), len(onehot)), "<f8", lambda y=labels: iter(onehot[y]))
+                _write_rows(archive, f"y_{part}", (len(indices), len(onehot)), "<f8", onehot[labels])
 
     return write_atomically(path, write)
 
 
-def _write_rows(archive: zipfile.ZipFile, key: str, shape: tuple, descr: str, rows: Callable[[], Iterable]) -> None:
+def _write_rows(archive: zipfile.ZipFile, key: str, shape: tuple, descr: str, rows: Iterable[np.ndarray]) -> None:
     with archive.open(f"{key}.npy", "w", force_zip64=True) as file:
         np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
-        for row in rows():
+        for row in rows:
             file.write(row.tobytes())

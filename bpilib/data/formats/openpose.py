@@ -1,8 +1,8 @@
-"""OpenPose's JSON files, one a frame, to a clip.
+"""Reads a clip from OpenPose's JSON files, one per frame.
 
-A folder for each clip holds `<anything>_000000000012_keypoints.json`, as `--write_json` writes them; a file's `people`
-each have `pose_keypoints_2d`, x, y and a score for 25 (BODY_25) or 18 keypoints (COCO). OpenPose doesn't follow people:
-who is first in one frame may be second in the next, so they are followed here.
+A folder for each clip holds `<anything>_000000000012_keypoints.json`, as `--write_json` writes them; each of a file's
+`people` has `pose_keypoints_2d`, x, y and a score for 25 (BODY_25) or 18 keypoints (COCO). OpenPose does not track
+people: who is first in one frame may be second in the next, so they are tracked here.
 
 Source: Cao et al., "OpenPose", TPAMI 2019.
 """
@@ -18,8 +18,8 @@ ENDING = "_keypoints.json"
 NUMBER = re.compile(r"(\d+)_keypoints\.json", re.IGNORECASE)
 MAX_BYTES = 4 << 20  # of a frame
 KEPT = 2  # persons
-FEW = 0.25  # of what is seen of the first person; of whom less is seen is left out
-FAR = 0.75  # of a body's height: farther, it is somebody else
+FEW = 0.25  # persons with fewer keypoints than this share of the most visible person's are left out
+FAR = 0.75  # body heights; at a larger distance it is another person
 
 
 def is_folder(path: Path) -> bool:
@@ -28,7 +28,7 @@ def is_folder(path: Path) -> bool:
 
 
 def read_folder(folder: Path) -> np.ndarray:
-    """A folder's frames in the order of their numbers.
+    """Read a folder's frames in the order of their numbers.
 
     Returns:
         (L, M, V, 3) float64, x, y in pixels and a score; zeros where a person or a keypoint was not seen.
@@ -37,7 +37,7 @@ def read_folder(folder: Path) -> np.ndarray:
         ValueError: a file that is something else; frames of different keypoints; nobody in any of them.
     """
     found = sorted((int(match[1]), path) for path in folder.iterdir() if (match := NUMBER.search(path.name)))
-    frames = [_people(path) for _, path in found]
+    frames = [_read_people(path) for _, path in found]
     joints = {person.shape[0] for people in frames for person in people}
     if len(joints) != 1:
         what = f"keypoints of {sorted(joints)} joints" if joints else "nobody in any frame"
@@ -45,8 +45,8 @@ def read_folder(folder: Path) -> np.ndarray:
     return _follow(frames, joints.pop())
 
 
-def _people(path: Path) -> list[np.ndarray]:
-    """The persons (V, 3) of a frame."""
+def _read_people(path: Path) -> list[np.ndarray]:
+    """Read the persons (V, 3) of a frame."""
     if path.stat().st_size > MAX_BYTES:
         raise ValueError(f"{path.name}: {path.stat().st_size} bytes, more than the {MAX_BYTES} a frame may have")
     try:
@@ -60,11 +60,12 @@ def _people(path: Path) -> list[np.ndarray]:
 
 
 def _follow(frames: list[list[np.ndarray]], joints: int) -> np.ndarray:
-    """People of each frame to tracks: each goes to the track whose last keypoints lie nearest, if near enough."""
+    """Assign the persons of each frame to tracks, by the distance to each track's last keypoints: (L, M, V, 3)."""
     tracks: list[dict[int, np.ndarray]] = []
     for number, people in enumerate(frames):
         last = [track[max(track)] for track in tracks]
-        cost = np.array([[_apart(person, one) for one in last] for person in people]).reshape(len(people), len(last))
+        cost = np.array([_measure_distance(person, one) for person in people for one in last])
+        cost = cost.reshape(len(people), len(last))
         near = {p: t for p, t in zip(*linear_sum_assignment(cost)) if cost[p, t] < FAR}
         for p, person in enumerate(people):
             if p in near:
@@ -74,14 +75,14 @@ def _follow(frames: list[list[np.ndarray]], joints: int) -> np.ndarray:
     seen = [sum((person[:, 2] > 0).sum() for person in track.values()) for track in tracks]
     kept = [t for t in np.argsort(seen, kind="stable")[::-1][:KEPT] if seen[t] >= FEW * max(seen)]
     out = np.zeros((len(frames), len(kept), joints, 3))
-    for person, t in enumerate(sorted(kept)):
+    for place, t in enumerate(sorted(kept)):
         for number, points in tracks[t].items():
-            out[number, person] = points
+            out[number, place] = points
     return out
 
 
-def _apart(one: np.ndarray, other: np.ndarray) -> float:
-    """How far two persons are from each other, in heights of the first; over keypoints that both have."""
+def _measure_distance(one: np.ndarray, other: np.ndarray) -> float:
+    """The mean distance of two persons' keypoints, of those that both have, in heights of the first person."""
     both = (one[:, 2] > 0) & (other[:, 2] > 0)
     if not both.any():
         return 1e6

@@ -1,8 +1,8 @@
-"""Annotation pickles of PYSKL and MMAction2, to a store, and back.
+"""Imports and exports annotation pickles of PYSKL and MMAction2.
 
 Such a pickle is a dict of `split`, {name: [frame_dir, ...]}, and `annotations`, a list of dicts with frame_dir (the
 clip's name), label, total_frames and keypoint (M, T, V, C), and for keypoints in an image keypoint_score (M, T, V);
-other keys are not looked at. NTU's joints come in camera coordinates, and are moved as NTU's preparation does.
+other keys are ignored. NTU's joints are in camera coordinates, and are moved as by NTU's preparation.
 
 Source: Duan et al., "PYSKL: Towards Good Practices for Skeleton Action Recognition", ACM MM 2022.
 """
@@ -17,21 +17,20 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from bpilib.data.conventions import PROBED, Convention
-from bpilib.data.formats.safe_pickle import PickledArray, unpickled
+from bpilib.data.formats.safe_pickle import PickledArray, open_pickle
 from bpilib.data.importer import (
     CLASS_NAMES_FILE,
     ImportWriter,
-    class_names,
+    choose_class_names,
     describe_source,
+    find_skeleton,
     fit_persons,
-    skeleton_by_joints,
 )
 from bpilib.data.ntu.protocol import FILE_NAME as NTU_NAME
 from bpilib.data.ntu.protocol import MAX_IDS
-from bpilib.data.plausibility import Inspection
 from bpilib.data.store import Clip, SkeletonStore
-from bpilib.data.tables import number_from
-from bpilib.data.trackers import MAPPINGS, likely, named, to_ntu, trackers_with_joints
+from bpilib.data.tables import detect_base
+from bpilib.data.trackers import MAPPINGS, start_inspection, suggest_for_clip, suggest_trackers, to_ntu
 from bpilib.data.ucla import ACTIONS
 from bpilib.data.ucla import FILE_NAME as UCLA_NAME
 from bpilib.skeleton import NTU, Skeleton
@@ -39,7 +38,7 @@ from bpilib.system.files import write_atomically
 
 EXPECTED = "expected a dict of split {name: [frame_dir, ...]} and annotations, a list of dicts, as PYSKL has them"
 SPLIT = re.compile(r"(?:(.+)_)?(train|val|test)(\d*)")  # xsub_train, xset_val; train1 of data sets with numbered splits
-NAME_PATTERNS = (  # of clips, and what their numbers are
+NAME_PATTERNS = (  # names of clips, and the meaning of their numbers
     (NTU_NAME, ("setup", "camera", "subject")),
     (UCLA_NAME, ("action", "subject", "episode", "camera")),
 )
@@ -57,12 +56,12 @@ def import_pickle(
     overwrite: bool = False,
     progress: bool = True,
 ) -> SkeletonStore:
-    """Make a store of an annotation pickle: nothing that it asks for is run, and its arrays are read one by one.
+    """Make a store from an annotation pickle; no code in it is run, and its arrays are read one by one.
 
-    Clips keep their names and their order. Subject, camera and setup come from the annotation, where it has them (ours
-    do), or from a name as NTU RGB+D and NW-UCLA have them; else they are 0. Splits xsub_train and xsub_val (or
-    xsub_test) become benchmark "xsub", train and test, and so on; plain train and val become benchmark "split".
-    Missing persons are zeros; of too many, those that move most are kept (`fit_persons`), and problems.csv says so.
+    Clips keep their names and their order. Subject, camera and setup come from the annotation if it has them (ours do),
+    or from names in the form of NTU RGB+D and NW-UCLA; else they are 0. Splits xsub_train and xsub_val (or xsub_test)
+    become benchmark "xsub", train and test, and so on; plain train and val become benchmark "split".
+    Missing persons are zeros; of too many, those that move most are kept (`fit_persons`), and problems.csv lists it.
 
     Args:
         path: the pickle.
@@ -70,26 +69,26 @@ def import_pickle(
         dataset: name of the data set.
         classes: its K class names in label order; None: those of classes.txt beside the pickle, else "class 0" and so
             on to the highest label.
-        skeleton: V and M of the clips; None: by the joints of the first.
-        tracker: whose joints the clips have, to be made NTU's (`bpilib.data.trackers`); None: those of `skeleton`.
+        skeleton: V and M of the clips; None: recognised by the joints of the first.
+        tracker: whose joints the clips have, to be converted to NTU's (`bpilib.data.trackers`); None: `skeleton`'s.
         on_error: "skip" leaves a bad clip out, lists it in problems.csv and warns; "raise" raises.
-        overwrite: replace a store at `out` once the new one is whole.
+        overwrite: replace a store at `out` once the new one is complete.
         progress: show bars.
 
     Raises:
         MissingInputError: no such file.
-        ValueError: a pickle of something else, or one that asks for more than plain containers and arrays; a clip in
-            both parts of a split.
+        ValueError: a pickle of another kind, or with more than plain containers and arrays; a clip in both parts of a
+            split.
     """
     path = Path(path)
-    with unpickled(path, progress) as content:
-        split, annotations = _parts(content, path)
+    with open_pickle(path, progress) as content:
+        split, annotations = _check_content(content, path)
         dicts = [annotation for annotation in annotations if isinstance(annotation, dict)]
         labels = [entry.get("label") for entry in dicts]
         whole = (str(label) for label in labels if type(label) is int and 0 <= label < 1 << 31)
-        named = classes is None and (path.parent / CLASS_NAMES_FILE).is_file()  # those of published sets count from 0
-        classes = class_names(path.parent, whole, classes)
-        base = number_from(map(str, labels), classes)[0] if named else 0
+        own_names = classes is None and (path.parent / CLASS_NAMES_FILE).is_file()  # else labels count from 0
+        classes = choose_class_names(path.parent, whole, classes)
+        base = detect_base(map(str, labels), classes)[0] if own_names else 0
         arrays = [entry["keypoint"] for entry in dicts if isinstance(entry.get("keypoint"), PickledArray)]
         arrays = [array for array in arrays if len(array.shape) == 4 and 0 not in array.shape]
         if tracker:
@@ -98,8 +97,8 @@ def import_pickle(
                 raise ValueError(f"tracker {tracker} gives NTU's joints, {dataset} has {got}: set it to None")
             skeleton = NTU
         elif skeleton is None:
-            skeleton = _skeleton(arrays[0] if arrays else None, path)
-        inspection = Inspection(skeleton, bool(tracker) and MAPPINGS[tracker].flat, lambda raw: likely(raw, tracker))
+            skeleton = _recognise_skeleton(arrays[0] if arrays else None, path)
+        inspection = start_inspection(skeleton, tracker)
         convention = Convention(skeleton, () if tracker else _probe(arrays, skeleton), dataset == "ntu120")
         with ImportWriter(out, dataset, skeleton, classes, on_error, overwrite, inspection) as writer:
             if base:
@@ -110,9 +109,9 @@ def import_pickle(
                 name = annotation.get("frame_dir") if isinstance(annotation, dict) else None
                 name = name if isinstance(name, str) else f"annotations[{number}]"
                 try:
-                    if clips.get(name) is not None:  # before it is loaded: two bytes may name it once more
+                    if clips.get(name) is not None:  # before its array is loaded: a repetition takes only two bytes
                         raise ValueError("its frame_dir comes a second time")
-                    clip, raw, dropped = _clip(annotation, skeleton, tracker, convention, base)
+                    clip, raw, dropped = _make_clip(annotation, skeleton, tracker, convention, base)
                     check_label(dataset, clip.name, annotation["label"], len(classes))
                     index = writer.add_checked(clip, raw)
                 except ValueError as error:
@@ -122,11 +121,11 @@ def import_pickle(
                     clips[name] = index
                     writer.note_dropped_persons(name, dropped)
             writer.said += convention.said()
-            return writer.finish(_splits(split, clips, writer), pickle_source(path, tracker))
+            return writer.finish_import(_make_splits(split, clips, writer), describe_pickle(path, tracker))
 
 
-def pickle_source(path: Path, tracker: str | None = None) -> dict[str, object]:
-    """What a store of a pickle is made of, and whose joints it has.
+def describe_pickle(path: Path, tracker: str | None = None) -> dict[str, object]:
+    """Describe the pickle that a store is made from, and the tracker.
 
     Raises:
         MissingInputError: no such file.
@@ -135,10 +134,10 @@ def pickle_source(path: Path, tracker: str | None = None) -> dict[str, object]:
 
 
 def check_label(dataset: str, name: str, label: int, classes: int) -> None:
-    """Whether the label of a clip of NTU or NW-UCLA goes with the action in its name.
+    """Check the label of a clip of NTU or NW-UCLA against the action in its name.
 
     Raises:
-        ValueError: it does not.
+        ValueError: they differ.
     """
     if dataset in MAX_IDS and (match := NTU_NAME.fullmatch(name)):
         expected = int(match[5]) - 1
@@ -151,16 +150,16 @@ def check_label(dataset: str, name: str, label: int, classes: int) -> None:
         raise ValueError(f"label {label}, but its name says that it is class {expected} (counted from 0){hint}")
 
 
-def _skeleton(keypoint: PickledArray | None, path: Path) -> Skeleton:
-    """That of keypoints (M, T, V, C)."""
+def _recognise_skeleton(keypoint: PickledArray | None, path: Path) -> Skeleton:
+    """Recognise the skeleton of keypoints (M, T, V, C)."""
     try:
-        return skeleton_by_joints(keypoint.shape[2] if keypoint else 0, f"{path}, keypoint of the first annotation")
+        return find_skeleton(keypoint.shape[2] if keypoint else 0, f"{path}, keypoint of the first annotation")
     except ValueError as error:
-        raise ValueError(f"{error}{named(keypoint.load().swapaxes(0, 1)) if keypoint else ''}") from None
+        raise ValueError(f"{error}{suggest_for_clip(keypoint.load().swapaxes(0, 1)) if keypoint else ''}") from None
 
 
 def _probe(arrays: list[PickledArray], skeleton: Skeleton) -> Iterator[np.ndarray]:
-    """Some of the clips (L, M, V, 3), evenly spread; one that is named often in the file counts once."""
+    """Some of the clips (L, M, V, 3), evenly spread; an array that occurs several times in the file counts once."""
     arrays = list({id(array): array for array in arrays}.values())
     for number in np.unique(np.linspace(0, len(arrays) - 1, min(len(arrays), PROBED)).astype(int)):
         if arrays[number].shape[2:] == (skeleton.num_joints, 3):
@@ -170,7 +169,8 @@ def _probe(arrays: list[PickledArray], skeleton: Skeleton) -> Iterator[np.ndarra
                 yield clip
 
 
-def _parts(content: object, path: Path) -> tuple[dict, list]:
+def _check_content(content: object, path: Path) -> tuple[dict, list]:
+    """Check the content of a pickle: its splits and its annotations."""
     if not isinstance(content, dict) or not isinstance(content.get("annotations"), list):
         got = (
             f"a dict of {', '.join(map(str, [*content][:6]))}" if isinstance(content, dict) else type(content).__name__
@@ -187,10 +187,10 @@ def _parts(content: object, path: Path) -> tuple[dict, list]:
     return split, content["annotations"]
 
 
-def _clip(
+def _make_clip(
     annotation: object, skeleton: Skeleton, tracker: str | None, convention: Convention, base: int
 ) -> tuple[Clip, np.ndarray, int]:
-    """An annotation to a clip, what it was made of (L, M, V, C), and the number of persons left out."""
+    """Convert an annotation: the clip, the array it was made from (L, M, V, C), and the number of persons left out."""
     if not isinstance(annotation, dict):
         raise ValueError(f"expected a dict, got {type(annotation).__name__}")
     missing = [key for key in ("frame_dir", "label", "total_frames", "keypoint") if key not in annotation]
@@ -200,18 +200,20 @@ def _clip(
     if not isinstance(name, str):
         raise ValueError(f"frame_dir: expected str, got {type(name).__name__}")
     if ".." in name.split("/"):
-        raise ValueError("frame_dir: expected a name without '..', which a store does not take")
+        raise ValueError("frame_dir: expected a name without '..', which a store does not accept")
     if type(label) is not int or type(frames) is not int:
         raise ValueError("label and total_frames: expected whole numbers")
     keypoint = annotation["keypoint"]
-    shape = keypoint.shape if isinstance(keypoint, PickledArray) else type(keypoint).__name__
+    shape = keypoint.shape if isinstance(keypoint, PickledArray) else ()
     expected = (frames, len(MAPPINGS[tracker].joints) if tracker else skeleton.num_joints, 3)
-    fits = isinstance(shape, tuple) and len(shape) == 4 and shape[1:3] == expected[:2] and 0 not in shape
-    if not fits or not (shape[3] == 3 or (tracker and shape[3] in (2, 4, 5))):
-        flat = isinstance(shape, tuple) and len(shape) == 4 and shape[3] == 2 and not tracker
+    fits = len(shape) == 4 and shape[1:3] == expected[:2] and 0 not in shape
+    fits = fits and (shape[3] == 3 or (bool(tracker) and shape[3] in (2, 4, 5)))
+    if not isinstance(keypoint, PickledArray) or not fits:
+        got = shape if isinstance(keypoint, PickledArray) else type(keypoint).__name__
+        flat = len(shape) == 4 and shape[3] == 2 and not tracker
         raise ValueError(
-            f"keypoint: expected (M, total_frames, V, C) = (M, {', '.join(map(str, expected))}), got {shape}"
-            + (f"; keypoints in an image: {trackers_with_joints(shape[2])}" if flat else "")
+            f"keypoint: expected (M, total_frames, V, C) = (M, {', '.join(map(str, expected))}), got {got}"
+            + (f"; keypoints in an image: {suggest_trackers(shape[2])}" if flat else "")
         )
     numbers = {}
     for pattern, meaning in NAME_PATTERNS:
@@ -231,47 +233,51 @@ def _clip(
     return Clip(name, poses, label - base, subject, camera, setup), raw, dropped
 
 
-def _splits(
+def _make_splits(
     split: dict[str, Iterable[str]], clips: dict[str, int | None], writer: ImportWriter
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Split names and frame_dirs to benchmarks, parts and indices; clips that are not there are listed."""
+    """Convert splits to clip indices, benchmark → part → (n,); unknown clips are listed as problems."""
     splits: dict[str, dict[str, np.ndarray]] = {}
     for split_name, names in split.items():
-        benchmark, part, number = SPLIT.fullmatch(split_name).groups()
-        benchmark = (benchmark or "split") + number
-        part = "train" if part == "train" else "test"
-        if part in splits.setdefault(benchmark, {}):
+        match = SPLIT.fullmatch(split_name)
+        assert match is not None, "`_check_content` has checked the names"
+        benchmark = (match[1] or "split") + match[3]
+        part = "train" if match[2] == "train" else "test"
+        parts = splits.setdefault(benchmark, {})
+        if part in parts:
             raise ValueError(f"split {split_name}: {benchmark} has a val and a test part; take one of them out")
         indices: dict[int, None] = {}
         for name in names:
             if name not in clips:
                 writer.skip(name[:200], f"named in split {split_name}, but there is no annotation of it")
-            elif clips[name] in indices:
+                continue
+            index = clips[name]
+            if index in indices:
                 writer.skip(name, f"named twice in split {split_name}", done="taken once")
-            elif clips[name] is not None:
-                indices[clips[name]] = None
-        splits[benchmark][part] = np.array([*indices], np.int64)
-        both = np.intersect1d(*splits[benchmark].values()) if len(splits[benchmark]) == 2 else ()
-        if len(both):
+            elif index is not None:
+                indices[index] = None
+        parts[part] = np.array([*indices], np.int64)
+        train, test = (parts.get(part, np.empty(0, np.int64)) for part in ("train", "test"))
+        if len(both := np.intersect1d(train, test)):
             name = next(name for name, index in clips.items() if index == both[0])
             raise ValueError(f"{len(both)} clips are in both parts of {benchmark}, {name} among them")
     return splits
 
 
 def export_pickle(store: SkeletonStore, path: str | Path, *, progress: bool = True) -> Path:
-    """Write a store as an annotation pickle, clip by clip; the file appears when it is whole.
+    """Write a store as an annotation pickle, clip by clip; the file appears when it is complete.
 
-    keypoint is float32 (M, T, V, 3) without the last persons that are zero throughout (with them for NTU120, where one
-    person alone stands for two, and is doubled when the file is read); the part "test" of a benchmark
-    is called val, as PYSKL does. Annotations also carry subject, camera and setup, which others pass over.
+    keypoint is float32 (M, T, V, 3) without trailing persons that are zero throughout (they are kept for NTU120, where
+    a single person would be doubled when the file is read); the part "test" of a benchmark is called val, as in PYSKL.
+    Annotations also have subject, camera and setup, which other readers ignore.
 
     Args:
         store: any store.
-        path: the pickle, of protocol 3; old NumPy reads it, too.
+        path: the pickle, of protocol 3, which old versions of NumPy read as well.
         progress: show a bar.
 
     Raises:
-        ValueError: clips of the same name, which a split could not tell apart.
+        ValueError: clips of the same name, which a split could not distinguish.
     """
     if len(set(store.names)) < len(store):
         raise ValueError("some clips have the same name: a pickle's splits could not tell them apart")
@@ -282,12 +288,12 @@ def export_pickle(store: SkeletonStore, path: str | Path, *, progress: bool = Tr
     }
 
     def write(target: Path) -> None:
-        with target.open("wb") as file:  # opcodes by hand, as no pickler takes a list bit by bit
+        with target.open("wb") as file:  # opcodes by hand, since no pickler writes a list piece by piece
             file.write(pickle.PROTO + b"\x03" + pickle.EMPTY_DICT + pickle.MARK)
             _append(file, "split", split, "annotations", [])
             file.write(pickle.MARK)
             for i in tqdm(range(len(store)), unit=" clips", disable=not progress, desc=Path(path).name):
-                _append(file, _annotation(store, i))
+                _append(file, _make_annotation(store, i))
             file.write(pickle.APPENDS + pickle.SETITEMS + pickle.STOP)
 
     return write_atomically(path, write)
@@ -298,10 +304,10 @@ def _append(file: BinaryIO, *values: object) -> None:
     for value in values:
         content = pickle.dumps(value, protocol=3)[2:-1]
         new, old = b"cnumpy._core.multiarray\n_reconstruct\n", b"cnumpy.core.multiarray\n_reconstruct\n"
-        file.write(content.replace(new, old, 1))  # the name that NumPy 1 and 2 know; it comes before any array's bytes
+        file.write(content.replace(new, old, 1))  # the name that NumPy 1 and 2 know; it precedes the bytes of arrays
 
 
-def _annotation(store: SkeletonStore, i: int) -> dict[str, object]:
+def _make_annotation(store: SkeletonStore, i: int) -> dict[str, object]:
     poses = np.array(store.sample(i)).transpose(1, 0, 2, 3)  # (T,M,V,C) -> (M,T,V,C)
     persons = 1 + np.flatnonzero(poses.view(np.uint32).any((1, 2, 3))).max(initial=0)  # by bits: -0 is kept
     persons = len(poses) if store.dataset == "ntu120" else persons

@@ -1,8 +1,8 @@
-"""Tracked bodies of an NTU clip to its two actors: noise left out, ids merged, moved to the first actor's spine.
+"""Selects the two actors of an NTU clip from its tracked bodies, and moves them to the first actor's spine.
 
-Source: the published preparation of CTR-GCN (Chen et al., ICCV 2021; github.com/Uason-Chen/CTR-GCN), which the field
-shares. Sums and variances are taken by the same NumPy operations on arrays of the same shape, in float32, so that
-the result is the published one to the bit.
+Source: the published preparation of CTR-GCN (Chen et al., ICCV 2021; github.com/Uason-Chen/CTR-GCN), which most later
+work uses. Sums and variances are computed by the same NumPy operations on arrays of the same shape, in float32, so the
+result is bit for bit the published one.
 """
 
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ import numpy as np
 from bpilib.data.ntu.parser import JOINTS, Bodies
 from bpilib.data.ntu.raw_files import BadFileError
 
-MIN_FRAMES = 12  # a body of fewer is noise, where there are two or more
-MAX_SPREAD = np.float32(0.8)  # width over height of a frame's body; above, the frame is noisy
-MAX_NOISY = 0.69754  # share of noisy frames from which on a body is noise
+MIN_FRAMES = 12  # of several bodies, one with fewer frames is noise
+MAX_SPREAD = np.float32(0.8)  # width over height of a body, above which a frame is noisy
+MAX_NOISY = 0.69754  # share of noisy frames from which a body is noise
 COLUMNS = 3 * JOINTS
 
 
@@ -31,25 +31,25 @@ class _Track:
         return self.start + len(self.joints) - 1
 
 
-def actors(bodies: Bodies, copy_single: bool = False) -> np.ndarray:
-    """The published choice and placing of two actors.
+def select_actors(bodies: Bodies, copy_single: bool = False) -> np.ndarray:
+    """Select and place two actors as published.
 
     Args:
-        bodies: as `ntu_text.parse` gives them.
-        copy_single: the second person where there is one: a copy of the first (NTU120) or zeros (NTU60).
+        bodies: from `bpilib.data.ntu.parser.parse`.
+        copy_single: if there is a single actor, the second is a copy of the first (NTU120), else zeros (NTU60).
 
     Returns:
         (L, 2, 25, 3) float32, metres, joint 2 of the first actor's first non-zero frame at the origin.
 
     Raises:
-        BadFileError: nothing is left.
+        BadFileError: no actor is left.
     """
     if int(bodies.ids.max()) == 0:
         frames, single = bodies.joints.reshape(-1, COLUMNS), True
     else:
-        tracks = _denoised(_tracks(bodies))
+        tracks = _denoise(_make_tracks(bodies))
         single = len(tracks) == 1
-        frames = _placed(tracks, bodies.frames)
+        frames = _place(tracks, bodies.frames)
         frames = frames[frames.sum(axis=1) != 0]
     seen = np.flatnonzero((frames[:, :COLUMNS] != 0).any(1))
     if not len(seen):
@@ -71,23 +71,23 @@ def actors(bodies: Bodies, copy_single: bool = False) -> np.ndarray:
     return out.reshape(-1, 2, JOINTS, 3)
 
 
-def _motion(joints: np.ndarray) -> np.float32:
+def _measure_motion(joints: np.ndarray) -> np.float32:
     """Variance over frames and joints of (F, 25, 3), summed over the axes."""
     return np.sum(np.var(joints.reshape(-1, 3), axis=0))
 
 
-def _tracks(bodies: Bodies) -> list[_Track]:
-    """A track for each body, in the order they first appear."""
+def _make_tracks(bodies: Bodies) -> list[_Track]:
+    """Make a track of each body, in the order they first appear."""
     tracks = []
     for body in range(int(bodies.ids.max()) + 1):
         rows = np.flatnonzero(bodies.ids == body)
         joints = bodies.joints[rows]
-        tracks.append(_Track(int(bodies.at[rows[0]]), joints, _motion(joints)))
+        tracks.append(_Track(int(bodies.at[rows[0]]), joints, _measure_motion(joints)))
     return tracks
 
 
-def _denoised(tracks: list[_Track]) -> list[_Track]:
-    """Without bodies that are too short, and, while two are left, too wide; by motion, descending."""
+def _denoise(tracks: list[_Track]) -> list[_Track]:
+    """Remove bodies with too few frames and, while two are left, too wide ones; sort by motion, descending."""
     kept = [track for track in tracks if len(track.joints) >= MIN_FRAMES]
     if not kept:
         raise BadFileError(f"none of its {len(tracks)} bodies has {MIN_FRAMES} frames or more")
@@ -100,12 +100,12 @@ def _denoised(tracks: list[_Track]) -> list[_Track]:
         if noisy / len(good) >= MAX_NOISY:
             kept.remove(track)
         elif noisy:
-            track.motion = min(track.motion, _motion(track.joints[good]))
+            track.motion = min(track.motion, _measure_motion(track.joints[good]))
     return sorted(kept, key=lambda track: track.motion, reverse=True)
 
 
-def _placed(tracks: list[_Track], frames: int) -> np.ndarray:
-    """Tracks written into two actors: (frames, 150), or (frames, 75) where there is one track."""
+def _place(tracks: list[_Track], frames: int) -> np.ndarray:
+    """Write tracks into two actors: (frames, 150), or (frames, 75) if there is one track."""
     out = np.zeros((frames, COLUMNS * min(len(tracks), 2)), np.float32)
     spans = [(tracks[0].start, tracks[0].start), (0, 0)]  # the published code starts the second at frame 0
     for number, track in enumerate(tracks):

@@ -1,4 +1,4 @@
-"""NTU RGB+D raw files to a store: in parallel, resumable, in bounded memory, whatever some of the files hold."""
+"""Builds the store of NTU RGB+D from raw files: in parallel, resumable, in bounded memory, tolerant of bad files."""
 
 import contextlib
 import os
@@ -12,46 +12,46 @@ from joblib import Parallel, delayed
 from tqdm.auto import tqdm
 
 from bpilib.data.importer import refuse_or_warn
-from bpilib.data.ntu.actors import actors
+from bpilib.data.ntu.actors import select_actors
 from bpilib.data.ntu.parser import compile_now, parse
-from bpilib.data.ntu.protocol import classes, compare_with_published, ids_of, listing, splits
+from bpilib.data.ntu.protocol import compare_with_published, list_raw_files, make_splits, parse_ids, read_classes
 from bpilib.data.ntu.raw_files import ENDING, HOW, BadFileError, RawFile, Reader, fingerprint
 from bpilib.data.plausibility import Inspection
 from bpilib.data.store import Clip, Problem, SkeletonStore, StoreWriter
 from bpilib.skeleton import NTU
 
-CHUNK = 64  # files of a part
-FEW = 32  # parts that one process has done before others have started
-LAYOUT = 1  # of the parts; those of another are not taken up again
+CHUNK = 64  # files in a part
+FEW = 32  # parts; fewer are read by one process, which is done before others have started
+LAYOUT = 1  # version of the part files; those of another version are not reused
 
 
-def clip(name: str, content: bytes | memoryview, dataset: str) -> Clip:
-    """One file to a clip of poses (L, 2, 25, 3).
+def parse_clip(name: str, content: bytes | memoryview, dataset: str) -> Clip:
+    """Convert a file to a clip of poses (L, 2, 25, 3).
 
     Args:
         name: the file's name without ending.
         content: its bytes.
-        dataset: "ntu60" or "ntu120"; they differ in the second person where there is one actor: zeros, or a copy.
+        dataset: "ntu60" or "ntu120"; if there is a single actor, the second person is zeros or a copy, respectively.
 
     Raises:
         BadFileError: what is wrong with it, and on which line.
     """
-    setup, camera, subject, _, action = ids_of(name, dataset)
-    return Clip(name, poses_of(content, dataset), action - 1, subject, camera, setup)
+    setup, camera, subject, _, action = parse_ids(name, dataset)
+    return Clip(name, parse_poses(content, dataset), action - 1, subject, camera, setup)
 
 
-def poses_of(content: bytes | memoryview, dataset: str) -> np.ndarray:
-    """A file's content to poses (L, 2, 25, 3) float32; see `clip`, which raises the same."""
+def parse_poses(content: bytes | memoryview, dataset: str) -> np.ndarray:
+    """Convert a file's content to poses (L, 2, 25, 3) float32; raises as `parse_clip` does."""
     with np.errstate(over="ignore", invalid="ignore"):
-        return actors(parse(content), copy_single=dataset == "ntu120")
+        return select_actors(parse(content), copy_single=dataset == "ntu120")
 
 
 def _make_part(path: str, files: list[RawFile], dataset: str) -> None:
-    """Read a chunk of files into one file of arrays, which appears when it is whole."""
+    """Read a chunk of files into one file of arrays, which appears when it is complete."""
     clips, problems, reader = [], [], Reader()
     for file in files:
         try:
-            clips.append(clip(file.name, reader.read(file), dataset))
+            clips.append(parse_clip(file.name, reader.read(file), dataset))
         except BadFileError as error:
             problems.append((file.name + ENDING, str(error), str(error.line)))
     started = f"{path}.{os.getpid()}"
@@ -66,8 +66,8 @@ def _make_part(path: str, files: list[RawFile], dataset: str) -> None:
     os.replace(started, path)
 
 
-def _whole(path: Path) -> bool:
-    """Whether a part is there and undamaged (its checksums are compared)."""
+def _is_whole(path: Path) -> bool:
+    """Whether a part exists and is undamaged (by its checksums)."""
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None
@@ -75,12 +75,12 @@ def _whole(path: Path) -> bool:
         return False
 
 
-def _taken_from(path: Path, dataset: str) -> Iterator[Clip | Problem]:
-    """The clips of a part, and the problems after them."""
+def _read_part(path: Path, dataset: str) -> Iterator[Clip | Problem]:
+    """Read a part: its clips, then its problems."""
     with np.load(path, allow_pickle=False) as part:
         names, lengths, poses, problems = (part[key] for key in ("names", "lengths", "poses", "problems"))
     for name, own in zip(names.tolist(), np.split(poses, np.cumsum(lengths)[:-1])):
-        setup, camera, subject, _, action = ids_of(name, dataset)
+        setup, camera, subject, _, action = parse_ids(name, dataset)
         yield Clip(name, own, action - 1, subject, camera, setup)
     for file, what, line in problems.tolist():
         yield Problem(file, what, int(line))
@@ -96,26 +96,26 @@ def build(
     progress: bool = True,
     n_jobs: int = -1,
 ) -> tuple[SkeletonStore, str]:
-    """Prepare a store; arguments as for `bpilib.data.prepare`.
+    """Build a store; see `bpilib.data.prepare` for the arguments.
 
-    Chunks of files are read in parallel by joblib, into part files in `<out>.partial`, and appended to the store in
-    order. A killed preparation of the same raw files continues with the parts that are there; it takes twice the
-    store's place on the disk until it is done. The backend is the one of `joblib.parallel_config`.
+    Chunks of files are read in parallel by joblib into part files in `<out>.partial`, and appended to the store in
+    order. A preparation that was killed continues with the parts that exist. Until it is done, it takes twice the disk
+    space of the store. The backend is that of `joblib.parallel_config`.
 
     Returns:
-        the store, and in what it differs from the published sizes (empty: in nothing).
+        The store, and how it differs from the published sizes ("" if it does not).
     """
-    listed, names = listing(dataset, raw), classes(dataset)
+    listed, names = list_raw_files(dataset, raw), read_classes(dataset)
     if on_error == "raise" and listed.problems:
         raise ValueError(f"{listed.problems[0].file}: {listed.problems[0].what}")
     if not listed.files:
-        count = listed.source["files"] + listed.elsewhere
+        count = len(listed.problems) + len(listed.missing) + listed.elsewhere
         raise ValueError(f"none of the {count:,} raw files is to be read for {dataset}: {HOW}")
     chunks = [listed.files[i : i + CHUNK] for i in range(0, len(listed.files), CHUNK)]
     key = fingerprint(listed.files, [file.stamp for file in listed.files], dataset, CHUNK, LAYOUT)
     with StoreWriter(out, dataset, NTU, names, overwrite=overwrite, resume=key) as writer:
         parts = [writer.parts / f"{number:05}.npz" for number in range(len(chunks))]
-        todo = {number for number, part in enumerate(parts) if not _whole(part)}
+        todo = {number for number, part in enumerate(parts) if not _is_whole(part)}
         if todo:
             compile_now()  # once, before the workers look for the result
         work = (delayed(_make_part)(str(parts[number]), chunks[number], dataset) for number in sorted(todo))
@@ -129,10 +129,10 @@ def build(
                 if number in todo:
                     next(done)
                     bar.update(len(chunks[number]))
-                for found in _taken_from(part, dataset):
+                for found in _read_part(part, dataset):
                     if isinstance(found, Clip):
                         try:
-                            inspection.see(found.name, writer.checked(found))
+                            inspection.see(found.name, writer.check_clip(found))
                         except ValueError as error:
                             found = Problem(found.name + ENDING, str(error))
                     if isinstance(found, Clip):
@@ -145,7 +145,7 @@ def build(
         warned = refuse_or_warn(inspection.findings(), out)
         writer.problems = sorted([*listed.problems, *writer.problems], key=lambda problem: problem.file)
         store = writer.finish(
-            splits(dataset, *np.array(ids, np.int64).reshape(-1, 3).T),
+            make_splits(dataset, *np.array(ids, np.int64).reshape(-1, 3).T),
             listed.source,
             counts={"missing": len(listed.missing), "other_setups": listed.elsewhere},
             options={"second_person": "a copy of the first" if dataset == "ntu120" else "zeros"},

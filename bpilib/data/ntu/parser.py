@@ -1,9 +1,10 @@
-"""The text of an NTU RGB+D `.skeleton` file to its bodies: a compiled scanner, exact to the bit, strict on structure.
+"""Parses the text of an NTU RGB+D `.skeleton` file: a compiled scanner, exact to the bit, strict about the structure.
 
 The format: a frame count; for each frame a body count; for each body a line of 10 fields that begins with the body's
 id, the joint count 25, and 25 lines of 12 fields that begin with x y z in metres. Numbers go text → double → float32.
-A line of the wrong kind or length, a missing or surplus line, an id twice in a frame or a coordinate that is no finite
-number makes the file a bad one; what is never used (colour, orientation, tracking state) may hold any printable word.
+A line of the wrong kind or length, a missing or surplus line, an id twice in a frame or a coordinate that is not a
+finite number makes a file bad; fields that are never used (colour, orientation, tracking state) may be any printable
+word.
 """
 
 import contextlib
@@ -22,17 +23,17 @@ STRANGE = re.compile(rb"[^\t\n\r -~]|\r(?=[^\n])")
 POWERS = np.array([float(f"1e{n}") for n in range(23)])  # exact in a double, as are whole numbers up to 2**53
 EXACT = 1 << 53
 MARK = b"\xef\xbb\xbf"  # the byte order mark some editors put first
-_FRAMES, _BODIES, _BODY, _JOINT_COUNT, _JOINT, _END, _MORE, _TWICE, _IDS = range(1, 10)  # the scanner's objections
+_FRAMES, _BODIES, _BODY, _JOINT_COUNT, _JOINT, _END, _MORE, _TWICE, _IDS = range(1, 10)  # error codes of the scanner
 
 
 @dataclass(frozen=True)
 class Bodies:
-    """What the sensor saw, one row a body in a frame, in the file's order.
+    """The tracked bodies of a file, one row per body and frame, in the file's order.
 
     Attributes:
         frames: number of frames with a body; those without are dropped and not counted.
         at: (B,) int64, the frame of each row.
-        ids: (B,) int64, whose row it is; bodies are numbered in the order they first appear.
+        ids: (B,) int64, the body of each row; bodies are numbered in the order they first appear.
         joints: (B, 25, 3) float32, metres.
     """
 
@@ -43,8 +44,8 @@ class Bodies:
 
 
 @compile_numba
-def _words(text, i):
-    """Number of words from i to the end of the line, and where that is; a word under way at i counts."""
+def _count_words(text, i):
+    """Count the words from i to the end of the line, and find that end; a word that has begun before i counts."""
     count = 1 if text[i] > 32 else 0
     while text[i] != 10:
         count += (text[i] <= 32) & (text[i + 1] > 32)
@@ -53,10 +54,10 @@ def _words(text, i):
 
 
 @compile_numba
-def _number(text, i):
-    """The number that follows i on the line: its double, where it ends, and whether it is exact.
+def _read_number(text, i):
+    """Read the number that follows i on the line: its double, where it ends, and whether it is exact.
 
-    A whole number times or over a power of ten is one operation on exact doubles, hence rounded as it should be.
+    A whole number times or over a power of ten is one operation on exact doubles, hence correctly rounded.
     """
     while text[i] == 32 or text[i] == 9:
         i += 1
@@ -98,8 +99,8 @@ def _number(text, i):
 
 
 @compile_numba
-def _whole(text, start, end):
-    """The only word of text[start:end] as a whole number, or -1."""
+def _read_whole(text, start, end):
+    """Read the only word of text[start:end] as a whole number; -1 if it is not one."""
     while start < end and text[start] <= 32:
         start += 1
     while start < end and text[end - 1] <= 32:
@@ -116,11 +117,11 @@ def _whole(text, start, end):
 
 @compile_numba
 def _scan(text, size, at, ids, lines, joints, odd):
-    """Walk over text[:size], filling the rows; text has a byte more, so that the last line has an end.
+    """Scan text[:size] and fill the rows; text has one byte more, so that the last line has an end.
 
     Returns:
-        what is wrong (0: nothing), on which line (from 1), where that starts and ends, the frame count, frames with a
-        body, rows, and words left to Python; of these, `odd` holds the coordinate's number, the start and the end.
+        Error code (0: none), its line (from 1), where that starts and ends, the frame count, the number of frames with
+        a body, of rows, and of words left to Python, for which `odd` holds the coordinate's number, start and end.
     """
     known = np.empty((MAX_IDS, 3), np.int64)  # start and end of an id's first mention, its last frame
     bodies, rows, odds, valid, frame, frames = 0, 0, 0, 0, 0, 1
@@ -133,14 +134,14 @@ def _scan(text, size, at, ids, lines, joints, odd):
         if todo and joint >= 0:
             stop = start
             for axis in range(3):
-                value, after, exact = _number(text, stop)
+                value, after, exact = _read_number(text, stop)
                 joints[rows, joint, axis] = value
                 if not exact:
                     odd[odds, 0] = (rows * JOINTS + joint) * 3 + axis
                     odd[odds, 1], odd[odds, 2] = stop, after
                     odds += 1
                 stop = after
-            fields, stop = _words(text, stop)
+            fields, stop = _count_words(text, stop)
             if fields != 9:
                 wrong = _JOINT
             joint += 1
@@ -150,7 +151,7 @@ def _scan(text, size, at, ids, lines, joints, odd):
                 rows += 1
                 frame += todo == 0
         elif todo and joint == -2:
-            fields, stop = _words(text, start)
+            fields, stop = _count_words(text, start)
             if fields != 10:
                 wrong = _BODY
             first = start
@@ -181,8 +182,8 @@ def _scan(text, size, at, ids, lines, joints, odd):
             at[rows], ids[rows], lines[rows] = valid - 1, body, line + 2
             joint = -1
         else:
-            _, stop = _words(text, start)
-            count = _whole(text, start, stop)
+            _, stop = _count_words(text, start)
+            count = _read_whole(text, start, stop)
             if todo:
                 if count != JOINTS:
                     wrong = _JOINT_COUNT
@@ -212,7 +213,7 @@ def _scan(text, size, at, ids, lines, joints, odd):
 
 @compile_numba
 def _is_text(text, size):
-    """Whether text[:size] is printable ASCII, blanks and line ends (CR before LF alone). Text has a byte more."""
+    """Whether text[:size] is printable ASCII, blanks and line ends (CR only before LF); text has one byte more."""
     strange = 0
     for i in range(size):
         c = text[i]
@@ -221,7 +222,7 @@ def _is_text(text, size):
 
 
 def compile_now() -> None:
-    """Compile the scanner, or load it from where it is kept, before there is work for it."""
+    """Compile the scanner, or load it from its cache, in advance."""
     with contextlib.suppress(BadFileError):
         parse(b"1\n0\n")
 
@@ -242,7 +243,9 @@ def parse(content: bytes | memoryview) -> Bodies:
     size = len(content) - 1  # the last line end is the byte more that the scanner wants
     text = np.frombuffer(content, np.uint8)
     if not _is_text(text, size):
-        place = STRANGE.search(content).start()
+        strange = STRANGE.search(content)
+        assert strange is not None, "`_is_text` and STRANGE know the same bytes"
+        place = strange.start()
         raise BadFileError(f"a byte that is no text ({content[place]:#04x})", 1 + bytes(content[:place]).count(b"\n"))
     capacity = size // (JOINTS * 24) + 1  # rows; a joint's 12 fields take at least 24 bytes
     at, ids, lines = np.empty((3, capacity), np.int64)
@@ -252,13 +255,13 @@ def parse(content: bytes | memoryview) -> Bodies:
     if wrong in (_FRAMES, _END) and bytes(content).isspace():
         raise BadFileError("empty file")
     if wrong:
-        what = _message(wrong, bytes(content[start:end]).strip(), frames)
+        what = _explain(wrong, bytes(content[start:end]).strip(), frames)
         raise BadFileError(f"truncated: {what}" if wrong == _END or (cut and end == size) else what, line)
     for place, start, end in odd[:odds].tolist():
         word = bytes(content[start:end]).strip()
         row, joint = divmod(place // 3, JOINTS)
         if not NUMBER.fullmatch(word):
-            raise BadFileError(f"coordinate {_shown(word)} is not a number", int(lines[row]) + joint)
+            raise BadFileError(f"coordinate {_show(word)} is not a number", int(lines[row]) + joint)
         with np.errstate(over="ignore"):
             joints.reshape(-1)[place] = np.float64(word)
     if not valid:
@@ -271,21 +274,21 @@ def parse(content: bytes | memoryview) -> Bodies:
     return Bodies(valid, at[:rows], ids[:rows], joints)
 
 
-def _shown(words: bytes) -> str:
+def _show(words: bytes) -> str:
     return repr(words[:40].decode() + "..." * (len(words) > 40))
 
 
-def _message(wrong: int, words: bytes, frames: int) -> str:
-    """What the scanner objects to, in words."""
+def _explain(wrong: int, words: bytes, frames: int) -> str:
+    """The error message for an error code of the scanner."""
     fields = len(words.split())
     return {
-        _FRAMES: f"frame count: expected a whole number of at least 1, got {_shown(words)}",
-        _BODIES: f"expected a body count, got {_shown(words)}",
-        _BODY: f"expected a body line of 10 fields, got {fields}: {_shown(words)}",
-        _JOINT_COUNT: f"expected the joint count {JOINTS}, got {_shown(words)}",
-        _JOINT: f"expected a joint line of 12 fields, got {fields}: {_shown(words)}",
+        _FRAMES: f"frame count: expected a whole number of at least 1, got {_show(words)}",
+        _BODIES: f"expected a body count, got {_show(words)}",
+        _BODY: f"expected a body line of 10 fields, got {fields}: {_show(words)}",
+        _JOINT_COUNT: f"expected the joint count {JOINTS}, got {_show(words)}",
+        _JOINT: f"expected a joint line of 12 fields, got {fields}: {_show(words)}",
         _END: f"it ends before all of its {frames} frames are there",
         _MORE: f"content after the last of its {frames} frames",
-        _TWICE: f"body id {_shown((words.split() or [b''])[0])} twice in a frame",
+        _TWICE: f"body id {_show((words.split() or [b''])[0])} twice in a frame",
         _IDS: f"more than {MAX_IDS} body ids",
     }[wrong]

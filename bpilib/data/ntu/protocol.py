@@ -1,7 +1,8 @@
-"""NTU RGB+D 60 and 120: what belongs to them. Names, protocols, splits, classes, the official list of missing samples.
+"""The protocols of NTU RGB+D 60 and 120: file names, splits, classes, the official list of missing samples.
 
-Source: Shahroudy et al., "NTU RGB+D", CVPR 2016; Liu et al., "NTU RGB+D 120", TPAMI 2020. A
-file `SsssCcccPpppRrrrAaaa.skeleton` is named by setup, camera, subject, replication and action.
+A file `SsssCcccPpppRrrrAaaa.skeleton` is named by setup, camera, subject, replication and action.
+
+Source: Shahroudy et al., "NTU RGB+D", CVPR 2016; Liu et al., "NTU RGB+D 120", TPAMI 2020.
 """
 
 import functools
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bpilib.data.ntu.raw_files import ENDING, BadFileError, RawFile, differ, find, fingerprint
+from bpilib.data.ntu.raw_files import ENDING, BadFileError, RawFile, differ, find_raw_files, fingerprint
 from bpilib.data.store import Problem, SkeletonStore
 from bpilib.errors import MissingInputError
 from bpilib.system.files import PARAMS, parse_yaml
@@ -35,16 +36,17 @@ MISSING = PARAMS / "ntu_missing.txt"
 
 
 @functools.cache
-def missing() -> frozenset[str]:
-    """The samples that the data set's authors list as without usable skeletons: 302 of NTU60, 535 of NTU120."""
+def read_missing() -> frozenset[str]:
+    """Read the official list of samples without usable skeletons: 302 of NTU60, 535 of NTU120."""
     return frozenset(MISSING.read_text().split())
 
 
-def classes(dataset: str) -> list[str]:
-    """The official class names in the order A001, A002, ...
+def read_classes(dataset: str) -> list[str]:
+    """Read the official class names in the order A001, A002, ...
 
     Raises:
-        MissingInputError, ValueError: the file that holds them is not there, or holds another number.
+        MissingInputError: their file is missing.
+        ValueError: it holds another number of them.
     """
     if not CLASS_NAMES_FILE.is_file():
         raise MissingInputError(f"no class names at {CLASS_NAMES_FILE}: restore the file from git")
@@ -54,11 +56,11 @@ def classes(dataset: str) -> list[str]:
     return names[: MAX_IDS[dataset][-1]]
 
 
-def ids_of(name: str, dataset: str) -> tuple[int, ...]:
-    """Setup, camera, subject, replication and action from a file's name without ending.
+def parse_ids(name: str, dataset: str) -> tuple[int, ...]:
+    """Parse a file's name, without ending: setup, camera, subject, replication and action.
 
     Raises:
-        BadFileError: not such a name, or a number outside the data set's protocol.
+        BadFileError: a name of another form, or a number outside the data set's protocol.
     """
     match = FILE_NAME.fullmatch(name)
     if match is None:
@@ -70,8 +72,8 @@ def ids_of(name: str, dataset: str) -> tuple[int, ...]:
     return ids
 
 
-def splits(dataset: str, subjects: np.ndarray, cameras: np.ndarray, setups: np.ndarray) -> dict[str, dict]:
-    """Benchmark → part → clip indices as published: by subject, camera or setup ascending, then as the clips come."""
+def make_splits(dataset: str, subjects: np.ndarray, cameras: np.ndarray, setups: np.ndarray) -> dict[str, dict]:
+    """Split clips as published: benchmark → part → indices, sorted by subject, camera or setup, else in their order."""
 
     def ordered(key: np.ndarray, chosen: np.ndarray) -> np.ndarray:
         indices = np.flatnonzero(chosen)
@@ -91,21 +93,30 @@ def splits(dataset: str, subjects: np.ndarray, cameras: np.ndarray, setups: np.n
 
 @dataclass
 class Listing:
-    """The raw files by what is to be done with them, each list sorted by name."""
+    """The raw files that were found, sorted by name in each list.
 
-    files: list[RawFile] = field(default_factory=list)  # to be read
-    problems: list[Problem] = field(default_factory=list)  # bad by their names alone
-    missing: list[str] = field(default_factory=list)  # on the official list, and here nevertheless
-    elsewhere: int = 0  # of setups that are NTU120's, where NTU60 is asked for
-    source: dict[str, object] = field(default_factory=dict)  # what a store's manifest says of them
+    Attributes:
+        files: to be read.
+        problems: bad by their names or sizes.
+        missing: names on the official list of missing samples; their files are skipped.
+        elsewhere: number of files from NTU120's setups, which NTU60 does not use.
+        source: description of the files for a store's manifest.
+    """
+
+    files: list[RawFile] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    elsewhere: int = 0
+    source: dict[str, object] = field(default_factory=dict)
 
     def absent(self) -> list[str]:
-        """Names that the full recordings have and the raw files have not.
+        """Names of recordings whose files are missing.
 
-        Every subject who was recorded in a setup did its 60 actions twice before three cameras; scenes of which there
-        is no file at all can't be told.
+        Every subject recorded in a setup performed its 60 actions twice before three cameras. A setup and subject of
+        whom there is no file at all can't be noticed.
         """
-        here = {file.name for file in self.files} | {p.file.removesuffix(ENDING) for p in self.problems} | missing()
+        bad = {problem.file.removesuffix(ENDING) for problem in self.problems}
+        here = {file.name for file in self.files} | bad | read_missing()
         every = (range(1, 4), range(1, 3), range(1, 61))
         found: list[str] = []
         for setup, subject, half in sorted({(f.name[:4], f.name[8:12], f.name[17:] > "060") for f in self.files}):
@@ -117,14 +128,14 @@ class Listing:
         return found
 
 
-def listing(dataset: str, raw: str | Path | Sequence[str | Path]) -> Listing:
-    """Find the raw files, and sort out what their names alone tell.
+def list_raw_files(dataset: str, raw: str | Path | Sequence[str | Path]) -> Listing:
+    """Find the raw files, and sort them by what their names tell.
 
     Raises:
-        MissingInputError, ValueError: as `ntu_files.find`.
+        MissingInputError, ValueError: see `bpilib.data.ntu.raw_files.find_raw_files`.
     """
     listed, taken = Listing(), []
-    for name, group in itertools.groupby(find(raw), key=lambda file: file.name):
+    for name, group in itertools.groupby(find_raw_files(raw), key=lambda file: file.name):
         file, *others = group
         match = FILE_NAME.fullmatch(name)
         if dataset == "ntu60" and match and MAX_IDS["ntu60"][0] < int(match[1]) <= MAX_IDS["ntu120"][0]:
@@ -132,15 +143,15 @@ def listing(dataset: str, raw: str | Path | Sequence[str | Path]) -> Listing:
             continue
         taken.append(file)
         try:
-            ids_of(name, dataset)
-            if any(other.size != file.size for other in others):  # of one size: unpacked and in the zip, say
+            parse_ids(name, dataset)
+            if any(other.size != file.size for other in others):  # else perhaps the same, unpacked and in the zip
                 raise BadFileError(f"{1 + len(others)} files of this name, of different sizes")
             if any(differ(file, other) for other in others):
                 raise BadFileError(f"{1 + len(others)} files of this name, that differ")
         except BadFileError as error:
             listed.problems.append(Problem(name + ENDING, str(error)))
             continue
-        if name in missing():
+        if name in read_missing():
             listed.missing.append(name)
         else:
             listed.files.append(file)
@@ -155,11 +166,11 @@ def listing(dataset: str, raw: str | Path | Sequence[str | Path]) -> Listing:
 
 
 def compare_with_published(store: SkeletonStore, listed: Listing | None = None) -> str:
-    """By how many clips, and which, a store's splits differ from the published sizes; empty: in none.
+    """Describe how the sizes of a store's splits differ from the published ones, and why; "" if they do not.
 
     Args:
-        store: of NTU60 or NTU120; of benchmarks that it does not have, nothing is said.
-        listed: the raw files it was made of; None: it was imported.
+        store: of NTU60 or NTU120; benchmarks that it does not have are not compared.
+        listed: the raw files it was made from; None: it was imported.
     """
     lines = []
     for benchmark, sizes in PUBLISHED_SIZES[store.dataset].items():
@@ -175,16 +186,16 @@ def compare_with_published(store: SkeletonStore, listed: Listing | None = None) 
     left_out = [problem.file for problem in store.problems() if problem not in listed.problems]
     published = sum(PUBLISHED_SIZES[store.dataset]["xsub"])
     if left_out:
-        lines.append(f"  left out as bad: {_some(left_out)}")
+        lines.append(f"  left out as bad: {_list_some(left_out)}")
     if len(listed.files) > published / 2:
         absent = listed.absent()
         if absent:
-            lines.append(f"  not among the raw files: {_some(absent)}")
+            lines.append(f"  not among the raw files: {_list_some(absent)}")
     else:
         lines.append(f"  the raw files are {len(listed.files):,} of {published:,}")
     return differ + "\n".join(lines)
 
 
-def _some(names: list[str]) -> str:
+def _list_some(names: list[str]) -> str:
     more = f", ... and {len(names) - 20:,} more" if len(names) > 20 else ""
     return f"{len(names):,} files ({', '.join(names[:20])}{more})"

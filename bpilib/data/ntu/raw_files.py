@@ -1,4 +1,4 @@
-"""NTU RGB+D raw files where they lie: in folders or in zips, read in place without unpacking."""
+"""Finds and reads raw files of NTU RGB+D, in folders or in zips, without unpacking."""
 
 import filecmp
 import hashlib
@@ -10,12 +10,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from bpilib.data.archives import contents, member_name, no_zip
+from bpilib.data.archives import describe_contents, explain_no_zip, parse_member_path
 from bpilib.errors import MissingInputError
 
 ENDING = ".skeleton"
 MAX_FILE_BYTES = 32 << 20  # of one file; the largest real ones have a few MB
-PREPARED = (".npz", ".pkl")  # clips that somebody has prepared
+PREPARED = (".npz", ".pkl")  # endings of files with prepared clips
 HOW = (
     "get nturgbd_skeletons_s001_to_s017.zip (and nturgbd_skeletons_s018_to_s032.zip for ntu120) from "
     "https://rose1.ntu.edu.sg/dataset/actionRecognition and name the folder they are in, or where they are unpacked"
@@ -31,10 +31,15 @@ class BadFileError(ValueError):
 
 
 class RawFile(NamedTuple):
-    """A `.skeleton` file: its name without ending, size in bytes, and where to read it.
+    """A `.skeleton` file in a folder or in a zip.
 
-    `stamp` is the time of its last change, or its CRC in a zip. In a zip, `start` and `packed` are where its header
-    and how long its packed content is, `method` how it is packed; -1 outside.
+    Attributes:
+        name: without ending.
+        path: of the file, or of the zip.
+        size: bytes of its content.
+        stamp: time of its last change; in a zip its CRC.
+        start, packed, method: in a zip the position of its header, the bytes and the method of its compressed content;
+            else -1.
     """
 
     name: str
@@ -46,15 +51,15 @@ class RawFile(NamedTuple):
     method: int = -1
 
 
-def find(raw: str | Path | Sequence[str | Path]) -> list[RawFile]:
-    """All `.skeleton` files below `raw`, sorted by name.
+def find_raw_files(raw: str | Path | Sequence[str | Path]) -> list[RawFile]:
+    """Find all `.skeleton` files in `raw`, sorted by name.
 
     Args:
         raw: a folder (files and zips at any depth), a zip, or several of either.
 
     Raises:
-        MissingInputError: nothing there.
-        ValueError: a file that is no zip.
+        MissingInputError: none there.
+        ValueError: a file that is not a zip.
     """
     places = [Path(raw)] if isinstance(raw, str | Path) else [Path(place) for place in raw]
     found: list[RawFile] = []
@@ -64,38 +69,38 @@ def find(raw: str | Path | Sequence[str | Path]) -> list[RawFile]:
             raise MissingInputError(f"no raw data at {place}: {HOW}")
         archives = [place]
         if place.is_dir():
-            files, archives = _in_folder(place)
+            files, archives = _search_folder(place)
             found += files
         for archive in archives:
-            members = list(_in_zip(archive))
+            members = list(_search_zip(archive))
             found += members
             others += [] if members else [archive]
     if not found:
-        held = [f"{archive} holds {_held(archive)}" for archive in others[:3]]
-        held += [f"to import {path}, name it itself" for path in _prepared(places)[:3]]
+        held = [f"{archive} holds {_describe_zip(archive)}" for archive in others[:3]]
+        held += [f"to import {path}, name it itself" for path in _find_prepared(places)[:3]]
         what = f"no {ENDING} file and no zip of them in {', '.join(map(str, places))}"
         raise MissingInputError(f"{what}: {'; '.join(held) or HOW}")
     return sorted(found, key=lambda file: file.name)
 
 
-def _prepared(places: list[Path]) -> list[Path]:
+def _find_prepared(places: list[Path]) -> list[Path]:
     """Files of prepared clips in the folders."""
     return [path for place in places if place.is_dir() for path in sorted(place.iterdir()) if path.suffix in PREPARED]
 
 
-def _held(archive: Path) -> str:
+def _describe_zip(archive: Path) -> str:
     with zipfile.ZipFile(archive) as opened:
-        return contents(opened.namelist())
+        return describe_contents(opened.namelist())
 
 
-def _name(file: str) -> str | None:
-    """A raw file's name without ending; None: another file."""
+def _strip_ending(file: str) -> str | None:
+    """The name of a raw file without its ending; None for any other file."""
     stem, ending = os.path.splitext(file)
     return stem if ending.lower() == ENDING and not file.startswith(".") else None
 
 
-def _in_folder(folder: Path) -> tuple[list[RawFile], list[Path]]:
-    """Raw files and zips at any depth."""
+def _search_folder(folder: Path) -> tuple[list[RawFile], list[Path]]:
+    """Find raw files and zips in a folder, at any depth."""
     found, archives = [], []
     seen = set()  # links are followed, but no folder is entered twice
     for place, folders, files in os.walk(folder, followlinks=True):
@@ -105,7 +110,7 @@ def _in_folder(folder: Path) -> tuple[list[RawFile], list[Path]]:
             path = os.path.join(place, file)
             if file.lower().endswith(".zip") and not file.startswith("."):
                 archives.append(Path(path))
-            if (name := _name(file)) is not None:
+            if (name := _strip_ending(file)) is not None:
                 try:
                     state = os.stat(path)
                     found.append(RawFile(name, path, state.st_size, state.st_mtime_ns))
@@ -114,28 +119,28 @@ def _in_folder(folder: Path) -> tuple[list[RawFile], list[Path]]:
     return found, sorted(archives)
 
 
-def _in_zip(path: Path) -> Iterator[RawFile]:
+def _search_zip(path: Path) -> Iterator[RawFile]:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
     except zipfile.BadZipFile as error:
-        raise ValueError(no_zip(path, error, HOW)) from error
+        raise ValueError(explain_no_zip(path, error, HOW)) from error
     for member in members:
-        if (name := _name(member_name(member).name)) is not None:
+        if (name := _strip_ending(parse_member_path(member).name)) is not None:
             method = member.compress_type if not member.flag_bits & 1 else -2  # 1: encrypted
             where = (member.header_offset, member.compress_size, method)
             yield RawFile(name, str(path), member.file_size, member.CRC, *where)
 
 
 def differ(one: RawFile, other: RawFile) -> bool:
-    """Whether two files of one size differ, both in zips or both outside; else they are not compared."""
+    """Whether two files of the same size differ; a file in a zip and one outside are not compared."""
     if one.start >= 0 and other.start >= 0:
         return one.stamp != other.stamp
     return one.start < 0 and other.start < 0 and not filecmp.cmp(one.path, other.path, shallow=False)
 
 
 class Reader:
-    """Reads raw files, one after the other into the same memory: new memory costs more than the reading."""
+    """Reads raw files one after the other into the same memory: allocating it anew takes longer than reading."""
 
     def __init__(self) -> None:
         self._memory = bytearray()
@@ -152,7 +157,7 @@ class Reader:
             self._memory = bytearray(2 * file.size + 1)
         try:
             if file.start >= 0:
-                return memoryview(_member(file))
+                return memoryview(_read_member(file))
             with open(file.path, "rb", buffering=0) as source:
                 count = source.readinto(self._memory)
         except (OSError, struct.error, zlib.error) as error:
@@ -162,8 +167,8 @@ class Reader:
         return memoryview(self._memory)[:count].toreadonly()
 
 
-def _member(file: RawFile) -> bytes:
-    """The content of a file in a zip, found without going through the zip's table of contents again."""
+def _read_member(file: RawFile) -> bytes:
+    """Read a file in a zip without reading the zip's table of contents again."""
     with open(file.path, "rb") as source:
         source.seek(file.start)
         kind, name, extra = struct.unpack("<4s22xHH", source.read(30))
@@ -179,7 +184,7 @@ def _member(file: RawFile) -> bytes:
 
 
 def fingerprint(files: Iterable[RawFile], *others: object) -> str:
-    """SHA-256 of the files' names and sizes, and of anything else that matters."""
+    """SHA-256 of the files' names and sizes, and of any other values."""
     digest = hashlib.sha256(repr(others).encode())
     for file in files:
         digest.update(f"\n{file.name} {file.size}".encode("utf-8", "surrogateescape"))

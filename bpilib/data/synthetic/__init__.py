@@ -1,4 +1,4 @@
-"""The built-in synthetic data set: people who act, and the raw files that they are written to."""
+"""The built-in synthetic data set: procedural people who act, and their raw files."""
 
 from bpilib.data.synthetic.dataset import observe, perform, write_raw
 from bpilib.data.synthetic.people import CLASSES

@@ -1,6 +1,6 @@
-"""A synthetic data set in NW-UCLA's own raw format: what three cameras see of people acting ten classes.
+"""A synthetic data set in NW-UCLA's raw format: people acting ten classes, seen by three cameras.
 
-The people and their performances are made in `acting`; here are the cameras, their faults, and the files.
+The people and their movements are in `people`; here are the cameras, their errors, and the files.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from bpilib.data.synthetic.people import (
     bump,
     check,
     idle,
-    person,
+    make_person,
     solve,
     turn,
 )
@@ -32,14 +32,14 @@ FPS = 15
 CYCLES = (0.6, 0.6, 2.2, 2.2, 1.5, 1.6, 2.0, 2.0, 1.1, 1.1)  # seconds, one repetition of each class at tempo 1
 VIEWS = (1, 2, 3)
 AZIMUTH = {1: -50.0, 2: 0.0, 3: 50.0}  # degrees around the person; view 3 is the test view
-VERSION = 1  # of the generator: a folder of another version is refused
-# how far out on its limb a joint is: trackers err most there
+VERSION = 1  # of the generator; a folder of another version is refused
+# position of each joint along its limb: trackers err most at the far end
 OUTER = np.array([0, 0, 0.3, 0.5] + 2 * [0.4, 0.8, 1.2, 1.6] + 2 * [0.2, 0.7, 1.1, 1.5])
 CHAINS = ((5, 6, 7), (9, 10, 11), (13, 14, 15), (17, 18, 19))  # joints lost together
 
 
 def enact(label: int, p: Person, rng: Generator) -> np.ndarray:
-    """One noise-free clip of a given person: `perform` with the person and the random stream in the caller's hands.
+    """Make one noise-free clip; like `perform`, but with a given person and random generator.
 
     Args:
         label: class number, 1 to 10.
@@ -72,7 +72,7 @@ def enact(label: int, p: Person, rng: Generator) -> np.ndarray:
 
 
 def perform(label: int, subject: int, episode: int, seed: int = 0) -> np.ndarray:
-    """A performance as it happened, before any camera.
+    """Make a performance in world coordinates, before any camera.
 
     Args:
         label: class number as in the files, 1 to 10 (`CLASSES[label - 1]`).
@@ -87,21 +87,21 @@ def perform(label: int, subject: int, episode: int, seed: int = 0) -> np.ndarray
         ValueError: a number out of its range.
     """
     check("label", label, 1, len(CLASSES)), check("episode", episode, 0)
-    return enact(label, person(subject, seed), np.random.default_rng((2, seed, label, subject, episode)))
+    return enact(label, make_person(subject, seed), np.random.default_rng((2, seed, label, subject, episode)))
 
 
 def observe(clip: np.ndarray, view: int, rng: Generator, noise: float = 1.0) -> np.ndarray:
-    """What a depth camera's tracker sees of a performance.
+    """Simulate a depth camera's tracker observing a performance.
 
     Args:
         clip: (L,20,3) float64, metres, world axes.
         view: 1, 2 or 3; the camera stands at `AZIMUTH[view]` degrees, a little above and off.
         rng: drawn from in a fixed order; the camera's own draws come first.
-        noise: factor of the sensor's faults; 0 leaves a rigid motion of the clip.
+        noise: factor of the sensor's errors; 0: only a rigid motion of the clip.
 
     Returns:
         (L,20,3) float64, metres, Kinect camera axes as in NW-UCLA (x to the right of a
-        person who faces it, y up, z away). With faults, up to a quarter of the frames is missing at either end.
+        person who faces it, y up, z away). With errors, up to a quarter of the frames is missing at either end.
 
     Raises:
         ValueError: an unknown view.
@@ -113,12 +113,12 @@ def observe(clip: np.ndarray, view: int, rng: Generator, noise: float = 1.0) -> 
     x = level @ turn(np.array([[pitch, roll, 0]]))[0].T + place
     if noise == 0:
         return x
-    # each tracker finds and loses the person in its own time
+    # each tracker finds and loses the person at another time
     late, early = (rng.uniform(0, 0.25, 2) * len(x)).astype(int)
     if len(x) - late - early >= 10:
         level, x = level[late : len(x) - early], x[late : len(x) - early]
     length = len(x)
-    # a joint behind the trunk, seen from the camera, is guessed: so is, in part, whatever is far out on a limb
+    # joints hidden behind the trunk are noisier, most of all at the far end of a limb
     behind = 1 / (1 + np.exp(-(level[..., 2] - level[:, [0, NECK], 2].mean(1)[:, None] - 0.1) / 0.04))
     aside = np.exp(-(((level[..., 0] - level[:, [NECK], 0]) / 0.25) ** 2))
     hidden = behind * (0.3 + 0.7 * aside)
@@ -147,10 +147,10 @@ def write_raw(
     episodes: int = 2,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Writes the whole data set as raw files in NW-UCLA's own format: `aNN_sNN_eNN_vNN.json`.
+    """Write the whole data set as raw files in NW-UCLA's format, `aNN_sNN_eNN_vNN.json`.
 
-    Every file depends on (seed, class, subject, episode, view) alone. A folder that a kill left half written is
-    completed, a complete one is left as it is.
+    Every file depends on (seed, class, subject, episode, view) alone. An incomplete folder is completed, a complete one
+    is left as it is.
 
     Args:
         folder: made if missing; must be empty or come from a call with the same arguments.
@@ -162,8 +162,8 @@ def write_raw(
         The folder.
 
     Raises:
-        ValueError: an argument out of range; a folder made with other arguments or holding other files, or that another
-            process is writing.
+        ValueError: an argument out of range; a folder that was made with other arguments, holds other files, or is
+            being written by another process.
     """
     check("seed", seed, 0), check("subjects", subjects, 1, 99), check("episodes", episodes, 1, 100)
     folder = Path(folder)
@@ -182,7 +182,8 @@ def write_raw(
             write_atomically(note, json.dumps(wanted, indent=1))
         for done, (label, subject, episode) in enumerate(clips):
             missing = [v for v in VIEWS if not (folder / f"{names[label, subject, episode, v]}.json").exists()]
-            clip = perform(label, subject, episode, seed) if missing else None
+            if missing:
+                clip = perform(label, subject, episode, seed)
             for v in missing:
                 name = names[label, subject, episode, v]
                 seen = observe(clip, v, np.random.default_rng((3, seed, label, subject, episode, v)))

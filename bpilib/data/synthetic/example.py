@@ -1,6 +1,6 @@
-"""Clips as somebody brings them: the built-in people as a tracker of MediaPipe's joints sees them, .npy and a list.
+"""Example clips of the user's own: the built-in people with MediaPipe's joints, as .npy files and a clips.csv.
 
-The people are those of `bpilib.data.synthetic.people`; nothing here was filmed.
+The people are those of `bpilib.data.synthetic.people`; nothing was filmed.
 """
 
 import csv
@@ -17,16 +17,16 @@ from bpilib.system.files import write_atomically
 
 ACTIONS = ("wave", "clap", "kick", "squat")
 TEST_SUBJECTS = (5, 6)
-# MediaPipe's joints that Kinect's first skeleton lacks: the joint that stands for it, and the share of the way from a
-# second one to it that it lies beyond.
+# MediaPipe's joints that Kinect's first skeleton lacks → (a, b, share): they lie beyond a on the line from b to a, by
+# that share of the distance between both.
 LACKING = {
     "ear": ("head", "", 0), "pinky": ("hand", "wrist", 0.2), "index": ("hand", "wrist", 0.6),
     "thumb": ("hand", "wrist", 0.1), "heel": ("ankle", "foot", 0.3),
 }  # fmt: skip
 
 
-def as_mediapipe(clip: np.ndarray) -> np.ndarray:
-    """Kinect's 20 joints as MediaPipe's 33 world landmarks; all of the face lies in the head.
+def convert_to_mediapipe(clip: np.ndarray) -> np.ndarray:
+    """Convert Kinect's 20 joints to MediaPipe's 33 world landmarks; those of the face are at the head.
 
     Args:
         clip: (L, 20, 3), metres, Kinect's axes.
@@ -47,7 +47,7 @@ def as_mediapipe(clip: np.ndarray) -> np.ndarray:
 
 
 def write_clips(folder: str | Path, subjects: int = 6, episodes: int = 4) -> Path:
-    """Write clips.csv and a .npy of MediaPipe's joints for each performance; the same call, the same bytes.
+    """Write clips.csv and a .npy of MediaPipe's joints for each performance; deterministic to the byte.
 
     Args:
         folder: where to.
@@ -61,7 +61,7 @@ def write_clips(folder: str | Path, subjects: int = 6, episodes: int = 4) -> Pat
                 name = f"{action}_{subject:02d}_{episode:02d}"
                 clip = dataset.perform(people.CLASSES.index(action) + 1, subject, episode)
                 content = io.BytesIO()
-                np.save(content, as_mediapipe(clip))
+                np.save(content, convert_to_mediapipe(clip))
                 write_atomically(folder / f"{name}.npy", content.getvalue())
                 rows.append((name, action, str(subject), "test" if subject in TEST_SUBJECTS else "train"))
     text = io.StringIO()

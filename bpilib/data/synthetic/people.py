@@ -58,7 +58,7 @@ class Person:
     habit: np.ndarray
 
 
-def person(subject: int, seed: int = 0) -> Person:
+def make_person(subject: int, seed: int = 0) -> Person:
     """The subject of that number (from 1): every fourth is left-handed.
 
     Raises:
@@ -203,7 +203,8 @@ def idle(q: Pose, p: Person, t: np.ndarray, r: Generator):
             q.reach(side, weight, *place)
     if r.random() < 0.65:
         middle, half = r.uniform(t[0], t[-1]), r.uniform(0.4, 1.0)
-        weight, side = bump(t, middle - half, middle - 0.2 * half, middle + 0.2 * half, middle + half), r.integers(2)
+        weight = bump(t, middle - half, middle - 0.2 * half, middle + 0.2 * half, middle + half)
+        side = int(r.integers(2))
         kind = r.integers(3)
         if kind == 0:  # lifts a foot
             q.feet[side] += weight[:, None] * np.array([0, r.uniform(0.08, 0.35), r.uniform(-0.3, 0.15)])

@@ -169,7 +169,7 @@ def _piece(found: Landmarks, slots: list[list[Track]], rows: tuple[int, int]) ->
         if np.isfinite(image).any():
             persons.append((poses, image))
     poses, image = (np.stack(arrays, 1) for arrays in zip(*persons))  # (L, M, 33, ·)
-    there = np.isfinite(image).all((-1, -2))
+    there = np.asarray(np.isfinite(image).all((-1, -2)))  # (L, M)
     frame, person = np.argwhere(there)[0]
     hips = poses[frame, person, [23, 24]].mean(0)
     poses = np.where(there[..., None, None], poses - hips, 0).astype(np.float32)

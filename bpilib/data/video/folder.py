@@ -31,7 +31,7 @@ def has_films(folder: str | Path) -> bool:
 def _film_of(folder: Path, row: dict[str, str]) -> Path | None:
     """The film that a row names, if it names one; a name that leads out of the folder names none."""
     try:
-        clip_folder.path_in(folder, row["name"] or "")
+        clip_folder.locate_clip(folder, row["name"] or "")
     except ValueError:
         return None
     return find_film(folder, row["name"])
@@ -115,7 +115,7 @@ def write_clips(
 
 def _take_over(folder: Path, out: Path, name: str, row: dict[str, str]) -> list[dict[str, str]]:
     """Recorded landmarks as they are; a row of a file that is not there stays, so that `prepare` says so."""
-    source = clip_folder.path_in(folder, name.removesuffix(".npy"))
+    source = clip_folder.locate_clip(folder, name.removesuffix(".npy"))
     if source.is_file():
         write_atomically(out / source.relative_to(folder), source.read_bytes())
     return [dict(row)]

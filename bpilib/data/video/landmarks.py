@@ -276,7 +276,7 @@ def _track_film(path: Path, model: str, people: int, mirrored: bool, out: Path, 
                 _shared["done"].value += number - counted
             counted = number
     both = np.stack(poses) if poses else np.zeros((0, people, JOINTS, 6), np.float32)
-    image = both[..., :2] * np.float32([film.width, film.height])
+    image = both[..., :2] * np.array([film.width, film.height], np.float32)
     came = min(film.frames, number + every) if film.frames else number + 1  # those passed over came, too
     Landmarks(
         np.array(numbers, np.int64), np.array(seconds), image, both[..., 2:5], np.nan_to_num(both[..., 5]),

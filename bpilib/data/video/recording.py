@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bpilib.data.store import mark_present
 from bpilib.data.trackers import MAPPINGS, to_ntu
 from bpilib.data.video.clips import cut
 from bpilib.data.video.film import Film, open_film
@@ -74,7 +75,7 @@ class Recording:
         """(L, M, V, 3) of each window, the first spine at the origin, as a store has clips."""
         for window in windows:
             poses = self.poses[window.stretch][window.start : window.stop]
-            there = poses.any((2, 3))  # (L, M)
+            there = mark_present(poses)
             frame, person = np.argwhere(there)[0] if there.any() else (0, 0)
             yield np.where(there[..., None, None], poses - poses[frame, person, SPINE], 0).astype(np.float32)
 
