@@ -139,7 +139,7 @@ class Chaos:
 
     def left(self, *folders: Path) -> bool:
         """Whether anything is left over in folders, or among the temporary files but for what Dask and PyTorch keep."""
-        kept = ("dask-scratch-space", "torchinductor_")
+        kept = ("dask-scratch-space", "torchinductor_", "pytorch-errorfile-")
         return any(map(leftovers, folders)) or any(not p.name.startswith(kept) for p in self.temporary.iterdir())
 
     def said(self) -> str:
