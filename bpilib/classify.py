@@ -115,10 +115,18 @@ class Classifier:
         self._network = network
 
     @classmethod
-    def of(cls, run: Run) -> "Classifier":
-        """A classifier with the network of a run, on the run's device."""
-        module = Logits(run.model)
-        return cls(describe(run), lambda x: _run(module, x, run.device))
+    def of(cls, trained: Run | CTRGCNClassifier) -> "Classifier":
+        """A classifier with the network of a run, or one of `bpilib.reference.from_pretrained`, on its device.
+
+        Raises:
+            ValueError: a network of which nothing is known.
+        """
+        model = trained.model if isinstance(trained, Run) else trained
+        about = describe(trained) if isinstance(trained, Run) else trained.config
+        if about is None:
+            raise ValueError("expected a run, or a network of from_pretrained, got a network without its config")
+        module, device = Logits(model), model.classifier.weight.device
+        return cls(about, lambda x: _run(module, x, device))
 
     @classmethod
     def load(cls, path: str | Path, trusted: bool = False) -> "Classifier":
@@ -151,8 +159,7 @@ class Classifier:
 
     def prepare(self, poses: np.ndarray) -> np.ndarray:
         """Convert poses (L, M, V, 3), as `read_clip` returns them, to the network's input (1, 3, T, V, M)."""
-        about = self.about
-        return prepare_clip(poses, SKELETONS[about["skeleton"]], about["persons"], about["fed"], about["window"])
+        return prepare(self.about, poses)
 
     def classify(self, poses: np.ndarray) -> np.ndarray:
         """Compute the probability of each class, (K,) float32, for poses (L, M, V, 3)."""
@@ -170,15 +177,20 @@ class Classifier:
         return Timing(*map(statistics.median, zip(*taken[1:])))
 
 
+def prepare(about: dict[str, Any], poses: np.ndarray) -> np.ndarray:
+    """Convert poses (L, M, V, 3) to the input (1, 3, T, V, M) float32 of the network that `about` describes."""
+    return prepare_clip(poses, SKELETONS[about["skeleton"]], about["persons"], about["fed"], about["window"])
+
+
 def _softmax(logits: np.ndarray) -> np.ndarray:
     return torch.from_numpy(logits).softmax(-1).numpy()
 
 
-def classify(run: Run, poses: np.ndarray) -> pd.Series:
+def classify(trained: Run | CTRGCNClassifier, poses: np.ndarray) -> pd.Series:
     """Compute the probability of each class for one clip, prepared as test clips are.
 
     Args:
-        run: from `bpilib.runs.open_run`.
+        trained: from `bpilib.runs.open_run` or `bpilib.reference.from_pretrained`.
         poses: (L, M, V, 3) or (L, V, 3) of numbers, as the run's data set has them; missing persons are zeros.
 
     Returns:
@@ -187,6 +199,7 @@ def classify(run: Run, poses: np.ndarray) -> pd.Series:
     Raises:
         ValueError: a different skeleton, numbers that are not finite, no frames.
     """
-    poses = np.asarray(poses)
-    shares = Classifier.of(run).classify(poses[:, None] if poses.ndim == 3 else poses)
-    return pd.Series(shares, run.store.classes, name="probability").sort_values(ascending=False, kind="stable")
+    poses, classifier = np.asarray(poses), Classifier.of(trained)
+    shares = classifier.classify(poses[:, None] if poses.ndim == 3 else poses)
+    by_class = pd.Series(shares, classifier.about["classes"], name="probability")
+    return by_class.sort_values(ascending=False, kind="stable")

@@ -90,7 +90,7 @@ class Config:
     export_clips: str | None = _param(None, "write the clips beside the store, too (01)", PLACE, "", ("npz", "pickle"))
     tracker: str | None = _param(
         None,
-        "whose joints raw clips have; None: NTU's or NW-UCLA's, of a clip_file: its run's (03, 08, 10)",
+        "whose joints raw clips have; None: NTU's or NW-UCLA's, a clip_file: its run's (01, 03, 08, 10)",
         PLACE,
         choices=(
             "mediapipe",
@@ -188,9 +188,18 @@ class Config:
     clip_model: str = _param("ViT-B-32", "open_clip model name", models=WITH_TEXT)
     clip_pretrained: str = _param("openai", "open_clip pretrained tag, or a local weight file", models=WITH_TEXT)
     clip_trained: bool = _param(True, "train the CLIP text tower along, as published", models=WITH_TEXT)
+    embed_dim: int = _param(
+        512,
+        "of the embeddings where there is no text encoder (text: none), whose own it is otherwise",
+        at_least=1,
+        below=1 << 14,
+        models=WITH_TEXT,
+    )
 
     start_from: str | None = _param(
-        None, "run directory, checkpoint or published weight file to take the first weights from, where they fit"
+        None,
+        "run directory, checkpoint, pretrained weights or published weight file to take the first weights from, where "
+        "they fit",
     )
     select: str = _param(
         "last",
@@ -250,6 +259,12 @@ class Config:
     weights_file: str | None = _param(
         None, "published weight file to evaluate instead of a trained run (03)", NOTEBOOK, path=True
     )
+    pretrained: str | list[str] | None = _param(
+        None,
+        "weights to look at instead of a trained run: a name of `python -m bpilib.pretrained list`, a folder, or a "
+        "Hub id (03, 04; 05: of all streams)",
+        NOTEBOOK,
+    )
     clip_file: str | None = _param(
         None, "raw clip to classify; None: the first test clip (03, 08)", NOTEBOOK, path=True
     )
@@ -269,7 +284,7 @@ class Config:
     )
     figure_style: str = _param(
         "screen",
-        "of figures; paper: column width, no questions as titles, fit for grey print (04)",
+        "of figures; paper: column width, no questions as titles, fit for grey print (00, 01, 03 to 09)",
         NOTEBOOK,
         choices=("screen", "paper"),
     )
@@ -340,8 +355,16 @@ class Config:
         return f"Config({', '.join(f'{name}={mask_secrets(getattr(self, name))!r}' for name in _FIELDS)})"
 
     def _repr_html_(self) -> str:
-        """Shown as a table where a notebook cell ends with the configuration."""
-        return f'<div style="max-height:30em;overflow:auto">{text_table(self.table().map(str)).to_html()}</div>'
+        """In a notebook: what names the run and what differs from its recipe as a table, all parameters folded."""
+        named = {name: getattr(self, name) for name in (*RUN_KEYS, "data", "raw")}
+        recipe_alone = resolve(**named)
+        own = [name for name in _FIELDS if name in RUN_KEYS or getattr(self, name) != getattr(recipe_alone, name)]
+        whole = self.table().map(str)
+        return (
+            f"{text_table(whole.loc[own]).to_html()}<details><summary>all {len(whole)} parameters, the others as "
+            f'published or by default</summary><div style="max-height:30em;overflow:auto">'
+            f"{text_table(whole).to_html()}</div></details>"
+        )
 
     def table(self, *groups: str) -> pd.DataFrame:
         """Name, value, unit and meaning of every parameter, for the notebooks."""

@@ -3,8 +3,10 @@
 import contextlib
 import copy
 import math
-from typing import NamedTuple, Self
+from collections.abc import Callable
+from typing import Any, NamedTuple, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -43,9 +45,16 @@ def _full_precision(x: Tensor) -> contextlib.AbstractContextManager:
 
 
 class CTRGCNClassifier(nn.Module):
-    """CTR-GCN: the backbone and a linear classifier on the feature's mean over frames, joints and persons."""
+    """CTR-GCN: the backbone and a linear classifier on the feature's mean over frames, joints and persons.
+
+    Attributes:
+        config: of a network of `bpilib.reference.from_pretrained`, what is known of it; else None.
+        prepare: of such a network, from a raw clip (L, M, V, 3) to its input (1, 3, T, V, M) float32; else None.
+    """
 
     parts: tuple[str, ...] = ()
+    config: dict[str, Any] | None = None
+    prepare: Callable[[np.ndarray], Tensor] | None = None
 
     def __init__(
         self,
@@ -65,9 +74,10 @@ class CTRGCNClassifier(nn.Module):
         self.classifier = nn.Linear(self.backbone.channels, num_classes)
         nn.init.normal_(self.classifier.weight, 0, math.sqrt(2 / num_classes))
         nn.init.zeros_(self.classifier.bias)
-        operator = None if k is None else torch.from_numpy(skeleton.bone_operator(k, true_bones))
-        if operator is not None and torch.equal(operator, torch.eye(skeleton.num_joints)):
+        operator = None if k is None else skeleton.bone_operator(k, true_bones)
+        if operator is not None and np.array_equal(operator, np.eye(skeleton.num_joints)):
             operator = None
+        operator = None if operator is None else torch.from_numpy(operator)
         self.register_buffer("bone_operator", operator, persistent=False)
 
     def features(self, x: Tensor) -> tuple[Tensor, Tensor]:

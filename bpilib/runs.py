@@ -36,11 +36,21 @@ def selected_epoch(config: Config) -> int | None:
         return None
 
 
+def find_other_tags(config: Config) -> list[str]:
+    """Tags of the trained runs that differ from this one in nothing of their name but the tag."""
+    plain = config.changed(tag="").run_directory
+    names = {path.parent.name for path in plain.parent.glob(f"{plain.name}*/best.pt")} - {config.run_directory.name}
+    tags = {name.removeprefix(plain.name) for name in names}
+    return sorted(tag.removeprefix("_") for tag in tags if not tag or tag.startswith("_"))
+
+
 def missing_run(config: Config) -> MissingInputError:
-    """The error that there is no such run; it lists those there are."""
+    """The error that there is no such run; it lists those there are, first one that differs only in its tag."""
     found = sorted(str(p.parent.relative_to(config.outputs)) for p in Path(config.outputs).glob("*/*/best.pt"))
+    tags = find_other_tags(config)[:3]
+    near = "".join(f" Found one that differs only in its tag: set tag = {tag!r}." for tag in tags)
     return MissingInputError(
-        f"no trained run in {config.run_directory}: run notebooks/02_train.ipynb with the same parameters first. "
+        f"no trained run in {config.run_directory}: run notebooks/02_train.ipynb with the same parameters first.{near} "
         f"Runs there are: {', '.join(found) or 'none'}"
     )
 
@@ -62,6 +72,23 @@ def saved_config(config: Config) -> Config:
         if name in saved and not same_setting(saved[name], now)
     }
     return resolve(**(vars(config) | kept))
+
+
+def read_run_config(directory: str | Path) -> Config:
+    """Read the configuration of the run in a directory, wherever its outputs are now.
+
+    Raises:
+        MissingInputError: there is none.
+        ValueError: its config.yaml is damaged, or the directory has been renamed.
+    """
+    directory = Path(directory).absolute()
+    path = directory / "config.yaml"
+    if not path.is_file():
+        raise MissingInputError(f"no run in {directory}: expected a config.yaml there, as notebook 02 writes it")
+    config = Config.saved(_settings(path) | {"outputs": str(directory.parents[1])})
+    if config.run_directory != directory:
+        raise ValueError(f"{directory} has been renamed: by its config.yaml it should be {config.run_directory}")
+    return config
 
 
 def _check_place(config: Config, saved: dict[str, Any]) -> None:
@@ -337,7 +364,7 @@ def build(config: Config, store: SkeletonStore | None = None, pretrained: bool =
         )
     text: TextEncoder | None = None
     digest = ""
-    embed_dim = 512
+    embed_dim = config.embed_dim
     if config.model != "ctrgcn" and config.text != "none":
         prompts = load_prompts(config.prompts, store.classes)
         text = build_text(

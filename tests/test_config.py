@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from bpilib.config import Config, from_notebook, parameter_table, resolve, text_table
+from bpilib.config import RUN_KEYS, Config, from_notebook, parameter_table, resolve, text_table
 from bpilib.data.store import Clip, StoreWriter
 from bpilib.model import build_model
 from bpilib.recipes import BENCHMARKS, ensemble_weights
@@ -47,7 +47,7 @@ ROWS = [(row[0], *row[1].split(), m, k, *row[4:]) for row in PUBLISHED for m, k 
 MAY_BE_NONE = {
     "unseen", "query",
     "k", "threads", "modalities", "export", "export_clips", "tracker", "start_from", "weights_file", "clip_file",
-    "heldout_by", "heldout_view", "test_yaw",
+    "pretrained", "heldout_by", "heldout_view", "test_yaw",
     "runs", "workers", "rendezvous", "film", "pose_model",
 }  # fmt: skip
 NO_PARAMETERS = {PARAMS / "recipes.yaml", PARAMS / "published.yaml", *PARAMS.glob("sweep*.yaml")}
@@ -355,6 +355,14 @@ def test_a_notebook_shows_the_whole_table():
     for f in dataclasses.fields(Config):
         assert f">{f.name}</th>" in shown and f.metadata["meaning"] in shown
     assert ">shown</td>" in shown and "<td>...</td>" not in shown  # no row left out
+
+
+def test_a_notebook_shows_first_what_differs_from_the_recipe():
+    first, whole = resolve(dataset="ntu60", epochs=3, tag="short", device="cpu")._repr_html_().split("<details>")
+    assert re.findall(r">(\w+)</th>", first.partition("<tbody>")[2]) == [*RUN_KEYS, "epochs", "device"]
+    assert ">weight_decay</th>" in whole and whole.count("</details>") == 1
+    first, _ = resolve(dataset="ntu60")._repr_html_().split("<details>")
+    assert re.findall(r">(\w+)</th>", first.partition("<tbody>")[2]) == [*RUN_KEYS]
 
 
 def test_a_table_of_words_begins_at_the_left_and_names_its_rows_if_they_have_names():

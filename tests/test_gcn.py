@@ -375,11 +375,11 @@ def test_a_narrow_strided_convolution_equals_the_strided_one(training):
 
 NARROW = """
 import torch
-from bpilib.gcn import CTRGCN, pointwise
+from bpilib.gcn import CTRGCN, make_pointwise
 from bpilib.skeleton import NTU
 
 torch.manual_seed(0)
-conv = pointwise(4, 8, stride=2)
+conv = make_pointwise(4, 8, stride=2)
 for _ in range(20):
     x = torch.randn(8, 4, 25, 64).contiguous(memory_format=torch.channels_last)
     conv.zero_grad()

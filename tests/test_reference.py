@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import warnings
 from collections import OrderedDict
 
 import pytest
@@ -9,10 +10,19 @@ import torch
 from making import tiny_config
 from noise import assert_float32_of
 
+from bpilib.data import SkeletonStore
 from bpilib.errors import MissingInputError
 from bpilib.evaluate import evaluate
-from bpilib.model import build_model
-from bpilib.reference import import_weights, load_reference_weights, reference_state_dict
+from bpilib.feeders import Feeder
+from bpilib.model import CTRGCNClassifier, build_model
+from bpilib.reference import (
+    import_weights,
+    load_reference_weights,
+    look_at,
+    recognise_modalities,
+    reference_state_dict,
+    unwrap_tensors,
+)
 from bpilib.runs import build, open_run
 from bpilib.skeleton import NTU, SKELETONS, UCLA
 from bpilib.system import checkpoint
@@ -112,7 +122,7 @@ def test_missing_surplus_and_misshaped_tensors_are_named_and_the_model_is_left_a
     assert "not in this model: l11.gcn1.PA" in text
     assert "fc.weight" in text
     assert "(60, 32)" in text
-    assert "num_classes" in text  # what to do
+    assert "look like a bpi, 60 classes, 20 joints" in text and "start_from" in text  # what to do
     assert same(model, before)
 
 
@@ -150,6 +160,60 @@ def test_weights_of_another_skeleton_are_refused(name):
     with pytest.raises(ValueError, match=r"expected 60 numbers|expected \(60,\)|data_bn"):
         load_reference_weights(model, reference_state_dict(small(name, NTU)))
     assert same(model, before)
+
+
+def lightning(state):
+    return {"epoch": 3, "state_dict": {f"model.{name}": value for name, value in state.items()}, "optimizer_states": []}
+
+
+WRAPPED = {
+    "in an entry": lambda state: {"epoch": 3, "state_dict": state, "best": 0.9},
+    "in an entry of an entry": lambda state: {"model": {"state_dict": {f"module.{n}": t for n, t in state.items()}}},
+    "of Lightning": lightning,
+    "compiled": lambda state: {f"_orig_mod.{name}": value for name, value in state.items()},
+    "beside numbers": lambda state: {**state, "epoch": 3, "optimizer": {"lr": 0.1}},
+    "as arrays": lambda state: {name: value.numpy() for name, value in state.items()},
+}
+
+
+@pytest.mark.parametrize("how", WRAPPED)
+def test_what_wraps_a_state_dict_is_taken_off(how):
+    model, other = small("bpi", seed=1), small("bpi", seed=2)
+    load_reference_weights(other, WRAPPED[how](reference_state_dict(model)))
+    assert same(other, model.state_dict())
+
+
+def test_no_state_dict_and_a_checkpoint_of_ours_are_told_apart():
+    with pytest.raises(ValueError, match=r"expected a state dict .* got no tensors, but epoch, best: is the sta"):
+        load_reference_weights(small("ctrgcn"), {"epoch": 3, "best": 0.5})
+    ours = {"format": 1, "sha256": "", "content": {}}
+    with pytest.raises(ValueError, match=r"got a checkpoint of this workbench: name its run by its parameters"):
+        load_reference_weights(small("ctrgcn"), ours)
+    assert unwrap_tensors(ours) == {}
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "words"),
+    [
+        (("gap", UCLA), ("bpi", UCLA), r"like a gap, 5 classes, 20 joints, 1 persons, width 8, embeddings of 12; this "
+         r"model is a bpi, 5 .* do: set the parameter model to 'gap'"),
+        (("ctrgcn", NTU), ("ctrgcn", UCLA), r"a ctrgcn, 5 classes, 25 joints, 2 persons, .* set dataset and benchmark"),
+        (("ctrgcn", UCLA, 0, 60), ("ctrgcn", UCLA), r"a ctrgcn, 60 classes, .* this model is a ctrgcn, 5 classes.* "
+         r"give the file to start_from of notebook 02 or 08, which takes what fits"),
+    ],
+)  # fmt: skip
+def test_of_weights_that_do_not_fit_it_is_said_what_they_are_and_what_to_do(source, target, words):
+    with pytest.raises(ValueError, match=words):
+        load_reference_weights(small(*target), reference_state_dict(small(*source)))
+
+
+def test_another_width_is_named():
+    wide = build_model("ctrgcn", UCLA, 5, width=16)
+    assert look_at(reference_state_dict(wide)) == ("ctrgcn", 5, 20, 1, 16, None)
+    with pytest.raises(ValueError, match="set the parameter width to 16"):
+        load_reference_weights(small("ctrgcn"), reference_state_dict(wide))
+    with pytest.raises(ValueError, match=r"they look like no CTR-GCN, GAP or BPI; .* name a file saved by the pub"):
+        load_reference_weights(small("ctrgcn"), {"conv1.weight": torch.zeros(3, 3)})
 
 
 def test_a_long_list_of_problems_is_cut():
@@ -229,6 +293,44 @@ def test_a_published_file_becomes_a_run_that_is_evaluated_like_a_trained_one(pla
     assert (config.run_directory / "scores.npz").exists()
     feeder = run.feeder("test")
     assert_float32_of(saved, feeder.batch(range(len(feeder)))[0], {"logits": scores.logits})
+
+
+def seen_in_training(model, store, modality):
+    """The model's state dict after its first layer has seen clips of a modality, as training leaves it."""
+    fed = modality if type(model) is CTRGCNClassifier else modality.replace("bone", "joint")
+    feeder = Feeder(store, store.split("xview", "train"), fed, train=True, seed=0)
+    backbone = model.backbone
+    with torch.no_grad():
+        for step in range(40):
+            clips = [(16 * step + i) % len(feeder) for i in range(16)]
+            x, _ = feeder.batch(clips)
+            backbone.data_bn.num_batches_tracked += 1
+            if model.bone_operator is not None:
+                x = torch.einsum("uv,nctvm->nctum", model.bone_operator, x)
+            n, c, t, v, m = x.shape
+            backbone.data_bn.train()(x.permute(0, 4, 3, 1, 2).reshape(n, m * v * c, t))
+    return reference_state_dict(model)
+
+
+@pytest.mark.parametrize("modality", ["joint", "bone", "joint_motion", "bone_motion"])
+@pytest.mark.parametrize("name", ["ctrgcn", "bpi"])
+def test_the_first_layer_tells_the_modality(place, name, modality):
+    store = SkeletonStore.open(place / "store")
+    model = build_model(name, UCLA, 10, modality, width=8)
+    assert recognise_modalities(reference_state_dict(model)) == ()  # untrained
+    seen = recognise_modalities(seen_in_training(model, store, modality))
+    assert seen == (("joint_motion", "bone_motion") if name == "bpi" and "motion" in modality else (modality,))
+
+
+def test_a_run_of_another_modality_than_the_file_was_trained_on_is_warned_of(place, tmp_path):
+    store, model = SkeletonStore.open(place / "store"), build_model("ctrgcn", UCLA, 10, width=8)
+    torch.save(seen_in_training(model, store, "bone"), tmp_path / "runs.pt")
+    config = tiny_config(place, tmp_path, model="ctrgcn")
+    with pytest.warns(UserWarning, match=r"looks like bone, not like joint: .* near chance\. Set modality to bone"):
+        import_weights(config, tmp_path / "runs.pt")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        import_weights(config.changed(modality="bone"), tmp_path / "runs.pt")
 
 
 def test_the_same_file_again_changes_nothing_and_another_is_refused(place, saved, tmp_path):

@@ -13,7 +13,8 @@ from PIL import Image
 from bpilib import report
 from bpilib.errors import MissingInputError
 from bpilib.plots.style import Picture
-from bpilib.report import write_report
+from bpilib.report import write_page, write_report
+from bpilib.system.files import PROJECT
 
 
 def png():
@@ -60,6 +61,25 @@ def test_links_lead_to_the_page_nearest_or_to_the_index(tmp_path):
     text = (folder / "a" / "03_evaluate.html").read_text()
     assert 'href="02_train_joint.html"' in text and 'href="../index.html">← all notebooks' in text
     assert '<a href="../index.html">09 none</a>' in text
+
+
+def test_a_page_of_one_notebook_links_to_the_notebooks_themselves(tmp_path):
+    executed(tmp_path / "03_evaluate.ipynb", title="03 [words](../docs/glossary.md#top)")
+    text = write_page(tmp_path / "03_evaluate.ipynb", tmp_path / "page" / "tour.html").read_text()
+    links = [(tmp_path / "page" / link).resolve() for link in re.findall(r'href="(\.\.[^"#]+)', text)]
+    names = ("README.md", "docs/glossary.md", "notebooks/02_train.ipynb", "notebooks/09_none.ipynb")
+    assert links == [PROJECT / name for name in names]
+    (tmp_path / "never.ipynb").write_text((PROJECT / "notebooks" / "02_train.ipynb").read_text())
+    for name in ("never", "none"):
+        with pytest.raises(MissingInputError, match="no executed notebook"):
+            write_page(tmp_path / f"{name}.ipynb", tmp_path / "page.html")
+
+
+def test_links_to_docs_lead_to_the_project_s(tmp_path):
+    executed(tmp_path / "a" / "03_evaluate.ipynb", title="03 [words](../docs/glossary.md)")
+    text = (write_report(tmp_path).parent / "a" / "03_evaluate.html").read_text()
+    link = re.search(r'href="([^"]+)/glossary.md"', text)[1]
+    assert (tmp_path / "report" / "a" / link).resolve() == PROJECT / "docs"
 
 
 def test_widgets_are_named_and_progress_bars_left_out(tmp_path):

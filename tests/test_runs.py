@@ -15,7 +15,7 @@ from bpilib.data import synthetic
 from bpilib.errors import MissingInputError
 from bpilib.evaluate import evaluate
 from bpilib.reference import reference_state_dict
-from bpilib.runs import build, open_run, saved_config, write_or_check_config
+from bpilib.runs import build, find_other_tags, open_run, saved_config, write_or_check_config
 from bpilib.skeleton import MODALITIES, NTU, UCLA
 from bpilib.system import checkpoint
 from bpilib.train import fit
@@ -262,6 +262,19 @@ def test_a_missing_run_names_the_notebook_and_the_runs_there_are(place, outputs,
         open_run(tiny_config(place, tmp_path))
     with pytest.raises(ValueError, match="which: expected 'best' or 'last', got 'first'"):
         open_run(tiny_config(place, outputs), "first")
+
+
+def test_a_missing_run_names_one_that_differs_only_in_its_tag(place, outputs, tmp_path):
+    there = tiny_config(place, outputs)
+    for name in ("bpi_joint_seed0_demo", "bpi_joint_seed0", "bpi_joint_seed03"):
+        folder = tmp_path / "synthetic_xview" / name
+        folder.mkdir(parents=True)
+        shutil.copy(there.run_directory / "best.pt", folder)
+    assert find_other_tags(tiny_config(place, tmp_path)) == ["demo"]
+    assert find_other_tags(tiny_config(place, tmp_path, tag="demo")) == [""]
+    shutil.rmtree(tmp_path / "synthetic_xview" / "bpi_joint_seed0")
+    with pytest.raises(MissingInputError, match=r"differs only in its tag: set tag = 'demo'\. Runs"):
+        open_run(tiny_config(place, tmp_path))
 
 
 @pytest.mark.parametrize("other", ["ctrgcn", "bpi"])
@@ -563,7 +576,8 @@ def test_published_weights_are_started_from(place, outputs, tmp_path, published,
     expected = open_run(tiny_config(place, outputs, model="ctrgcn")).model.state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in run.model.state_dict().items())
     count = len(reference_state_dict(run.model))
-    assert said == f"started from {tmp_path / 'published.pt'} (published weights): {count} of {count} tensors taken"
+    of = "(published weights of a ctrgcn, 10 classes, 20 joints, 1 persons, width 8)"
+    assert said == f"started from {tmp_path / 'published.pt'} {of}: {count} of {count} tensors taken"
 
 
 def test_published_weights_of_other_classes_are_taken_so_far_as_they_fit(place, tmp_path, published):
@@ -577,5 +591,5 @@ def test_published_weights_of_other_classes_are_taken_so_far_as_they_fit(place, 
     assert torch.equal(run.model.classifier.weight, before)
     with pytest.raises(ValueError, match="does not say which classes it was trained on"):
         start_from(build(tiny_config(place, tmp_path, model="ctrgcn", unseen=UNSEEN)), path)
-    with pytest.raises(ValueError, match=r"published weights\): only \d+ of \d+ tensors fit a ctrgcn of width 16"):
+    with pytest.raises(ValueError, match=r"60 classes, .* width 8\): only \d+ of \d+ tensors fit a .* width 16"):
         start_from(build(tiny_config(place, tmp_path, model="ctrgcn", width=16)), path)

@@ -1,6 +1,7 @@
 """How even attention is after training, and how even it was before."""
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ from bpilib.analysis.attention import compute_entropy
 from bpilib.analysis.outputs import Maps, collect_outputs
 from bpilib.config import Config
 from bpilib.runs import Run, build, open_run
+from bpilib.system.files import parse_yaml
 
 BATCHES = 8  # of training clips, for the statistics of an untrained network's BatchNorm
 BATCH = 64  # clips
@@ -59,12 +61,25 @@ def measure_evenness(configs: Iterable[Config], subset: str = "test") -> pd.Data
     """
     rows = []
     for config in configs:
-        if config.model != "bpi" or config.attention != "learned":
-            continue
         run = open_run(config)
+        if run.config.model != "bpi" or run.config.attention != "learned":
+            continue
         shares = [shares_of_most(collect_outputs(one, subset).maps) for one in (run, build_untrained(run))]
         for part in shares[0]:
             trained, untrained = (share[part].mean(0) for share in shares)
             for head, values in enumerate(zip(trained, untrained), 1):
                 rows.append((config.run_directory.name, part, head, *map(float, values)))
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def read_attending_runs(folders: Iterable[Path]) -> list[Config]:
+    """The configurations of those run directories that hold a run of bpi, whose clips are still there."""
+    found = []
+    for folder in folders:
+        if not (folder / "config.yaml").exists():  # an ensemble
+            continue
+        saved = parse_yaml((folder / "config.yaml").read_bytes())
+        config = Config.saved(saved | {"outputs": str(folder.parent.parent)})
+        if config.model == "bpi" and (Path(config.data) / "manifest.json").exists():
+            found.append(config)
+    return found

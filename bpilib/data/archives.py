@@ -1,6 +1,9 @@
 """Error messages about zips: what a file is that can't be opened as one, and what an unusable zip holds."""
 
+import os
+import re
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 KINDS = {  # first bytes → what it is, what to do
@@ -15,6 +18,27 @@ KINDS = {  # first bytes → what it is, what to do
     b"\x80": ("a pickle", "call it .pkl"),
 }
 PAGE = (b"<!doctype", b"<html")
+DEEPEST = 3  # folders below, and
+MOST_FILES = 20_000  # files that are looked at
+STREAM = r"(?:train|val|test)_data"  # of 2s-AGCN's arrays
+# What a file is called → what to do with it; {0}: the file, {1}: its folder, {2}: its name. Lists of clips,
+LISTS = {
+    r"clips\.csv": "{0} is there: name its folder {1}",
+    r"clips\.(?:csv\.)?(?:csv|txt|tsv)|clips": "{0} is there: call it clips.csv",
+    r"clips\.(?:xlsx?|ods)": "{0} is there: save it as clips.csv",
+    r".*\.csv": "{0} is there: is it the list of clips? Call it clips.csv",
+}
+BARE = r".*\.npy"
+HINTS = LISTS | {  # and others.
+    rf"{STREAM}(?:_joint)?\.npy": "{2} is there: name its folder {1}",
+    rf"{STREAM}_\w+\.npy": "{0} holds no joints, and they can't be computed from it: get train_data_joint.npy and "
+    "val_data_joint.npy, with their labels",
+    r".*\.npz|.*(?<!_label)\.(?:pkl|pickle)": "to import {0}, name it itself",
+    r".*\.skeleton\.\w+": "{0} is packed or renamed: its name must end with .skeleton",
+    r".*\.(?:tar|tgz|gz|bz2|xz|rar|7z)": "unpack {0}, and name the folder",
+    r".*\.zip": "unpack {0}, and name the folder, if it holds clips of your own",
+    BARE: "{1} holds .npy files: list them in a clips.csv in it",
+}
 
 
 def explain_no_zip(path: Path, error: object, how: str) -> str:
@@ -31,6 +55,34 @@ def explain_no_zip(path: Path, error: object, how: str) -> str:
     return f"{path} is not a zip file, nor any other file that can be read (it starts with {start[:12]!r}): {how}"
 
 
+def suggest_files(place: Path) -> list[str]:
+    """Say what to do with files that are there, in a folder or at a path, and are not what was looked for.
+
+    Returns:
+        Up to three sentences; a kind of file is said once.
+    """
+    said: dict[str, str] = {}
+    for count, path in enumerate(_iterate_files(place)):
+        name = path.name.lower()
+        kind = next((kind for kind in HINTS if re.fullmatch(kind, name)), None)
+        if kind == r"clips\.csv" and path.name != name:
+            kind = next(other for other in HINTS if re.fullmatch(other, "clips.txt"))
+        if kind is not None:
+            said.setdefault(kind, HINTS[kind].format(path, path.parent, path.name))
+        if count > MOST_FILES:
+            break
+    found = [kind for kind in HINTS if kind in said and not (kind == BARE and said.keys() & LISTS.keys())]
+    return [said[kind] for kind in found[:3]]
+
+
+def _iterate_files(place: Path) -> Iterator[Path]:
+    if place.is_file():
+        yield place
+    for folder, below, files in os.walk(place):
+        below[:] = sorted(below) if len(Path(folder).relative_to(place).parts) < DEEPEST else []
+        yield from (Path(folder, file) for file in sorted(files) if not file.startswith("."))
+
+
 def parse_member_path(member: zipfile.ZipInfo) -> PurePosixPath:
     """The path of a zip's member; some Windows programs write backslashes."""
     return PurePosixPath(member.filename.replace("\\", "/"))
@@ -38,7 +90,16 @@ def parse_member_path(member: zipfile.ZipInfo) -> PurePosixPath:
 
 def describe_contents(names: list[str]) -> str:
     """Describe what a zip holds: its first members, or that there are zips in it."""
-    inner = [name for name in names if name.lower().endswith(".zip")]
-    if inner:
+    if inner := _keep_zips(names):
         return f"zips in a zip: {', '.join(inner[:3])}: unpack it once, and name the folder"
     return f"first members: {', '.join(names[:3]) or 'none'}"
+
+
+def list_inner_zips(path: Path) -> list[str]:
+    """The first zips in a zip."""
+    with zipfile.ZipFile(path) as archive:
+        return _keep_zips(archive.namelist())[:3]
+
+
+def _keep_zips(names: list[str]) -> list[str]:
+    return [name for name in names if name.lower().endswith(".zip")]

@@ -22,6 +22,7 @@ FARTHEST = 1000  # metres from the origin: a single joint beyond would outweigh 
 STEADY = 0.3  # relative change of bone lengths over time above which it is not a body
 BODY = 0.8  # share of the tests below that a body passes; trackers err, people differ
 NOBODY = 0.5  # share of the tests below which even one clip among many is reported
+TORN = 3  # sizes: a joint that is farther from its parent, always at one place, was not tracked there
 NO_DEPTH = 1e-3  # extent along z, in body sizes, below which there is no depth
 IN_LINE = 0.98  # cosine of shin and foot above which the foot is only an extension of the shin
 INVERTED = -0.5  # cosine of hips → head with y, below which a clip is upside down
@@ -61,6 +62,7 @@ class Figures:
         share: all x and y lie from 0 to 1.
         scaled: every axis spans exactly 0 to 1, or -1 to 1.
         repeated: names of joints that, in most frames, coincide with their parent or are 0, 0, 0.
+        torn: names of joints that, in several frames, are at the same place more than `TORN` sizes from their parent.
     """
 
     name: str
@@ -78,6 +80,7 @@ class Figures:
     share: bool
     scaled: bool
     repeated: tuple[str, ...] = ()
+    torn: tuple[str, ...] = ()
 
 
 def list_limbs(skeleton: Skeleton) -> list[tuple[str, int, int]]:
@@ -103,7 +106,8 @@ def measure(poses: np.ndarray, skeleton: Skeleton, name: str = "") -> Figures:
     if not poses.any():
         raise ValueError("no person in any frame: all coordinates are 0")
     frame, person = find_first_body(poses)
-    rows = poses[_mark_bodies(poses)]  # (P, V, 3)
+    bodies = poses[_mark_bodies(poses)]  # (P, V, 3), of all frames
+    rows = bodies
     ends = rows.min((0, 1)), rows.max((0, 1))
     scaled = all(np.abs(ends[1] - 1) < 1e-4) and (all(np.abs(ends[0]) < 1e-4) or all(np.abs(ends[0] + 1) < 1e-4))
     rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), FRAMES * poses.shape[1])).astype(int)].astype(float)
@@ -132,6 +136,10 @@ def measure(poses: np.ndarray, skeleton: Skeleton, name: str = "") -> Figures:
     zero = (rows == 0).all(-1).mean(0) > 0.5
     zero[[0, 1, skeleton.root]] = False
     again = {int(j) for j in bound[twice]} | {int(j) for j in np.flatnonzero(zero)}
+    reach = np.linalg.norm(bodies - bodies[:, parents], axis=-1)  # (P, V)
+    away = reach > TORN * unit
+    places = {j: bodies[away[:, j], j] for j in np.flatnonzero(away.sum(0) > 1)}
+    torn = [j for j, place in places.items() if np.ptp(place, axis=0).max() < 1e-3]
     xy = rows[..., :2]
     return Figures(
         name, len(rows), torso, size, float(np.median(up[:, 1])), up.mean(0),
@@ -140,6 +148,7 @@ def measure(poses: np.ndarray, skeleton: Skeleton, name: str = "") -> Figures:
         np.median(lengths, 0) / unit,
         float(np.median(changes)) if len(rows) > 2 else np.nan, float(np.median(turning)),
         bool(((xy >= 0) & (xy <= 1)).mean() > 0.99), scaled, tuple(skeleton.joints[j] for j in sorted(again)),
+        tuple(skeleton.joints[j] for j in torn),
     )  # fmt: skip
 
 
@@ -249,13 +258,25 @@ class Inspection:
 
     def findings(self) -> list[Finding]:
         """Findings on the clips seen so far."""
-        return check(self.figures, self.skeleton, self.flat, self._told())
+        found = check(self.figures, self.skeleton, self.flat, self._told())
+        if self.flat and self.raw and all(map(_is_in_percent, self.raw)):
+            what = "x and y from 0 to 100 throughout: per cent of the image, which squeezes a body? Bring pixels"
+            found.append(Finding("warn", what))
+        return found
 
     def summary(self) -> dict[str, object]:
         """Medians and findings, for a manifest."""
+        if not self.figures:
+            return {}
         names = ("torso", "upright", "origin")
         medians = {name: round(float(np.median([getattr(f, name) for f in self.figures])), 3) for name in names}
-        return {**medians, "findings": [finding.what for finding in self.findings()]} if self.figures else {}
+        return {**medians, "findings": [finding.what for finding in self.findings()]}
+
+
+def _is_in_percent(points: np.ndarray) -> bool:
+    """Whether x and y of points (..., C) go from 0 to 100."""
+    xy = points[..., :2]
+    return bool(((xy >= 0) & (xy <= 100)).mean() > 0.99 and np.nanmax(xy, initial=0) > 1)
 
 
 def _estimate_size(poses: np.ndarray, skeleton: Skeleton) -> float:
@@ -295,12 +316,12 @@ def check(figures: Sequence[Figures], skeleton: Skeleton, flat: bool = False, to
     Returns:
         Findings, those to refuse first; empty if all is plausible.
     """
+    if not figures:
+        return []
     still = [f.name for f in figures if not f.size]
     if 2 * len(still) > len(figures):
         return [Finding("refuse", f"bodies without size, whose joints coincide: {_list_some(still, len(figures))}")]
     every, figures = figures, [f for f in figures if f.size]
-    if not figures:
-        return []
     several = len(figures) > 2
     size = float(np.median([f.size for f in figures]))
     no_depth = np.median([f.depth for f in figures]) < NO_DEPTH
@@ -352,6 +373,12 @@ def check(figures: Sequence[Figures], skeleton: Skeleton, flat: bool = False, to
     if often:
         severity = "refuse" if 3 * len(often) > skeleton.num_joints else "warn"
         out.append(Finding(severity, f"{len(often)} joints repeat another's numbers, or are 0: {', '.join(often[:6])}"))
+    torn = [f for f in figures if f.torn]
+    if len(torn) >= max(1, 0.01 * len(figures)):  # sensors lose a joint now and then
+        names = sorted({joint for f in torn for joint in f.torn})
+        clips = _list_some([f.name for f in torn], len(figures))
+        away = f"joints that jump away from the body: {', '.join(names[:4])}, in {clips}"
+        out.append(Finding("warn", f"{away}: 0, 0, 0 where they were not tracked? Leave such frames out, or fill in"))
     if several and all(f.severity == "warn" for f in out):
         odd = [f.name for f in figures if not TORSOS[0] <= f.size <= TORSOS[1]]
         if odd and not flat:
@@ -405,3 +432,10 @@ def find_empty_classes(store: SkeletonStore, benchmark: str) -> dict[str, list[s
         clips = np.bincount(store.labels[store.split(benchmark, part)], minlength=count)
         out[part] = [store.classes[k] for k in np.flatnonzero(clips == 0)]
     return out
+
+
+def describe_empty_classes(store: SkeletonStore, benchmark: str) -> list[str]:
+    """Say `find_empty_classes` in sentences, one a part; none where every class has clips in both."""
+    effect = {"train": "can't be learned", "test": "will have no accuracy"}
+    found = find_empty_classes(store, benchmark).items()
+    return [f"no {part} clip of {', '.join(names)}, which {effect[part]}" for part, names in found if names]

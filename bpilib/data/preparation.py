@@ -11,6 +11,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from bpilib.data import ucla
+from bpilib.data.archives import suggest_files
 from bpilib.data.formats import agcn, clip_folder
 from bpilib.data.formats.npz import import_npz
 from bpilib.data.formats.pyskl import describe_pickle, import_pickle
@@ -85,14 +86,15 @@ def prepare(
             where and since when).
     """
     places = _list_places(raw)
-    if len(places) == 1 and places[0].name.lower() == clip_folder.LIST and places[0].is_file():
+    if len(places) == 1 and places[0].is_file() and _is_part(places[0]):
         raw = places[0].parent
         places = [raw]
     layout = _recognise_layout(raw)
     if dataset not in BENCHMARKS and not layout and all(place.exists() for place in places):
+        there = "; ".join(hint for place in places for hint in suggest_files(place))
         raise ValueError(
             f"unknown data set {dataset!r}: expected {', '.join(BENCHMARKS)}; or, for one of your own, raw: {LAYOUTS}, "
-            f"got {raw}"
+            f"got {raw}{there and f': {there}'}"
         )
     if on_error not in ("skip", "raise"):
         raise ValueError(f"on_error: expected 'skip' or 'raise', got {on_error!r}")
@@ -191,6 +193,11 @@ def _build_ucla(dataset: str, raw: Path, out: Path, overwrite: bool, on_error: s
 
 def _list_places(raw: Raw | None) -> list[Path]:
     return [Path(raw)] if isinstance(raw, str | Path) else [Path(place) for place in raw or ()]
+
+
+def _is_part(file: Path) -> bool:
+    """Whether a file is one of a folder that is imported as a whole: clips.csv, or an array of 2s-AGCN."""
+    return file.name.lower() == clip_folder.LIST or bool(agcn.ARRAY.fullmatch(file.name))
 
 
 def _recognise_layout(raw: Raw | None) -> str | None:

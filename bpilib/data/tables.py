@@ -6,6 +6,8 @@ unless "CSV UTF-8" is chosen, and "Unicode text" as UTF-16 with tabs.
 
 import contextlib
 import csv
+import re
+import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -16,7 +18,7 @@ BOMS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-si
 
 
 def read_text(path: Path) -> str:
-    """A text file in UTF-8, UTF-16, or, where it is neither, in Windows' encoding of western Europe.
+    """A text file in UTF-8, UTF-16, or, where it is neither, in Windows' encoding of western Europe, with a warning.
 
     Raises:
         ValueError: bytes that are no text in any of them.
@@ -30,7 +32,14 @@ def read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         if encoding is None and not {*content} & CONTROL:
             with contextlib.suppress(UnicodeDecodeError):
-                return content.decode("cp1252")
+                text = content.decode("cp1252")
+                odd = next(line.strip() for line in text.splitlines() if not line.isascii())
+                warnings.warn(
+                    f"{path} is not in UTF-8, read in Windows' western encoding: {odd[:80]!r}. If that looks odd, save "
+                    "it as 'CSV UTF-8'",
+                    stacklevel=2,
+                )
+                return text
         raise ValueError(f"not a text in UTF-8 or UTF-16 ({error}): save it as 'CSV UTF-8'") from error
 
 
@@ -53,7 +62,7 @@ def read_rows(path: Path, needed: Iterable[str]) -> Iterator[tuple[int, dict[str
     columns = {mark: {cell.strip().strip('"').lower() for cell in first.split(mark)} for mark in SEPARATORS}
     mark = max(SEPARATORS, key=lambda mark: len(columns[mark] & {*needed}))
     if missing := {*needed} - columns[mark]:
-        raise ValueError(f"no column {', '.join(sorted(missing))}")
+        raise ValueError(f"no column {', '.join(sorted(missing))} in its first line, {first[:80]!r}")
     reader = csv.reader(text.splitlines(keepends=True)[head:], delimiter=mark, skipinitialspace=True)
     header = [cell.strip().lower() for cell in next(reader)]
     for cells in reader:
@@ -69,6 +78,12 @@ def read_rows(path: Path, needed: Iterable[str]) -> Iterator[tuple[int, dict[str
 def read_names(path: Path) -> list[str]:
     """The lines of a file, without blank ones."""
     return [line.strip() for line in read_text(path).splitlines() if line.strip()]
+
+
+def parse_whole(text: str) -> str:
+    """A number as it is meant: "1.0", as tables with empty cells are saved, is "1"; other texts as they are."""
+    match = re.fullmatch(r"(\d{1,9})\.0+", text)
+    return match[1] if match else text
 
 
 def normalise_name(name: str) -> str:

@@ -27,6 +27,7 @@ from bpilib.skeleton import NTU, UCLA, Skeleton
 
 TORSO = 0.5  # metres from the base of the spine to the upper spine, if a tracker does not know metres
 TORSOS = (0.15, 1.2)  # metres; plausible lengths of it, from a small child to a poor fit
+LEAST_SCORE = 0.05  # of 1; with less, a point was not seen
 MAX_SCORE = 100  # some trackers give percentages
 FEW_PIXELS = 5  # extent in pixels below which there is no body in an image
 SPINE, BASE, UPPER = (NTU.joints.index(name) for name in ("middle of spine", "base of spine", "upper spine"))
@@ -269,7 +270,9 @@ def to_ntu(poses: np.ndarray, tracker: str) -> np.ndarray:
                     f"expected a score as the third number, 0 or more, got {least:.3g} to {most:.3g}: are these points "
                     f"in 3D? {tracker} has points of an image{describe_likely_trackers([poses], tracker)}"
                 )
-            seen &= poses[..., 2] > 0
+            sure = seen & (poses[..., 2] > LEAST_SCORE * (100 if most > 10 else 1))
+            often = 2 * sure.sum(0) >= seen.any(-1).sum(0)[:, None]  # (M, V); else a guess is better than none
+            seen &= np.where(often, sure, poses[..., 2] > 0)
         if seen.any() and is_in_unit_square(flat[seen]):
             raise ValueError(
                 "expected pixels, got x and y from 0 to 1, shares of the image, in which a body is squeezed: multiply "
@@ -281,6 +284,12 @@ def to_ntu(poses: np.ndarray, tracker: str) -> np.ndarray:
                 f"{tracker} has points of an image{describe_likely_trackers([poses], tracker)}"
             )
         flat = fill_unseen(flat, seen, mapping)
+    else:
+        seen = np.abs(flat).sum(-1) > 0  # (L, M, V)
+        here = mark_present(flat)  # (L, M)
+        rare = 2 * seen.sum(0) < here.sum(0)[:, None]  # (M, V), as of joints that a sensor does not have
+        rare[:, mapping.matrix()[[BASE, SPINE, UPPER]].any(0)] = True  # where the origin may be
+        flat = fill_unseen(flat, (seen | rare) & here[..., None], mapping)
     present = mark_present(flat)
     if not present.any():
         raise ValueError("no person in any frame")
@@ -299,7 +308,8 @@ def to_ntu(poses: np.ndarray, tracker: str) -> np.ndarray:
         mend = "divide millimetres by 1000, centimetres by 100"
         if mapping.unit != 1:
             mend = f"{tracker} gives millimetres, so that metres are to be multiplied by 1000"
-        raise ValueError(f"expected metres, a torso of about {TORSO}, got one of {torso:.3g}: {mend}")
+        told = describe_likely_trackers([poses], tracker)
+        raise ValueError(f"expected metres, a torso of about {TORSO}, got one of {torso:.3g}{told or f': {mend}'}")
     frame, person = np.argwhere(present)[0]
     return np.where(present[..., None, None], out - out[frame, person, SPINE], 0).astype(np.float32)
 

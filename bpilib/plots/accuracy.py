@@ -253,7 +253,8 @@ def confusion(matrix, classes: Sequence[str]) -> Picture:
 
     Args:
         matrix: (K, K) counts, rows the true class, columns the predicted one.
-        classes: K names; up to 20, every share from 0.5 % is written; above, the wrong ones from 10 %.
+        classes: K names; up to 20, every share from 0.5 % is written; above, the wrong ones from 10 %. The row of a
+            class without clips is grey.
 
     Returns:
         A figure that grows with K.
@@ -289,6 +290,9 @@ def confusion(matrix, classes: Sequence[str]) -> Picture:
     middles = np.arange(count) + 0.5
     name_columns(ax, classes, size, rotation=40 if few else 90, at=middles)
     ax.set_yticks(middles, [fit_name(name) for name in classes], fontsize=size, rotation=0)
+    for row in np.flatnonzero(total == 0).tolist():
+        ax.axhspan(row, row + 1, color=PALE, zorder=3)
+        ax.text(count / 2, row + 0.5, "no clips", color=INK, fontsize=size, ha="center", va="center", zorder=4)
     ax.tick_params(length=0)
     ax.set(xlabel="predicted class", ylabel="true class")
     right = np.trace(matrix) / max(1, matrix.sum())

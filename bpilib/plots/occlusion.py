@@ -29,8 +29,6 @@ from bpilib.plots.style import (
 )
 from bpilib.skeleton import Skeleton
 
-_LABEL = "the logit falls by"
-
 
 def _leaves_out_zero(values: np.ndarray) -> np.ndarray:
     """(..., 3) mean, low, high → (...) bool; False where there is no interval."""
@@ -86,14 +84,16 @@ def occlusion_by_class(
     axes[2].set_title("a stretch of time", pad=27)
     axes[2].set_xlabel("frames of the network's window")
     bar = figure.colorbar(ScalarMappable(norm, signed_colors()), ax=axes, format="{x:+.2g}", pad=0.01, aspect=30)
-    bar.set_label(f"{_LABEL} (dot: the 95 % interval leaves out 0)")
+    bar.set_label("the logit falls by (dot: the 95 % interval leaves out 0)")
     done = "frozen at its mean place" if how == "frozen" else "doing what it does in the average clip"
     figure.suptitle(f"What does each class need? (its logit with a region {done})")
     return figure
 
 
 @styled
-def occlusion_card(clip, drops: Mapping, skeleton: Skeleton, window: int, title: str, norm=None) -> Picture:
+def occlusion_card(
+    clip, drops: Mapping, skeleton: Skeleton, window: int, title: str, norm=None, what: str = "logit"
+) -> Picture:
     """What one clip, or one class, needs: joints on a skeleton, and joints, parts and moments as bars.
 
     Args:
@@ -104,6 +104,7 @@ def occlusion_card(clip, drops: Mapping, skeleton: Skeleton, window: int, title:
         window: T, the network's frames.
         title: heading.
         norm: colour scale; None: of these joints.
+        what: falls.
 
     Returns:
         A figure with a skeleton and three panels of bars; names are bold where an interval leaves out 0.
@@ -141,7 +142,7 @@ def occlusion_card(clip, drops: Mapping, skeleton: Skeleton, window: int, title:
     upper.set_title("without a part", fontsize=11)
     _draw_drops(lower, time, moments, [INK] * len(time), [INK] * len(time))
     lower.set_title("without frames of the window", fontsize=11)
-    figure.supxlabel(_LABEL, fontsize=11)
+    figure.supxlabel(f"the {what} falls by", fontsize=11)
     figure.suptitle(fit_name(title, 80))
     return figure
 

@@ -152,7 +152,8 @@ def similarity(matrix, classes: Sequence[str]) -> Picture:
 
     Args:
         matrix: branch → (K, K), or (P+1, K, K) in the order global, torso, arm, leg (with five: global and GAP's
-            head, hand, hip, foot): cosine of the mean embedding of a true class (row) with a prompt (column).
+            head, hand, hip, foot): cosine of the mean embedding of a true class (row) with a prompt (column);
+            NaN in the row of a class without clips.
         classes: K names.
 
     Returns:
@@ -185,14 +186,15 @@ def similarity(matrix, classes: Sequence[str]) -> Picture:
             continue
         branch, m = list(matrix.items())[n]
         image = ax.imshow(m, cmap=signed_colors(), norm=norm)
-        nearest = np.nan_to_num(m, nan=-np.inf).argmax(1)
+        known = np.flatnonzero(np.isfinite(m).any(1))
+        nearest = np.nan_to_num(m[known], nan=-np.inf).argmax(1)
         size, dot = (10, 34) if count <= 20 else (7, 7)
-        ax.scatter(nearest, range(count), s=dot, c=INK, edgecolors="white", linewidths=0.8, zorder=3)
+        ax.scatter(nearest, known, s=dot, c=INK, edgecolors="white", linewidths=0.8, zorder=3)
         ax.set_yticks(range(count), names if n % columns == 0 else [], fontsize=size)
         ax.set_xticks(range(count), names if n + columns >= len(matrix) else [], fontsize=size, rotation=90)
         ax.tick_params(length=0)
-        right = int((nearest == np.arange(count)).sum())
-        ax.set_title(f"{branch}: {right} of {count} right", color=PART_INK.get(branch, INK))
+        right = int((nearest == known).sum())
+        ax.set_title(f"{branch}: {right} of {len(known)} right", color=PART_INK.get(branch, INK))
     figure.supylabel("skeletons of the class", fontsize=11)
     figure.supxlabel("text of the class", fontsize=11)
     figure.colorbar(image, ax=axes, shrink=0.7, aspect=30, pad=0.02).set_label("cosine similarity")

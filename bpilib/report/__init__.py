@@ -1,8 +1,8 @@
 """Executed notebooks as a folder of HTML pages with an index: readable offline, in light and dark.
 
-`python -m bpilib.report [outputs]` (or `make report`) writes <outputs>/report/index.html. `page.html.j2` and
-`index.html.j2` are the templates of a notebook's page and of the index. What looks like a secret is masked, and what
-could run in a page is left out (`bpilib.report.guard`).
+`python -m bpilib.report [outputs]` (or `make report`) writes <outputs>/report/index.html; with a notebook and a page
+(`make tour`) that page alone. `page.html.j2` and `index.html.j2` are the templates of a page and of the index. Secrets
+are masked, and what could run in a page is left out (`bpilib.report.guard`).
 """
 
 import base64
@@ -26,7 +26,7 @@ from PIL import Image
 
 from bpilib.errors import MissingInputError
 from bpilib.report.guard import guard
-from bpilib.system.files import mask_notebook, mask_secrets, write_atomically
+from bpilib.system.files import PROJECT, mask_notebook, mask_secrets, write_atomically
 
 FOLDER = "report"
 WRITTEN = ".written.json"  # in the folder: what this module wrote there
@@ -88,8 +88,32 @@ def write_report(outputs: str | Path) -> Path:
     files.check([*names.values(), Path("index.html")])
     files.remove_others(names.values())
     for path, notebook in notebooks.items():
-        files.write(names[path], _render_page(notebook, path, [*notebooks]))
+        text = _render_page(notebook, path, [*notebooks])
+        files.write(names[path], _link_docs(text, (files.folder / path).parent))
     return files.write(Path("index.html"), _render_index(pages))
+
+
+def write_page(notebook: str | Path, page: str | Path) -> Path:
+    """Turn one executed notebook into a page of its own, whose links lead to the notebooks of this project.
+
+    Args:
+        notebook: executed, an .ipynb.
+        page: the .html to write; one that is there is replaced.
+
+    Returns:
+        The page.
+
+    Raises:
+        MissingInputError: no such notebook, or it has not been executed.
+    """
+    notebook, page = Path(notebook), Path(page)
+    cells = nbformat.read(notebook, 4).cells if notebook.is_file() else []
+    if not any(cell.get("execution_count") for cell in cells):
+        raise MissingInputError(f"no executed notebook at {notebook}: execute it with papermill, or run make demo")
+    there = os.path.relpath(PROJECT, page.resolve().parent)
+    text = _to_html(nbformat.read(notebook, 4), notebook.stem, _link(f"{there}/README.md"))
+    text = re.sub(r'href="(\d\d_\w+\.ipynb)"', rf'href="{_link(there)}/notebooks/\1"', text)
+    return write_atomically(page, _link_docs(text, page.parent))
 
 
 class WrittenFiles:
@@ -198,20 +222,32 @@ def _thumbnail(png: str) -> bytes:
 
 def _render_page(notebook: nbformat.NotebookNode, path: Path, others: list[Path]) -> str:
     """A notebook as HTML; its links to other notebooks lead to their pages, the nearest first, or to the index."""
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            cell.outputs = [kept for out in cell.outputs if (kept := _without_kernel(out))]
-    template = (Path(__file__).parent / "page.html.j2").read_text(encoding="utf-8")
-    exporter = HTMLExporter(raw_template=template, embed_images=True, anchor_link_text="")
     index = _link(os.path.relpath("index.html", path.parent))
-    text, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": path.stem}, "index": index})
 
     def link_page(match: re.Match[str]) -> str:
         fits = [other for other in others if other.stem.startswith(match[1])]
         fits.sort(key=lambda other: (other.parent != path.parent, other))
         return f'href="{_link(os.path.relpath(fits[0].with_suffix(".html"), path.parent)) if fits else index}"'
 
-    return guard(re.sub(r'href="(\d\d_\w+)\.ipynb"', link_page, text))
+    return re.sub(r'href="(\d\d_\w+)\.ipynb"', link_page, _to_html(notebook, path.stem, index))
+
+
+def _to_html(notebook: nbformat.NotebookNode, name: str, index: str) -> str:
+    """A notebook as HTML without secrets and scripts, its links as they are; `index` is where "all notebooks" leads."""
+    mask_notebook(notebook)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [kept for out in cell.outputs if (kept := _without_kernel(out))]
+    template = (Path(__file__).parent / "page.html.j2").read_text(encoding="utf-8")
+    exporter = HTMLExporter(raw_template=template, embed_images=True, anchor_link_text="")
+    text, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": name}, "index": index})
+    return guard(text)
+
+
+def _link_docs(text: str, folder: Path) -> str:
+    """A page in that folder, its notebook's links to ../docs led to the project's."""
+    docs = os.path.relpath(PROJECT / "docs", folder.resolve())
+    return text.replace('href="../docs/', f'href="{_link(docs)}/')
 
 
 def _link(path: str) -> str:

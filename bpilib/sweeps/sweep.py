@@ -22,12 +22,12 @@ from bpilib.errors import MissingInputError, did_you_mean
 from bpilib.runs import history, write_or_check_config
 from bpilib.sweeps.clusters import SLURM_OPTIONS, execute_run
 from bpilib.sweeps.notebook_runner import count_starts, is_running
-from bpilib.system.files import PROJECT, in_project, parse_yaml, write_atomically
+from bpilib.system.files import NOTEBOOKS, in_project, parse_yaml, write_atomically
 
 logger = logging.getLogger(__name__)
 
 Watch = Callable[[pd.DataFrame], None]
-TRAIN = PROJECT / "notebooks" / "02_train.ipynb"
+TRAIN = NOTEBOOKS / "02_train.ipynb"
 MAX_RUNS = 10_000  # runs of a grid
 GROUP_KEYS = tuple(key for key in RUN_KEYS if key != "seed")  # runs that share these are seeds of one another
 COLUMNS = (*GROUP_KEYS, "seed")  # of the sweep's tables

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from bpilib.system.files import PROJECT
+from bpilib.system.files import PACKAGE
 
-LIBRARIES = ("torch", "numpy", "scipy", "numba", "pandas", "scikit-learn", "open_clip_torch")
+LIBRARIES = ("bpilib", "torch", "numpy", "scipy", "numba", "pandas", "scikit-learn", "open_clip_torch")
 
 
 def collect_environment(device: torch.device) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def collect_environment(device: torch.device) -> dict[str, Any]:
     """
     on_gpu = device.type == "cuda"
     found: dict[str, Any] = {
-        "git": read_git_state(PROJECT),
+        "git": read_git_state(PACKAGE.parent),
         "python": platform.python_version(),
         "libraries": _library_versions(),
         "cuda": torch.version.cuda if on_gpu else None,

@@ -15,8 +15,28 @@ import numpy as np
 import psutil
 import yaml
 
-PROJECT = Path(__file__).resolve().parents[2]
-PARAMS = PROJECT / "params"
+PACKAGE = Path(__file__).resolve().parents[1]
+MARK = Path("params", "recipes.yaml")  # a checkout has it, and a folder that `bpilib notebooks` made
+
+
+def find_project(package: Path) -> Path:
+    """Where relative paths start: the checkout that a package lies in; else, since it is installed, the nearest folder
+    with copied params at or above the working directory; else the working directory.
+    """
+    if (package.parent / MARK).is_file():
+        return package.parent
+    working = Path.cwd()
+    return next((place for place in (working, *working.parents) if (place / MARK).is_file()), working)
+
+
+def find_shipped(package: Path, project: Path, file: Path) -> Path:
+    """The folder of a file that comes with the package: the project's own, else the one in an installed package."""
+    return (project if (project / file).is_file() else package) / file.parent
+
+
+PROJECT = find_project(PACKAGE)
+PARAMS = find_shipped(PACKAGE, PROJECT, MARK)
+NOTEBOOKS = find_shipped(PACKAGE, PROJECT, Path("notebooks", "02_train.ipynb"))
 MAX_NPZ_BYTES = 1 << 30  # bytes of an .npz once unpacked; the largest of ours have 50 MB
 MOST_YAML = 16 << 20  # bytes or characters; the largest of ours has 0.1 MB
 MAX_YAML_ENTRIES = 300_000  # of a YAML once its aliases are followed: the texts of 10,000 classes

@@ -6,14 +6,22 @@ from typing import Any
 from torch import Tensor
 
 from bpilib.errors import MissingInputError
+from bpilib.pretrained.loading import read as read_pretrained
+from bpilib.pretrained.places import is_pretrained
 from bpilib.recipes import BENCHMARKS
-from bpilib.reference import load_reference_weights, read_weights, reference_state_dict
+from bpilib.reference import (
+    is_same_shape,
+    load_reference_weights,
+    look_at,
+    read_weights,
+    reference_state_dict,
+    unwrap_tensors,
+)
 from bpilib.runs import Run, kept_weights
 from bpilib.system import checkpoint
 from bpilib.system.files import in_project
 
 MAX_LISTED = 20  # tensors that did not fit, in a report
-_WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "weights")  # keys of weights in others' files
 
 
 def start_from(run: Run, place: str | Path) -> str:
@@ -24,8 +32,9 @@ def start_from(run: Run, place: str | Path) -> str:
 
     Args:
         run: from `build`; changed in place.
-        place: run directory (its best.pt), checkpoint, or a weight file of the published CTR-GCN, GAP or BPI code;
-            what is relative lies in the project folder.
+        place: run directory (its best.pt), checkpoint, pretrained network (shipped, a folder, or on the Hub; see
+            `from_pretrained`), or a weight file of the published CTR-GCN, GAP or BPI code; what is relative lies in
+            the project folder.
 
     Returns:
         What was taken and what was not, for people to read.
@@ -34,17 +43,25 @@ def start_from(run: Run, place: str | Path) -> str:
         MissingInputError: nothing there.
         ValueError: damaged; another kind of file; less than half fits; a run that has seen what this one must not see.
     """
+    if is_pretrained(place):
+        found = read_pretrained(place)
+        settings = found.config["training"] | found.config
+        return _start_from_checkpoint(run, found.name, {"config": settings, "model": found.state, "text": {}})
     path = in_project(place)
     if not path.is_file() and path.suffix != ".pt":
         path = path / "best.pt"
     if not checkpoint.exists(path):
         raise MissingInputError(f"parameter start_from: no checkpoint at {path}: name the directory of a trained run")
-    published = _published_weights(path)
-    return _start_from_checkpoint(run, path) if published is None else _start_from_published(run, path, published)
+    try:
+        published = unwrap_tensors(read_weights(path))
+    except (OSError, ValueError, RuntimeError):  # `checkpoint.load` says what it is, or finds the one before it
+        published = {}
+    if published:
+        return _start_from_published(run, path, published)
+    return _start_from_checkpoint(run, str(path), checkpoint.load(path))
 
 
-def _start_from_checkpoint(run: Run, path: Path) -> str:
-    content = checkpoint.load(path)
+def _start_from_checkpoint(run: Run, path: str, content: dict[str, Any]) -> str:
     its = content["config"]
     same = its["dataset"] == run.config.dataset
     if same and (known := {*(run.config.unseen or [])} - {*(its.get("unseen") or [])}):
@@ -64,21 +81,6 @@ def _start_from_checkpoint(run: Run, path: Path) -> str:
     return _report(run, f"{path} ({source})", taken, left, joints)
 
 
-def _published_weights(path: Path) -> dict[str, Tensor] | None:
-    """The state dict in a file of the published code, without what wraps it; None: a checkpoint of ours, or no file."""
-    try:
-        state: Any = read_weights(path)
-    except (OSError, ValueError, RuntimeError):  # `checkpoint.load` says what it is, or finds the one before it
-        return None
-    if {"format", "sha256", "content"} <= state.keys():
-        return None
-    for wrapper in _WRAPPERS:
-        if isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
-    tensors = {str(name).removeprefix("module."): value for name, value in state.items() if isinstance(value, Tensor)}
-    return tensors or None
-
-
 def _start_from_published(run: Run, path: Path, state: dict[str, Tensor]) -> str:
     if run.config.unseen:
         raise ValueError(
@@ -89,21 +91,17 @@ def _start_from_published(run: Run, path: Path, state: dict[str, Tensor]) -> str
     fitting, left = {}, []
     for name, tensor in mine.items():
         there = state.get(name)
-        if there is None or _without_ones(there) != _without_ones(tensor):
+        if there is None or not is_same_shape(there, tensor):
             left.append(f"{name} {tuple(tensor.shape)} here, {'none' if there is None else tuple(there.shape)} there")
         elif name.startswith("fc.") and run.config.dataset not in BENCHMARKS:
             left.append(f"{name}, of other classes")
         else:
             fitting[name] = there
-    _check_share(run, f"{path} (published weights)", len(fitting), left)
+    source = f"{path} (published weights of {look_at(state)})"
+    _check_share(run, source, len(fitting), left)
     load_reference_weights(run.model, mine | fitting)
     joints = {tensor.shape[-1] for name, tensor in state.items() if name.endswith("gcn1.PA")}
-    return _report(run, f"{path} (published weights)", len(fitting), left, joints)
-
-
-def _without_ones(tensor: Tensor) -> list[int]:
-    """The shape without its axes of length 1, in which the published layout and ours differ."""
-    return [length for length in tensor.shape if length != 1]
+    return _report(run, source, len(fitting), left, joints)
 
 
 def _check_share(run: Run, source: str, taken: int, left: list[str]) -> None:

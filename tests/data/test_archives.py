@@ -101,6 +101,49 @@ def test_ntu_s_zips_in_a_zip_are_named(tmp_path):
         ready("ntu60", raw, tmp_path / "store")
 
 
+HINTS = {
+    "folder/clips.csv": r"clips\.csv is there: name its folder .*folder\b",
+    "a/b/c/clips.csv": r"name its folder .*a/b/c\b",
+    "CLIPS.CSV": r"CLIPS\.CSV is there: call it clips\.csv",
+    "clips.csv.txt": r"call it clips\.csv",
+    "clips.tsv": r"call it clips\.csv",
+    "list.csv": r"list\.csv is there: is it the list of clips\? Call it clips\.csv",
+    "clips.xlsx": r"save it as clips\.csv",
+    "wave_01.npy": r"holds \.npy files: list them in a clips\.csv in it",
+    "sets/NTU60_CS.npz": r"to import .*NTU60_CS\.npz, name it itself",
+    "hrnet.pkl": r"to import .*hrnet\.pkl, name it itself",
+    "S001C001P001R001A001.skeleton.gz": r"its name must end with \.skeleton",
+    "ntu.tar.gz": r"unpack .*ntu\.tar\.gz, and name the folder",
+    "train_data_bone.npy": r"train_data_bone\.npy holds no joints, and they can't be computed from it: get train",
+    "val_data_joint_motion.npy": r"val_data_joint_motion\.npy holds no joints",
+}
+
+
+@pytest.mark.parametrize("file", HINTS)
+@pytest.mark.parametrize("dataset", ["mine", "ntu60"])
+def test_what_is_there_instead_is_named_and_what_to_do_with_it(tmp_path, file, dataset):
+    raw = put(tmp_path / "raw", {file: b"", "train_label.pkl": b"", "readme.md": b"", ".clips.csv.swp": b""})
+    if file == "CLIPS.CSV" and (raw / "clips.csv").exists():
+        pytest.skip("a file system without capitals")
+    with pytest.raises(ValueError, match=HINTS[file]) as caught:
+        ready(dataset, raw, tmp_path / "store")
+    assert "train_label" not in str(caught.value) and "rose1.ntu" not in str(caught.value)
+
+
+def test_a_zip_beside_raw_files_in_a_zip_is_not_passed_over_in_silence(tmp_path):
+    inner = zipped({f"{NTU_NAMES[1]}.skeleton": NTU_FILES[NTU_NAMES[1]]})
+    files = {f"{NTU_NAMES[0]}.skeleton": NTU_FILES[NTU_NAMES[0]], "s018_to_s032.zip": inner}
+    with pytest.warns(UserWarning, match=r"all\.zip also holds zips, which are not read: s018_to_s032\.zip: unpack it"):
+        prepare("ntu60", raw=put(tmp_path / "raw", {"all.zip": zipped(files)}), out=tmp_path / "store", n_jobs=1)
+
+
+def test_a_zip_of_ones_own_clips_and_an_array_itself_are_told(tmp_path):
+    with pytest.raises(ValueError, match=r"mine\.zip: unpack .*mine\.zip, and name the folder"):
+        ready("mine", put(tmp_path, {"mine.zip": zipped({"clips.csv": b""})}) / "mine.zip", tmp_path / "store")
+    with pytest.raises(ValueError, match=r"holds no joints, and they can't be computed"):
+        ready("mine", put(tmp_path, {"x/train_data_bone.npy": b""}) / "x/train_data_bone.npy", tmp_path / "store")
+
+
 def test_two_files_of_one_name_and_size_that_differ_are_left_out(tmp_path):
     name = NTU_NAMES[0]
     changed = NTU_FILES[name].replace(b"250", b"251", 1)

@@ -241,7 +241,7 @@ def test_a_folder_of_something_else(tmp_path):
     with pytest.raises(MissingInputError, match=r"no clips\.csv in"):
         load(tmp_path / "raw")
     folder = write(tmp_path / "raw", ["a,wave"], {"a": poses(5, 25, 3)}, header="name,class")
-    with pytest.raises(ValueError, match=r"clips\.csv: no column label, split; expected clips\.csv with the columns"):
+    with pytest.raises(ValueError, match=r"clips\.csv: no column label, split in .*; expected clips\.csv with"):
         load(folder)
     for content in (b"", b"\xff\xfe\x00n", b'name,label,split\n"' + b"a" * 200_000):
         (folder / "clips.csv").write_bytes(content)
@@ -345,6 +345,32 @@ def test_labels_from_one_are_counted_from_one_where_only_that_fits(tmp_path):
     with pytest.warns(UserWarning, match="labels run from 1 to 4 of 5 class names: counted from 0, so that no"):
         store = load(people(tmp_path / "five", rows=numbered(1), classes=[*names, "fall"]), overwrite=True)
     assert store.labels.tolist() == [1, 2, 3, 4] * 2
+    with pytest.warns(UserWarning, match="labels run from 1 to 4 of 5 class names: .* no clip is 'class 0'"):
+        store = load(people(tmp_path / "unnamed", rows=numbered(1)), overwrite=True)
+    assert store.labels.tolist() == [1, 2, 3, 4] * 2
+
+
+def test_numbers_of_a_table_with_empty_cells_are_whole(tmp_path):
+    rows = [f"c{i},{i % 4}.0,{'' if i == 3 else f'{1 + i}.0'},train" for i in range(8)]
+    store = load(people(tmp_path / "raw", rows=rows))
+    assert store.labels.tolist() == [0, 1, 2, 3] * 2 and store.subjects.tolist() == [1, 2, 3, 0, 5, 6, 7, 8]
+    with pytest.raises(ValueError, match=r"no usable clip .* subject: expected a whole number or nothing, got '1\.5'"):
+        load(people(tmp_path / "half", rows=["c0,wave,1.5,train"]), overwrite=True)
+
+
+def test_another_encoding_is_read_and_said_with_what_came_of_it(tmp_path):
+    folder = people(tmp_path / "raw")
+    text = (folder / "clips.csv").read_text().replace("wave", "しゃがむ")
+    (folder / "clips.csv").write_bytes(text.encode("shift-jis"))
+    with pytest.warns(UserWarning, match=r"clips\.csv is not in UTF-8, read in Windows' western encoding: .*odd, "):
+        assert len(load(folder)) == 8
+
+
+def test_a_list_without_the_columns_is_said_with_its_first_line(tmp_path):
+    folder = people(tmp_path / "raw")
+    (folder / "clips.csv").write_text("\n".join((folder / "clips.csv").read_text().splitlines()[1:]))
+    with pytest.raises(ValueError, match=r"no column label, name, split in its first line, 'c0,"):
+        load(folder)
 
 
 def test_classes_that_differ_in_capitals_are_one_or_refused(tmp_path):

@@ -156,6 +156,16 @@ def test_arrays_of_st_gcn_and_2s_agcn(raw, tmp_path, kind):
         np.testing.assert_allclose(other.sample(i), clip, atol=1e-5)
 
 
+def test_arrays_are_found_further_down_and_by_one_of_their_files(tmp_path):
+    folder = write_arrays(tmp_path / "raw/ntu/xsub", "st-gcn")
+    for raw in (tmp_path / "raw", folder / "val_data_joint.npy"):
+        store, _ = ready("mine", raw, tmp_path / f"store{raw.suffix}")
+        assert len(store) == 6 and store.benchmarks == ["xsub"]
+    write_arrays(tmp_path / "raw/ntu120/xsub", "st-gcn")
+    with pytest.raises(ValueError, match="raw holds ntu/xsub, ntu120/xsub: name one of these folders"):
+        ready("mine", tmp_path / "raw", tmp_path / "other")
+
+
 def test_arrays_that_do_not_go_together_are_refused(tmp_path):
     folder = write_arrays(tmp_path / "arrays", "st-gcn")
     names, labels = pickle.loads((folder / "train_label.pkl").read_bytes())

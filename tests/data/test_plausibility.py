@@ -1,6 +1,7 @@
 """What can't be a body in metres is refused, what may be one is warned of; people who lie, fall or are small pass."""
 
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from bpilib.data import SkeletonStore, prepare, ucla
 from bpilib.data.plausibility import (
     Inspection,
     check,
+    describe_empty_classes,
     find_empty_classes,
     find_odd_bones,
     measure,
@@ -52,6 +54,11 @@ def test_one_who_lies_or_stands_on_the_hands_among_others_is_not_refused():
     assert finding.severity == "warn" and "upside down: 1 of 12 clips (clip11)" in finding.what
 
 
+def lost(poses):
+    """The right hand, in two of nine frames."""
+    return (np.arange(25) == AT["right hand"])[:, None] & (np.arange(len(poses)) % 9 > 6)[:, None, None]
+
+
 WRONG = {
     "millimetres": (lambda p: 1000 * in_room(p), "refuse", "millimetres? divide by 1000"),
     "centimetres": (lambda p: 100 * p, "refuse", "centimetres? divide by 100"),
@@ -72,6 +79,7 @@ WRONG = {
     "a cube": (lambda p: 2 * (p - p.min((0, 1))) / np.ptp(p, axis=(0, 1)) - 1, "refuse", "every axis is scaled"),
     "a box": (lambda p: (p - p.min((0, 1))) / np.ptp(p, axis=(0, 1)), "refuse", "every axis is scaled"),
     "one place": (lambda p: p[:, [3] * 25], "refuse", "whose joints coincide"),
+    "hand lost": (lambda p: np.where(lost(p), -3, p), "warn", "that jump away from the body: right hand, in 12 of 12"),
     "noise": (lambda p: np.random.default_rng(0).standard_normal(p.shape), "warn", "this is no body"),
 }  # fmt: skip
 
@@ -118,6 +126,12 @@ def test_the_figures_are_those_of_a_body_that_is_known():
     assert measure((clip @ rotation("z", 60))[:, None], NTU).upright == pytest.approx(0.5)
 
 
+def test_of_no_clips_nothing_is_said():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert check([], NTU) == [] == Inspection(NTU).findings() and Inspection(NTU).summary() == {}
+
+
 def test_the_inspection_refuses_at_once_what_no_data_set_can_hold():
     inspection = Inspection(NTU)
     with pytest.raises(ValueError, match=r"expected metres, a torso of about 0.5, got one of \d+: millimetres\?"):
@@ -151,6 +165,14 @@ def test_classes_without_clips_are_named(make_store):
     store = make_store(UCLA, [np.ones((2, 20, 3))] * 3, labels=[0, 2, 3])
     store._splits |= {"b/train": np.array([0, 1]), "b/test": np.array([1, 2])}
     assert find_empty_classes(store, "b") == {"train": ["class 1", "class 3"], "test": ["class 0", "class 1"]}
+    assert describe_empty_classes(store, "b") == [
+        "no train clip of class 1, class 3, which can't be learned",
+        "no test clip of class 0, class 1, which will have no accuracy",
+    ]
+    store._splits |= {"b/train": np.arange(3), "b/test": np.arange(3)}
+    store.classes[1:2] = []
+    store.labels[:] = range(3)
+    assert describe_empty_classes(store, "b") == []
 
 
 def test_a_store_says_in_its_manifest_what_its_clips_are(place):

@@ -322,6 +322,21 @@ def test_labels_from_one_of_ones_own_classes(tmp_path):
     assert store.labels.tolist() == [0, 1, 2, 3] * 2
 
 
+def test_labels_from_one_without_class_names_are_said(tmp_path):
+    path = own(tmp_path / "own.pkl", lambda clip: clip, first=1)
+    with pytest.warns(UserWarning, match="labels run from 1 to 4 of 5 class names: counted from 0, so that no clip is"):
+        store = prepare("mine", path, tmp_path / "store", progress=False)
+    assert store.labels.tolist() == [1, 2, 3, 4] * 2
+
+
+def test_frames_in_the_place_of_persons_are_refused(tmp_path):
+    turned = [clip[:, None].astype(np.float16) for clip in acted(3)]
+    annotations = [annotation(f"c{i}", 0, 1, keypoint=keypoint) for i, keypoint in enumerate(turned)]
+    path = save(tmp_path / "own.pkl", annotations, {"train": ["c0", "c1"], "val": ["c2"]})
+    with pytest.raises(ValueError, match=r"no usable clip .* persons in 1 frames: expected \(persons, frames, V, C\)"):
+        prepare("mine", path, tmp_path / "store", progress=False)
+
+
 def test_an_annotation_named_often_is_loaded_once(tmp_path, monkeypatch):
     """A reference to it takes two bytes in the file."""
     once = annotation("once")

@@ -160,6 +160,29 @@ def test_other_units_than_metres_are_refused(unit, torso):
         to_ntu(seen_by("kinect_v1") * unit, "kinect_v1")
 
 
+@pytest.mark.parametrize("tracker", ["kinect_v2", "mediapipe", "human36m"])
+def test_a_joint_that_is_0_0_0_for_a_while_is_filled_in(tracker):
+    clip = seen_by(tracker)
+    lost = MAPPINGS[tracker].joints.index("right wrist")
+    spoiled = clip.copy()
+    spoiled[5:9, lost] = 0
+    assert np.abs(to_ntu(spoiled, tracker) - to_ntu(clip, tracker)).max() < 0.3
+    spoiled[:, lost] = 0  # a sensor without it: as it comes
+    assert not np.allclose(to_ntu(spoiled, tracker), to_ntu(clip, tracker), atol=0.3)
+
+
+def test_a_point_of_hardly_any_score_was_not_seen():
+    flat = seen_by("coco")
+    scored = np.concatenate([flat, np.full((*flat.shape[:2], 1), 0.9)], -1)
+    scored[5:9, 10] = (3, 2, 0.04)
+    assert np.abs(to_ntu(scored, "coco") - to_ntu(flat, "coco")).max() < 0.3
+    per_cent = scored * (1, 1, 100)
+    assert np.array_equal(to_ntu(per_cent, "coco"), to_ntu(scored, "coco"))
+    guessed = np.concatenate([flat, np.full((*flat.shape[:2], 1), 0.9)], -1)
+    guessed[:, 10, 2] = 0.04  # hardly ever seen: the tracker's guess is better than nothing
+    assert np.array_equal(to_ntu(guessed, "coco"), to_ntu(flat, "coco"))
+
+
 def test_the_score_of_a_keypoint_is_not_its_depth():
     flat = seen_by("coco")
     scored = np.concatenate([flat, np.full((*flat.shape[:2], 1), 0.9)], -1)

@@ -34,6 +34,25 @@ def html(notebook: nbformat.NotebookNode) -> str:
     return "".join(o.get("data", {}).get("text/html", "") for c in notebook.cells for o in c.get("outputs", []))
 
 
+def test_00_needs_nothing_and_says_that_it_is_not_trained(tmp_path):
+    notebook = run("00_tour", tmp_path, outputs=str(tmp_path / "outputs"), data=str(tmp_path / "store"))
+    assert "the network is NOT trained" in printed(notebook) and "make demo" in printed(notebook)
+    by_hand, ours = re.search(r"contrastive loss: (\S+) by hand, (\S+) by", printed(notebook)).groups()
+    assert float(by_hand) == pytest.approx(float(ours), abs=2e-4)
+    told, same = re.search(r"by hand \[(.*?)\], PyTorch's attention \[(.*?)\]", printed(notebook)).groups()
+    assert told == same
+    assert "0.0000 learned, 0.0000 refined" in printed(notebook) and pictures(notebook) == 12
+    assert {path.stem for path in (tmp_path / "outputs" / "tour").glob("*.png")} >= {"topologies", "attention"}
+    assert html(notebook).count("<iframe") == 1
+
+
+def test_00_looks_at_a_trained_run_where_there_is_one(places, trained):
+    folder, there = places
+    notebook = run("00_tour", folder, tag="", **there)
+    assert "the network is trained (synthetic_xview/bpi_joint_seed0)" in printed(notebook)
+    assert "NOT trained" not in printed(notebook)
+
+
 def test_01_shows_the_data_and_plays_without_a_kernel(places, prepared):
     assert "480 clips (320 train, 160 test on xview)" in printed(prepared)
     assert "xview: no test clip is a copy of a training clip" in printed(prepared)
@@ -51,6 +70,7 @@ def test_02_leaves_a_whole_run_and_says_what_it_used(places, trained):
     assert (folder / "figures" / "training_curves.png").stat().st_size > 10_000
     assert "text: minilm" in printed(trained[0])
     assert "device: " in printed(trained[0])
+    assert re.search(r"about \S+ (seconds|minutes) on this machine: 2 epochs of \d+ clips at ", printed(trained[0]))
     assert "best test epoch, as published" in printed(trained[0])
     assert "no test clip is a copy of a training clip" in printed(trained[0])
     assert ">parameter</th>" in html(trained[0])
@@ -82,7 +102,9 @@ def test_03_evaluates_a_run(places, trained):
     summary = json.loads((folder / "outputs/synthetic_xview/bpi_joint_seed0/summary.json").read_text())
     assert f"top-1 {summary['test_top1']:.2f} %" in printed(notebook)
     assert "no test clip is a copy of a training clip" in printed(notebook)
-    assert pictures(notebook) == 4
+    assert pictures(notebook) == 6
+    figures = {path.stem for path in (folder / "outputs/synthetic_xview/bpi_joint_seed0/figures").glob("*.pdf")}
+    assert {"one_clip", "one_clip_lead", "one_clip_needs"} <= figures
     assert not (folder / "outputs/synthetic_xview/bpi_joint_seed0/export").exists()  # nobody asked for it
 
 
@@ -189,10 +211,11 @@ def test_07_compares_the_runs_there_are_and_lists_the_others(places, trained, tm
     notebook = run("07_compare", folder, outputs=there["outputs"])
     out = folder / "outputs/comparison"
     assert "bpi_bone_seed7" in (out / "left_out.csv").read_text()
-    figures = {f"{name}.{kind}" for name in ("overview", "pairs", "agreement", "classes") for kind in ("png", "pdf")}
+    drawn = ("overview", "pairs", "agreement", "classes", "confusion_difference", "curves")
+    figures = {f"{name}.{kind}" for name in drawn for kind in ("png", "pdf")}
     written = {"pairs.csv", "classes.csv", "reproducibility.txt"}
     assert {p.name for p in (out / "synthetic_xview").iterdir()} == figures | written
-    assert pictures(notebook) == 4
+    assert pictures(notebook) == 6
     assert "of 1 pairs," in printed(notebook)
     assert "no test clip is a copy of a training clip" in printed(notebook)
     assert "without_copies" not in (out / "table.csv").read_text()
@@ -220,7 +243,7 @@ def test_copies_are_drawn_and_counted_apart_from_01_to_07(tmp_path):
     assert "without copies: top-1 " in printed(whole) and "top1_without_copies" in html(whole)
     assert "low_without_copies" in (place / "bpi_ensemble_seed0/subsets.csv").read_text()
     last = run("07_compare", tmp_path, dataset="ucla", outputs=there["outputs"])
-    assert f"{said} are copies of training clips" in printed(last) and pictures(last) == 5
+    assert f"{said} are copies of training clips" in printed(last) and pictures(last) == 7
     out = tmp_path / "outputs/comparison"
     assert set(pd.read_csv(out / "ucla_xview/pairs_without_copies.csv")["clips"]) == {17}
     assert set(pd.read_csv(out / "table.csv")["clips_without_copies"]) == {17}
@@ -234,7 +257,7 @@ def test_08_goes_from_clips_of_another_tracker_to_a_classified_file(tmp_path):
     assert "32 texts, all of them shipped" in printed(first)
     assert re.search(r"wave_05_\d\d: most probably (wave|clap|kick|squat), \d+\.\d%", printed(first))
     assert "mean of left wrist, left index" in html(first)
-    assert pictures(first) == 5 and html(first).count("<iframe") == 1
+    assert pictures(first) == 7 and html(first).count("<iframe") == 1
     assert (tmp_path / "store.prompts.yaml").exists()  # where 02 to 05 find it
     source = tmp_path / "outputs" / "example_split" / "bpi_joint_seed0"
     more = {"tag": "on", "start_from": str(source), "clip_file": str(tmp_path / "clips" / "kick_05_00.npy")}

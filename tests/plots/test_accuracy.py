@@ -58,6 +58,13 @@ def test_confusion_is_in_per_cent_of_the_true_class():
         accuracy_plots.confusion(matrix, CLASSES[:2])
 
 
+def test_a_class_without_clips_is_not_recognised_in_0_per_cent():
+    ax = accuracy_plots.confusion(np.array([[8, 2, 0], [0, 0, 0], [1, 1, 2]]), CLASSES).axes[0]
+    assert [(t.get_text(), t.get_position()[1]) for t in ax.texts if t.get_text() == "no clips"] == [("no clips", 1.5)]
+    (band,) = ax.patches
+    assert (band.get_y(), band.get_height()) == (1, 1) and to_hex(band.get_facecolor()) == to_hex(PALE)
+
+
 def test_confusion_of_many_classes_names_all_and_writes_only_mistakes():
     matrix = np.eye(60) * 10
     matrix[3, 5] = 3

@@ -15,7 +15,7 @@ from matplotlib.text import Text
 from bpilib import plots
 from bpilib.plots import style
 from bpilib.plots.style import COLUMN, PAGE, fit_name
-from bpilib.skeleton import UCLA
+from bpilib.skeleton import MODALITIES, UCLA
 
 NAMES = [
     "$x^2$ costs $", "a_b^c \\frac{1}{0} & 100 %", "<img src=x onerror=alert(1)>", "", "x" * 300, "挥手 👋",
@@ -84,6 +84,10 @@ CALLS = {
     ),
     "comparison.pairs": lambda draw: draw(pd.DataFrame({"a": NAMES, "b": NAMES[::-1]} | GAP)),
     "comparison.seed_spread": lambda draw: draw(*seeds()),
+    "differences.curves_of_runs": lambda draw: draw(
+        {name: {"epoch": [1, 2], "train_loss": [2, 1], "test_top1": [50.0, 60.0]} for name in NAMES[:6]}
+    ),
+    "differences.confusion_difference": lambda draw: draw(MATRIX, MATRIX[:, ::-1], NAMES, NAMES[4], NAMES[7]),
     "film_figures.skeleton_on_film": lambda draw: draw(
         [np.full((48, 64, 3), 90, np.uint8)] * 2, [RANDOM.uniform(5, 40, (1, 20, 2))] * 2, UCLA,
         (NAMES[0], NAMES[4]), NAMES[7],
@@ -102,6 +106,20 @@ CALLS = {
     ),
     "text.matches": lambda draw: draw(RANDOM.normal(size=24), LABELS, NAMES, NAMES[0] + NAMES[7]),
     "text.similarity": lambda draw: draw(RANDOM.normal(size=(4, K, K)), NAMES),
+    "tour.graph_subsets": lambda draw: draw(CLIP[0, 0], UCLA),
+    "tour.receptive_field": lambda draw: draw(
+        CLIP[0, 0], {f"block {n}": np.eye(20)[n] for n in range(5)}, 0, UCLA
+    ),
+    "tour.topologies": lambda draw: draw(
+        {name: RANDOM.normal(size=(20, 20)) for name in ("given", "learned", "this clip", "another")}, UCLA, NAMES[7]
+    ),
+    "tour.body_parts": lambda draw: draw(CLIP[0, 0], UCLA),
+    "tour.modalities": lambda draw: draw(CLIP[0, 0], dict.fromkeys(MODALITIES, CLIP[1, 0]), UCLA, 3),
+    "tour.raw_and_fed": lambda draw: draw(CLIP[:, 0], CLIP[:, 0], 3, UCLA),
+    "tour.attention_by_hand": lambda draw: draw(CLIP[0, 0], 11, [3, 16, 19], [1.0, 0.0, -1.0], [0.6, 0.3, 0.1], UCLA),
+    "tour.contrastive_steps": lambda draw: draw(
+        dict.fromkeys(("cosines", "softmax", "target"), np.eye(4)), NAMES[3:7], NAMES[:4]
+    ),
     "text.paired_bars": lambda draw: draw(NAMES, np.ones(K), np.ones(K), (NAMES[0], NAMES[4]), "share", NAMES[7]),
 }  # fmt: skip
 

@@ -124,6 +124,10 @@ def test_similarity_marks_the_nearest_prompt():
     dots = figure.axes[2].collections[0].get_offsets()
     np.testing.assert_array_equal(dots[:, 0], [2, 0, 1])
     assert len(similarity({"global": matrix[0]}, ROWS).axes) >= 1
+    matrix[0, 0] = np.nan  # no clips of the first class
+    ax = similarity(matrix, ROWS).axes[0]
+    assert ax.get_title() == "global: 2 of 2 right"
+    np.testing.assert_array_equal(ax.collections[0].get_offsets(), [(1, 1), (2, 2)])
     with pytest.raises(ValueError, match="got 3"):
         similarity(matrix[:3], ROWS)
     with pytest.raises(ValueError, match=r"must be \(2, 2\)"):

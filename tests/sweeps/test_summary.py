@@ -2,13 +2,14 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from bpilib.evaluate import Scores
 from bpilib.sweeps import sweep
-from bpilib.sweeps.summary import combine_streams, read_results, summarise
+from bpilib.sweeps.summary import combine_streams, format_for_paper, read_results, summarise
 
 CLASSES = ["stand", "walk"]
 
@@ -72,6 +73,23 @@ def test_other_weights_are_passed_on(table):
     assert combine_streams(table, "equal")["weights"].tolist() == ["1, 1"]
     with pytest.raises(ValueError, match="no held-out scores"):
         combine_streams(table, "searched")
+
+
+def test_accuracies_without_copies_are_beside_the_others_where_there_are_copies(table):
+    assert "top1_without_copies" not in read_results(table)
+    bone0, _, joint0, *_ = table.configs
+    for config, right in ((bone0, 3), (joint0, 6)):
+        finish(config, right)
+        scores = Scores.load(config.run_directory / "scores.npz")
+        replace(scores, copies=np.arange(10) < 2).save(config.run_directory / "scores.npz")
+        path = config.run_directory / "summary.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"test_top1_without_copies": 100 * (right - 2) / 8}))
+    runs, sums = read_results(table), combine_streams(table)
+    assert runs["top1_without_copies"].tolist() == [12.5, 50.0]
+    assert sums["top1_without_copies"].tolist() == [50.0]
+    summary = summarise(runs, sums)
+    assert summary["mean_without_copies"].tolist() == [12.5, 50.0, 50.0] and summary["std_without_copies"].isna().all()
+    assert format_for_paper(summary)["Without copies (%)"].tolist() == ["12.50", "50.00", "50.00"]
 
 
 def test_nothing_finished_gives_empty_tables(table):

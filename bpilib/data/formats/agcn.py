@@ -8,6 +8,8 @@ and turns the axes so that z is up. Which of both a file is, is recognised from 
 Sources: Yan et al., ST-GCN, AAAI 2018; Shi et al., 2s-AGCN, CVPR 2019, their preparation of NTU RGB+D.
 """
 
+import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -26,14 +28,19 @@ from bpilib.skeleton import NTU, Skeleton
 
 PARTS = {"train": ("train",), "test": ("val", "test")}  # part of a benchmark → prefixes of its files
 DATA = ("_data_joint.npy", "_data.npy")
-OTHERS = ("bone", "motion")  # streams that are computed from the joints
+ARRAY = re.compile(r"(?:train|val|test)_data(?:_joint)?\.npy")
+DEEPEST = 2  # folders below the one that is named
 HOW = "expected train_data_joint.npy, train_label.pkl, val_data_joint.npy and val_label.pkl, as 2s-AGCN writes them"
 
 
 def find_folders(folder: Path) -> dict[str, Path]:
-    """Find the folders with such arrays, `folder` itself or in it, by name (`xsub`, ...)."""
-    folders = [folder, *sorted(path for path in folder.iterdir() if path.is_dir())] if folder.is_dir() else []
-    return {path.name: path for path in folders if any(_find_data(path, part) for part in PARTS)}
+    """Find the folders with such arrays, `folder` itself or below it, by name (`xsub`, ...; if it repeats, by path)."""
+    if not folder.is_dir():
+        return {}
+    below = (path for depth in range(1, DEEPEST + 1) for path in folder.glob("*/" * depth) if path.is_dir())
+    found = [path for path in [folder, *sorted(below)] if any(_find_data(path, part) for part in PARTS)]
+    count = Counter(path.name for path in found)
+    return {path.name if count[path.name] == 1 else str(path.relative_to(folder)): path for path in found}
 
 
 def _find_data(folder: Path, part: str) -> Path | None:
@@ -148,8 +155,6 @@ def _open(path: Path) -> np.ndarray:
         raise ValueError(f"{path} is not a .npy file of numbers ({error})") from error
     if not isinstance(array, np.ndarray) or array.ndim != 5 or array.shape[1] != 3 or array.dtype.kind != "f":
         raise ValueError(f"{path}: expected numbers (N, 3, T, V, M), got {getattr(array, 'shape', 'an npz')}")
-    if any(word in path.stem for word in OTHERS):
-        raise ValueError(f"{path}: expected joints; other streams are made of them")
     return array
 
 

@@ -33,7 +33,7 @@ from bpilib.data.importer import (
     refuse_or_warn,
 )
 from bpilib.data.store import Clip, SkeletonStore
-from bpilib.data.tables import detect_base, normalise_name, read_rows
+from bpilib.data.tables import detect_base, normalise_name, parse_whole, read_rows
 from bpilib.data.trackers import MAPPINGS, start_inspection, suggest_for_clip, to_ntu
 from bpilib.errors import MissingInputError
 from bpilib.skeleton import NTU, SKELETONS, Skeleton
@@ -88,7 +88,7 @@ def import_folder(
     inspection = start_inspection(skeleton, tracker)
     convention = Convention(skeleton, () if tracker else _probe(folder, rows, skeleton), dataset == "ntu120")
     base, said = 0, ""
-    if classes is None and (folder / CLASS_NAMES_FILE).is_file():  # labels of published data sets count from 0
+    if classes is None:  # labels of published data sets count from 0
         base, said = detect_base((row["label"] or "" for _, row in rows), names)
     unnamed = {path.relative_to(folder).as_posix(): None for path in sorted(folder.rglob("*.npy"))}
     turned: dict[str, str] = {}  # clip → how its axes were read
@@ -105,7 +105,7 @@ def import_folder(
                 seen.add(name)
                 if None in row or None in row.values():
                     raise ValueError("more or fewer cells than the header has")
-                part = row["split"].strip()
+                part = row["split"].strip().lower()
                 if part not in ("", *parts):
                     raise ValueError(f"split: expected train, test or nothing, got {part[:50]!r}")
                 numbers = {key: _parse_number(key, row.get(key, "")) for key in ("subject", "camera", "setup")}
@@ -153,7 +153,9 @@ def describe_folder(folder: Path, tracker: str | None = None) -> dict[str, objec
 def read_list(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """Read a clips.csv: (line, row) of each row."""
     try:
-        yield from read_rows(path, ("name", "label", "split"))
+        for line, row in read_rows(path, ("name", "label", "split")):
+            numbers = {key: parse_whole(row[key]) for key in ("label", "subject", "camera", "setup") if row.get(key)}
+            yield line, row | numbers
     except (ValueError, csv.Error) as error:
         raise ValueError(f"{path}: {error}; {HOW}") from error
 
@@ -177,7 +179,8 @@ def locate_clip(folder: Path, name: str) -> Path:
         ValueError: a name that leads out of the folder.
     """
     if {"", ".", ".."} & {*name.split("/")} or {"\\", "\0", ":"} & {*name}:
-        raise ValueError(f"name {name[:100]!r}: expected that of a .npy file in the folder")
+        slash = ", with / between folders" if "\\" in name else ""
+        raise ValueError(f"name {name[:100]!r}: expected that of a .npy file in the folder{slash}")
     path = folder / PurePosixPath(f"{name}.npy")
     frames = folder / PurePosixPath(name)
     return frames if not path.is_file() and is_folder(frames) else path

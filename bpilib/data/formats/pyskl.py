@@ -16,10 +16,9 @@ from typing import BinaryIO
 import numpy as np
 from tqdm.auto import tqdm
 
-from bpilib.data.conventions import PROBED, Convention
+from bpilib.data.conventions import CROWD, PROBED, Convention
 from bpilib.data.formats.safe_pickle import PickledArray, open_pickle
 from bpilib.data.importer import (
-    CLASS_NAMES_FILE,
     ImportWriter,
     choose_class_names,
     describe_source,
@@ -86,9 +85,9 @@ def import_pickle(
         dicts = [annotation for annotation in annotations if isinstance(annotation, dict)]
         labels = [entry.get("label") for entry in dicts]
         whole = (str(label) for label in labels if type(label) is int and 0 <= label < 1 << 31)
-        own_names = classes is None and (path.parent / CLASS_NAMES_FILE).is_file()  # else labels count from 0
+        published = classes is not None  # whose labels count from 0
         classes = choose_class_names(path.parent, whole, classes)
-        base = detect_base(map(str, labels), classes)[0] if own_names else 0
+        base, said = (0, "") if published else detect_base(map(str, labels), classes)
         arrays = [entry["keypoint"] for entry in dicts if isinstance(entry.get("keypoint"), PickledArray)]
         arrays = [array for array in arrays if len(array.shape) == 4 and 0 not in array.shape]
         if tracker:
@@ -101,8 +100,7 @@ def import_pickle(
         inspection = start_inspection(skeleton, tracker)
         convention = Convention(skeleton, () if tracker else _probe(arrays, skeleton), dataset == "ntu120")
         with ImportWriter(out, dataset, skeleton, classes, on_error, overwrite, inspection) as writer:
-            if base:
-                writer.said.append(f"labels run from 1 to {len(classes)}, as many as class names: counted from 1")
+            writer.said += [said] if said else []
             clips: dict[str, int | None] = {}  # name → index; None: left out
             bar = tqdm(annotations, unit=" clips", disable=not progress, desc="import")
             for number, annotation in enumerate(bar):
@@ -215,6 +213,8 @@ def _make_clip(
             f"keypoint: expected (M, total_frames, V, C) = (M, {', '.join(map(str, expected))}), got {got}"
             + (f"; keypoints in an image: {suggest_trackers(shape[2])}" if flat else "")
         )
+    if shape[0] > max(CROWD, frames):
+        raise ValueError(f"keypoint: {shape[0]} persons in {frames} frames: expected (persons, frames, V, C); swapped?")
     numbers = {}
     for pattern, meaning in NAME_PATTERNS:
         if match := pattern.fullmatch(name):

@@ -4,18 +4,18 @@ import filecmp
 import hashlib
 import os
 import struct
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from bpilib.data.archives import describe_contents, explain_no_zip, parse_member_path
+from bpilib.data.archives import describe_contents, explain_no_zip, list_inner_zips, parse_member_path, suggest_files
 from bpilib.errors import MissingInputError
 
 ENDING = ".skeleton"
 MAX_FILE_BYTES = 32 << 20  # of one file; the largest real ones have a few MB
-PREPARED = (".npz", ".pkl")  # endings of files with prepared clips
 HOW = (
     "get nturgbd_skeletons_s001_to_s017.zip (and nturgbd_skeletons_s018_to_s032.zip for ntu120) from "
     "https://rose1.ntu.edu.sg/dataset/actionRecognition and name the folder they are in, or where they are unpacked"
@@ -75,17 +75,14 @@ def find_raw_files(raw: str | Path | Sequence[str | Path]) -> list[RawFile]:
             members = list(_search_zip(archive))
             found += members
             others += [] if members else [archive]
+            if members and (zips := list_inner_zips(archive)):
+                warnings.warn(f"{archive} also holds zips, which are not read: {', '.join(zips)}: unpack it", None, 2)
     if not found:
         held = [f"{archive} holds {_describe_zip(archive)}" for archive in others[:3]]
-        held += [f"to import {path}, name it itself" for path in _find_prepared(places)[:3]]
+        held += [hint for place in places if place.is_dir() for hint in suggest_files(place) if ".zip" not in hint]
         what = f"no {ENDING} file and no zip of them in {', '.join(map(str, places))}"
         raise MissingInputError(f"{what}: {'; '.join(held) or HOW}")
     return sorted(found, key=lambda file: file.name)
-
-
-def _find_prepared(places: list[Path]) -> list[Path]:
-    """Files of prepared clips in the folders."""
-    return [path for place in places if place.is_dir() for path in sorted(place.iterdir()) if path.suffix in PREPARED]
 
 
 def _describe_zip(archive: Path) -> str:
