@@ -1,14 +1,16 @@
 """Faults on purpose, on small made-up data, and whether what comes out in the end is what it would have been.
 
     python benchmarks/chaos.py       160 kills, 20 of each signal and the other faults: a table, and outputs/chaos.json
-    python benchmarks/chaos.py --kills 4 --sweep 0 --signals 1
+    python benchmarks/chaos.py --kills 4 --pairs 1 --sweep 0 --signals 1
 
 Every process is a fork of this one, so that a kill hits the work and not the imports. After a fault the same is started
 again as its user would; a loss is a result that differs from the undisturbed one in a bit (times aside), a file that is
-left over, or, of a signal, a step that had ended when it came and is not in the checkpoint when the kill follows.
+left over, there or among the temporary files, or, of a signal, a step that had ended when it came and is not in the
+checkpoint when the kill follows.
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -38,13 +40,14 @@ from bpilib.evaluate import Scores, evaluate  # noqa: E402
 from bpilib.system import checkpoint  # noqa: E402
 from bpilib.system.files import write_atomically  # noqa: E402
 from bpilib.system.logs import show_log  # noqa: E402
+from bpilib.system.scratch import scratch_folder  # noqa: E402
 from bpilib.train import fit  # noqa: E402
 from bpilib.training.trainer import Trainer  # noqa: E402
 
 Job = Callable[[], object]
 NOT_RESULTS = ("training_seconds", "resumed", "environment")
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
-SAVE_SECONDS = 2.0  # after a signal, until the kill
+SAVE_SECONDS = 2.0  # after a signal, until the kill; while other programs have its core, a process can't save
 SWEEP = """
 import sys
 from bpilib.sweeps import clusters, sweep
@@ -60,8 +63,10 @@ class Chaos:
 
     def __init__(self, place: Path, seed: int):
         self.place, self.random, self.rows = place, random.Random(seed), []
-        self.log = place / "log.txt"
+        self.log, self.temporary = place / "log.txt", place / "tmp"
         place.chmod(0o755)
+        self.temporary.mkdir(mode=0o777)
+        os.environ["TMPDIR"] = tempfile.tempdir = str(self.temporary)
         self.finish(self.prepare)
         write_prompts(place)
         self.expected = {"store": self.store()}
@@ -75,9 +80,9 @@ class Chaos:
     def config(self, outputs: Path, seed: int = 0):
         return tiny_config(self.place, outputs, seed=seed, checkpoint_minutes=0.0)
 
-    def prepare(self) -> None:
-        out = self.place / "store"
-        prepare("synthetic", raw=self.place / "raw", out=out, progress=False, subjects=2, episodes=1, overwrite=True)
+    def prepare(self, overwrite: bool = True) -> None:
+        options = {"progress": False, "subjects": 2, "episodes": 1, "overwrite": overwrite}
+        prepare("synthetic", raw=self.place / "raw", out=self.place / "store", **options)
 
     def store(self) -> str:
         return json.dumps(json.loads((self.place / "store" / "manifest.json").read_text())["sha256"])
@@ -132,6 +137,11 @@ class Chaos:
         if (code := self.wait(self.start(job))) != 0:
             raise RuntimeError(f"a job that nothing disturbs ended with {code}:\n{self.log.read_text()}")
 
+    def left(self, *folders: Path) -> bool:
+        """Whether anything is left over in folders, or among the temporary files but for what Dask and PyTorch keep."""
+        kept = ("dask-scratch-space", "torchinductor_", "pytorch-errorfile-")
+        return any(map(leftovers, folders)) or any(not p.name.startswith(kept) for p in self.temporary.iterdir())
+
     def said(self) -> str:
         """The last line that the process said, without the places of this machine."""
         lines = [line for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
@@ -173,17 +183,73 @@ class Chaos:
         outputs = self.place / "killed"
         folder = self.config(outputs).run_directory
         few = count * 3 // 10
-        left = [self.place / name for name in ("store.partial", "store.replaced")]
-        self.kill("preparation", few, self.prepare, lambda: None,
-                  lambda: self.store() != self.expected["store"] or any(path.exists() for path in left)
-                  or bool(leftovers(self.place / "store") + leftovers(self.place / "raw")))  # fmt: skip
+        self.kill("preparation", few, self.prepare, lambda: None, self.prepared_otherwise)
         self.kill("training", count - 2 * few, lambda: fit(self.config(outputs)),
                   lambda: shutil.rmtree(outputs, ignore_errors=True),
-                  lambda: self.result(folder) != self.expected["run"] or bool(leftovers(folder)))  # fmt: skip
+                  lambda: self.result(folder) != self.expected["run"] or self.left(folder))  # fmt: skip
         self.finish(lambda: fit(self.config(outputs)))
         self.kill("evaluation", few, lambda: evaluate(self.config(outputs)),
                   lambda: (folder / "scores.npz").unlink(missing_ok=True),
-                  lambda: self.result(folder) != self.expected["run"] or bool(leftovers(folder)))  # fmt: skip
+                  lambda: self.result(folder) != self.expected["run"] or self.left(folder))  # fmt: skip
+
+    def prepared_otherwise(self) -> bool:
+        """Whether the store is another than the undisturbed one, or something is left over beside or in it."""
+        beside = [path.name for path in self.place.iterdir() if path.name.startswith(("store.", "raw."))]
+        left = bool(beside) or self.left(self.place / "store", self.place / "raw")
+        return left or self.store() != self.expected["store"]
+
+    def overwrites(self) -> None:
+        """Kill an overwriting preparation right before each of the calls by which files are made whole, moved, removed;
+        then prepare without overwriting, which must find a whole store or make one."""
+
+        def counted(point: int) -> None:
+            left = [point]
+
+            def wrap(real: Callable) -> Callable:
+                def call(*arguments, **options):
+                    left[0] -= 1
+                    if not left[0]:
+                        os.kill(os.getpid(), signal.SIGKILL)
+                    return real(*arguments, **options)
+
+                return call
+
+            for name in ("rename", "replace", "rmdir", "unlink", "mkdir", "fsync"):
+                setattr(os, name, wrap(getattr(os, name)))
+            self.prepare()
+            (self.place / "points.txt").write_text(str(point - left[0]))
+
+        self.finish(lambda: counted(10**9))
+        points, losses = int((self.place / "points.txt").read_text()), 0
+        for point in range(1, points + 1):
+            self.wait(self.start(lambda: counted(point)))  # noqa: B023
+            self.finish(lambda: self.prepare(overwrite=False))
+            losses += self.prepared_otherwise()
+        self.row("kill -9 at each rename, removal and flush of an overwriting preparation", points, losses, "")
+
+    def pairs(self, count: int) -> None:
+        """Kill any one process of a training in two processes, start the same again."""
+        outputs = self.place / "pairs"
+        config = self.config(outputs).changed(devices=2, max_restarts=0)
+        folder = config.run_directory
+        started = time.monotonic()
+        self.finish(lambda: fit(config))
+        seconds, expected, kills, losses = time.monotonic() - started, self.result(folder), 0, 0
+        shutil.rmtree(outputs)
+        while kills < count:
+            child = self.start(lambda: fit(config))
+            if self.wait(child, self.random.uniform(0, seconds)) is None:
+                tree = [psutil.Process(child), *psutil.Process(child).children(recursive=True)]
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    self.random.choice(tree).kill()
+                self.wait(child)
+                psutil.wait_procs(tree[1:], timeout=60)  # those that live on save, and then end
+                kills += 1
+            if kills == count or (folder / "summary.json").exists():
+                self.finish(lambda: fit(config))
+                losses += self.result(folder) != expected or self.left(folder)
+                shutil.rmtree(outputs)
+        self.row("kill -9 of a process of a training in two processes", kills, losses, "")
 
     def sweep(self, count: int) -> None:
         """Kill any one process of a sweep of two runs, start the sweep again."""
@@ -211,7 +277,8 @@ class Chaos:
             process.wait()
         losses = int(code != 0)
         for seed, name in enumerate(("run", "first run")):
-            losses += self.result(self.config(outputs, seed).run_directory) != self.expected[name]
+            folder = self.config(outputs, seed).run_directory
+            losses += self.result(folder) != self.expected[name] or self.left(folder)
         self.row("kill -9 of a process of a sweep, and of the sweep", kills, losses, "")
 
     # --- signals
@@ -253,12 +320,17 @@ class Chaos:
                     continue
                 done += 1
                 os.kill(child, number)
-                if self.wait(child, SAVE_SECONDS) is None:
+                before, sent = held_up(child), time.monotonic()
+                while (code := self.wait(child, 0.05)) is None:
+                    held = max((wait - before.get(thread, 0) for thread, wait in held_up(child).items()), default=0)
+                    if time.monotonic() - sent - held > SAVE_SECONDS:
+                        break
+                if code is None:
                     os.kill(child, signal.SIGKILL)
                     os.waitpid(child, 0)
                 losses += self.saved_position(folder) < tuple(map(int, steps.read_text().split()))
                 self.finish(lambda: fit(config))
-                losses += self.result(folder) != self.expected["run"] or bool(leftovers(folder))
+                losses += self.result(folder) != self.expected["run"] or self.left(folder)
             self.row(f"{number.name} in a step that does not end, kill -9 after {SAVE_SECONDS:g} s", tries, losses, "")
 
     def saved_position(self, folder: Path) -> tuple[int, int]:
@@ -277,9 +349,9 @@ class Chaos:
         shutil.rmtree(outputs, ignore_errors=True)
         failed = self.wait(self.start(job))
         said = self.said() if failed else "nothing, it went on"
-        lost = message not in self.log.read_text() or bool(leftovers(folder))
+        lost = message not in self.log.read_text() or self.left(folder)
         self.finish(lambda: fit(self.config(outputs)))
-        lost = lost or self.result(folder) != self.expected["run"] or (folder / "run.lock").exists()
+        lost = lost or self.result(folder) != self.expected["run"] or self.left(folder)
         self.row(fault, 1, int(lost), said)
 
     def faults(self) -> None:
@@ -405,6 +477,15 @@ def leftovers(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.name.startswith(".") or path.suffix == ".lock"]
 
 
+def held_up(process: int) -> dict[str, float]:
+    """Of each of its threads, the seconds that it could have run but had no core, where the system counts them."""
+    found = {}
+    for place in Path(f"/proc/{process}/task").glob("*/schedstat"):
+        with contextlib.suppress(OSError):  # the thread has ended
+            found[place.parent.name] = int(place.read_text().split()[1]) / 1e9
+    return found
+
+
 def _name(damage: Callable) -> str:
     return {"truncate": "cut", "flip": "a bit flipped"}.get(damage.__name__, "another run's")
 
@@ -422,7 +503,8 @@ def flip(path: Path) -> None:
 def main() -> int:
     """Do it all; the number of losses."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--kills", type=int, default=160, help="in all, those of sweeps among them")
+    parser.add_argument("--kills", type=int, default=160, help="in all, those of sweeps and pairs among them")
+    parser.add_argument("--pairs", type=int, default=5, help="kills of a training in two processes")
     parser.add_argument("--sweep", type=int, default=5, help="kills of sweeps")
     parser.add_argument("--signals", type=int, default=20, help="tries of each signal")
     parser.add_argument("--seed", type=int, default=0)
@@ -431,10 +513,14 @@ def main() -> int:
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)  # a fork must not find threads that are not there
     show_log()
-    with tempfile.TemporaryDirectory(prefix="bpi_chaos_") as folder:
-        chaos = Chaos(Path(folder), given.seed)
+    with scratch_folder("bpi_chaos_") as folder:
+        chaos = Chaos(folder, given.seed)
         print("| fault | tries | losses | what was said |\n| --- | --- | --- | --- |")
-        chaos.kills(given.kills - given.sweep)
+        if (alone := given.kills - given.sweep - given.pairs) > 0:
+            chaos.overwrites()
+            chaos.kills(alone)
+        if given.pairs:
+            chaos.pairs(given.pairs)
         if given.signals:
             chaos.signals(given.signals)
         chaos.faults()

@@ -15,7 +15,6 @@ import importlib.util
 import json
 import os
 import platform
-import shutil
 import statistics
 import subprocess
 import sys
@@ -47,6 +46,7 @@ from bpilib.reference import load_reference_weights  # noqa: E402
 from bpilib.skeleton import MODALITIES, NTU, SKELETONS, UCLA, Skeleton  # noqa: E402
 from bpilib.system import checkpoint  # noqa: E402
 from bpilib.system.device import autocast, compile_network, full_float32, product_precision  # noqa: E402
+from bpilib.system.scratch import scratch_folder  # noqa: E402
 from bpilib.train import fit  # noqa: E402
 from bpilib.training.trainer import Trainer  # noqa: E402
 
@@ -594,11 +594,8 @@ def main() -> None:
         return
     if given.device != "cpu" and not torch.cuda.is_available():
         sys.exit("PyTorch sees no GPU here: use --device cpu --small for a rehearsal")
-    scratch = Path(tempfile.mkdtemp(prefix="bpi_gpu_"))
-    try:
+    with scratch_folder("bpi_gpu_") as scratch:
         run_stages(Bench(given.device, given.minutes, given.small, given.out, scratch), given.only)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 if __name__ == "__main__":

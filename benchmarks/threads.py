@@ -13,7 +13,6 @@ import multiprocessing
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -27,6 +26,7 @@ sys.path.insert(0, str(ROOT / "tests/helpers"))
 from making import synthetic_store, tiny_config, write_prompts  # noqa: E402
 
 from bpilib.system.files import write_atomically  # noqa: E402
+from bpilib.system.scratch import scratch_folder  # noqa: E402
 from bpilib.training.trainer import Trainer  # noqa: E402
 
 BATCH = 32  # clips
@@ -78,8 +78,7 @@ def main() -> None:
         return
     rows = []
     print("| other programs | threads | clips/s |\n| --- | --- | --- |")
-    with tempfile.TemporaryDirectory(prefix="bpi_threads_") as name:
-        folder = Path(name)
+    with scratch_folder("bpi_threads_") as folder:
         synthetic_store(folder, subjects=2)
         write_prompts(folder)
         for load in given.loads:

@@ -130,14 +130,15 @@ class Scores:
 
         Raises:
             MissingInputError: not there.
-            ValueError: damaged, or of another run.
+            ValueError: damaged, or of another run: the folder was renamed, or the file comes from elsewhere.
+            PermissionError: it may not be read.
         """
+        again = f"run notebooks/{'05_ensemble' if '_ensemble_' in _run_of(path) else '03_evaluate'}.ipynb again"
         try:
             arrays = read_npz(path)
             if "sha256" in arrays and arrays.pop("sha256").item() != _checksum(arrays):
                 raise ValueError("its content differs from its checksum")
-            if "run" in arrays and arrays["run"].item() != _run_of(path):
-                raise ValueError(f"it is of the run {arrays['run'].item()}")
+            whose = arrays["run"].item() if "run" in arrays else _run_of(path)
             classes = arrays["classes"].tolist()
             epoch = int(arrays["epoch"])
             held = None
@@ -145,12 +146,19 @@ class Scores:
                 held_arrays = (arrays["heldout_logits"], arrays["heldout_labels"], arrays["heldout_names"])
                 held = cls(*held_arrays, classes, epoch)
             test_arrays = (arrays["logits"], arrays["labels"], arrays["names"])
-            return cls(*test_arrays, classes, epoch, held, arrays.get("copies"))
+            scores = cls(*test_arrays, classes, epoch, held, arrays.get("copies"))
         except FileNotFoundError as error:
             raise MissingInputError(f"no scores at {path}: run notebooks/03_evaluate.ipynb first") from error
+        except PermissionError as error:
+            raise PermissionError(error.errno, f"{path} may not be read ({error.strerror}): ask its owner") from error
         except Exception as error:  # zip, zlib and NumPy each have their own for a damaged file
-            again = "run notebooks/03_evaluate.ipynb again"
             raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}): {again}") from error
+        if whose != _run_of(path):
+            raise ValueError(
+                f"{path} is of the run {whose}: either the folder has been renamed, then name it {whose} again; or the "
+                f"file has been copied from there, then {again}"
+            )
+        return scores
 
 
 def _run_of(path: str | Path) -> str:

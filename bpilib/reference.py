@@ -20,6 +20,7 @@ from bpilib.runs import build, write_or_check_config
 from bpilib.skeleton import SKELETONS
 from bpilib.system import checkpoint
 from bpilib.system.lock import lock_run
+from bpilib.system.pickle_keys import check_keys
 
 CLIP_NAME = "ViT-B/32"  # part of the published names of the global head
 BATCH_NORM = ("weight", "bias", "running_mean", "running_var")
@@ -110,9 +111,16 @@ def read_weights(path: str | Path) -> dict[str, Any]:
         ValueError: it is damaged, or holds anything but weights.
     """
     try:
-        if zipfile.is_zipfile(path):  # files of PyTorch before 1.6 are not
+        if zipfile.is_zipfile(path):
             checkpoint.check_archive(Path(path))
+        else:  # of PyTorch before 1.6: magic number, version, system and content as pickles, then the numbers
+            with open(path, "rb") as file:
+                for _ in range(4):
+                    check_keys(file)
         state = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint.check_size(state, Path(path).stat().st_size)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{path} does not hold weights only: it is damaged, or holds objects that could run code when read. "
@@ -120,10 +128,6 @@ def read_weights(path: str | Path) -> dict[str, Any]:
         ) from error
     if not isinstance(state, dict):
         raise ValueError(f"expected a state dict, name to tensor, got {type(state).__name__} in {path}")
-    try:
-        checkpoint.check_size(state, Path(path).stat().st_size)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
     return state
 
 

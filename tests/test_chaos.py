@@ -12,8 +12,8 @@ from bpilib.system.files import PROJECT
 
 @pytest.mark.slow
 def test_nothing_is_lost(tmp_path):
-    command = [sys.executable, PROJECT / "benchmarks" / "chaos.py", "--kills", "9", "--sweep", "0", "--signals", "1",
-               "--seed", "1", "--out", tmp_path / "chaos.json"]  # fmt: skip
+    command = [sys.executable, PROJECT / "benchmarks" / "chaos.py", "--kills", "10", "--pairs", "1", "--sweep", "0",
+               "--signals", "1", "--seed", "1", "--out", tmp_path / "chaos.json"]  # fmt: skip
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT)}
     said = subprocess.run(command, capture_output=True, text=True, env=environment)
     found = json.loads((tmp_path / "chaos.json").read_text())

@@ -284,8 +284,32 @@ def test_scores_of_another_run_are_refused(tmp_path):
     for run in ("bpi_joint_seed0", "bpi_joint_seed1"):
         scores().save(tmp_path / run / "scores.npz")
     (tmp_path / "bpi_joint_seed1" / "scores.npz").replace(tmp_path / "bpi_joint_seed0" / "scores.npz")
-    with pytest.raises(ValueError, match=r"it is of the run bpi_joint_seed1\): run notebooks/03"):
+    said = r"scores\.npz is of the run bpi_joint_seed1: .*name it bpi_joint_seed1 again; .*copied .*run notebooks/03"
+    with pytest.raises(ValueError, match=said):
         Scores.load(tmp_path / "bpi_joint_seed0" / "scores.npz")
+
+
+@pytest.mark.parametrize(("name", "notebook"), [("bpi_joint_seed0", "03_evaluate"), ("bpi_ensemble_seed0", "05_")])
+def test_a_renamed_folder_is_said_to_be_renamed_and_not_damaged(tmp_path, name, notebook):
+    scores().save(tmp_path / name / "scores.npz")
+    (tmp_path / name).rename(tmp_path / f"{name}_best")
+    with pytest.raises(ValueError, match=f"folder has been renamed, then name it {name} again; .*{notebook}") as caught:
+        Scores.load(tmp_path / f"{name}_best" / "scores.npz")
+    assert "damaged" not in str(caught.value)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / f"{name}_best").rename(tmp_path / "elsewhere" / name)  # moved as a whole, it is what it was
+    assert len(Scores.load(tmp_path / "elsewhere" / name / "scores.npz").labels) == 200
+
+
+def test_scores_that_may_not_be_read_are_not_damaged(tmp_path, monkeypatch):
+    scores().save(tmp_path / "scores.npz")
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("bpilib.evaluate.read_npz", refuse)
+    with pytest.raises(PermissionError, match=r"scores\.npz may not be read \(Permission denied\)"):
+        Scores.load(tmp_path / "scores.npz")
 
 
 def test_scores_from_before_there_were_checksums_are_read(tmp_path):

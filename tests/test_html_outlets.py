@@ -9,12 +9,14 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from figures import attention_of, joints_of
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from bpilib import widgets
 from bpilib.config import resolve
 from bpilib.data import synthetic
 from bpilib.plots import clips as clip_plots
+from bpilib.plots import film_figures, film_player
 from bpilib.plots.run_table import state_table
 from bpilib.plots.style import Picture
 from bpilib.report import write_report
@@ -120,12 +122,31 @@ def test_players_and_browsers():
         assert page and [tag for tag in LiveTags(page).found if "alert" in str(tag)] == []
 
 
+def test_the_player_of_a_film():
+    maps = {"maps": attention_of(UCLA), "activation": np.ones((1, 2, 20)), "frames": np.array([0, 4])}
+    window = {"probabilities": np.array([0.7, 0.3]), **maps}
+    frame = {"pose": np.random.default_rng(0).normal(size=(1, 20, 3)), "number": 0, "second": 0.0, "window": 0,
+             "clip_frame": 0}  # fmt: skip
+    shown = film_player.play_film([frame], [window], joints_of(UCLA), [HOSTILE, "b"], UCLA, title=HOSTILE)
+    page = shown._repr_html_()
+    assert shown.payload["title"] == HOSTILE and shown.payload["windows"][0]["top"][0][0] == HOSTILE
+    assert page.count("alert(2)") == 2 and LiveTags(page).found == []
+    made = re.findall(r"\.innerHTML = .*|insertAdjacentHTML\(.*|document\.write.*", film_player.PAGE.read_text())
+    assert [line for line in made if "title" in line or "top" in line] == []  # names become text, never HTML
+
+
 def test_what_a_figure_says_in_words():
     figure = Picture(figsize=(9, 2))
     figure.subplots().set_title("<img src=x onerror=alert(1)>")
     bundle = figure._repr_mimebundle_()
     page = (bundle[0] if isinstance(bundle, tuple) else bundle)["text/html"]
     assert "alert(1)" in page and LiveTags(page).found == []
+
+
+def test_what_a_photograph_says_in_words():
+    image, points = np.zeros((48, 64, 3), np.uint8), np.full((1, 20, 2), 9.0)
+    page = film_figures.skeleton_on_film([image], [points], UCLA, [HOSTILE], HOSTILE)._repr_mimebundle_()["text/html"]
+    assert "alert(2)" in page and LiveTags(page).found == []
 
 
 def test_the_report_s_index_and_the_head_of_a_page(tmp_path):

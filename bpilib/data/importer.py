@@ -1,6 +1,5 @@
 """Shared by all imports: writing clips, listing problems, fitting skeleton, classes and persons."""
 
-import re
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -12,6 +11,7 @@ from bpilib.data.plausibility import Finding, Inspection
 from bpilib.data.store import Clip, Problem, SkeletonStore, Splits, StoreWriter
 from bpilib.data.tables import normalise_name, read_names
 from bpilib.errors import MissingInputError
+from bpilib.recipes import PLAIN_NAME
 from bpilib.skeleton import SKELETONS, Skeleton
 
 CLASS_NAMES_FILE = "classes.txt"
@@ -56,7 +56,7 @@ class ImportWriter(StoreWriter):
             ValueError: see `add`; also a bad name or number, or a clip that can't be a body in metres. Nothing is
                 appended then.
         """
-        if not 0 < len(clip.name) <= 200 or not clip.name.isprintable():
+        if not is_printable(clip.name):
             raise ValueError(f"expected a name of 1 to 200 printable characters, got {clip.name[:200]!r}")
         if not all(0 <= number < 1 << 31 for number in (clip.subject, clip.camera, clip.setup)):
             raise ValueError("subject, camera and setup: expected whole numbers from 0")
@@ -84,8 +84,8 @@ class ImportWriter(StoreWriter):
             ValueError: see `finish`; also clips that can't be bodies in metres with the joints of this skeleton.
         """
         for benchmark in splits:
-            if not re.fullmatch(r"[\w.-]+", benchmark):
-                raise ValueError(f"a benchmark needs a name of letters, digits, _ . and -, got {benchmark!r}")
+            if not PLAIN_NAME.fullmatch(benchmark):
+                raise ValueError(f"a benchmark needs a name of letters (a-z), digits, _ . and -, got {benchmark!r:.80}")
         warned = refuse_or_warn(self.inspection.findings(), self.out)
         options = {"conventions": self.said} if self.said else None
         store = self.finish(splits, source, options=options, plausibility=self.inspection.summary())
@@ -150,19 +150,25 @@ def find_skeleton(joints: int, where: object) -> Skeleton:
     raise ValueError(f"{where}: expected {known}, got {joints}")
 
 
+def is_printable(name: str) -> bool:
+    """Check whether a clip or class may have this name, which tables and figures show."""
+    return 0 < len(name) <= 200 and name.isprintable()
+
+
 def choose_class_names(folder: Path, labels: Iterable[str], classes: Iterable[str] | None) -> list[str]:
     """Choose the class names, in label order.
 
     Args:
         folder: in which classes.txt may lie, one name a line.
-        labels: of the clips.
+        labels: of the clips. One that can't be shown makes no class, so that its clips are left out.
         classes: the names, if they are given; they come first, then classes.txt, then the labels: sorted, or "class 0"
             and so on if all are numbers.
 
     Raises:
-        ValueError: no name, too many, or two that are equal but for capitals, blanks, underscores and hyphens.
+        ValueError: no name, too many, two that are equal but for capitals, blanks, underscores and hyphens, or one in
+            classes.txt that can't be shown.
     """
-    labels = {*labels} - {""}
+    labels = {label for label in labels if is_printable(label)}
     if classes is not None:
         names = list(classes)
     elif (folder / CLASS_NAMES_FILE).is_file():
@@ -177,6 +183,9 @@ def choose_class_names(folder: Path, labels: Iterable[str], classes: Iterable[st
             f"{folder}: expected 1 to {MAX_CLASSES} different class names, got {len(names)}, {len(set(names))} of them "
             f"different; write them into {CLASS_NAMES_FILE}, one a line"
         )
+    if wrong := [name for name in names if not is_printable(name)]:
+        where = folder / CLASS_NAMES_FILE
+        raise ValueError(f"{where}: expected names of 1 to 200 printable characters, got {wrong[0][:200]!r}")
     count = Counter(map(normalise_name, names))
     if classes is None and (alike := [name for name in names if count[normalise_name(name)] > 1]):
         raise ValueError(f"{folder}: {', '.join(map(repr, alike[:6]))} would be different classes: write them alike")

@@ -18,6 +18,7 @@ from bpilib.skeleton import Skeleton
 FRAMES = 32  # of a clip, evenly spread, that are measured
 TORSOS = (0.12, 1.2)  # metres from hips to shoulders: from an infant to a poor fit
 MAX_TORSO = 25  # metres, above which even a single clip is refused
+FARTHEST = 1000  # metres from the origin: a single joint beyond would outweigh all others in training
 STEADY = 0.3  # relative change of bone lengths over time above which it is not a body
 BODY = 0.8  # share of the tests below that a body passes; trackers err, people differ
 NOBODY = 0.5  # share of the tests below which even one clip among many is reported
@@ -236,7 +237,7 @@ class Inspection:
         """Measure a clip (L, M, V, 3); `raw` is the clip as it came in.
 
         Raises:
-            ValueError: a torso of more than `MAX_TORSO` metres, or of nearly no length.
+            ValueError: a torso of more than `MAX_TORSO` metres, or of nearly no length; a joint beyond `FARTHEST`.
         """
         if raw is not None and len(self.raw) < 3:
             self.raw.append(raw[:: max(1, len(raw) // 8)])
@@ -246,6 +247,8 @@ class Inspection:
             size = _estimate_size(poses, self.skeleton)
             if size and not TORSOS[0] / 10 <= size <= MAX_TORSO:
                 raise ValueError(_describe_units(size, self._told()))
+        if (far := float(np.abs(poses).max())) > FARTHEST:
+            raise ValueError(f"a coordinate of {far:.3g} metres, expected less than {FARTHEST}: cut the frame out")
         if self._seen < 1000 or self._seen % 50 == 0:
             self.figures.append(measure(poses, self.skeleton, name))
         self._seen += 1

@@ -18,13 +18,13 @@ from bpilib.data.formats.pyskl import describe_pickle, import_pickle
 from bpilib.data.importer import describe_source, refuse_or_warn, warn_of_problems
 from bpilib.data.ntu import protocol, raw_files
 from bpilib.data.plausibility import Inspection
-from bpilib.data.store import Problem, SkeletonStore, StoreWriter
+from bpilib.data.store import MANIFEST, Problem, SkeletonStore, StoreWriter, find_leftovers, settle
 from bpilib.data.synthetic import dataset as dataset_module
 from bpilib.data.synthetic import people
 from bpilib.errors import MissingInputError
 from bpilib.recipes import BENCHMARKS
 from bpilib.skeleton import NTU, UCLA, Skeleton
-from bpilib.system.lock import lock_store
+from bpilib.system.lock import lock_of_store, lock_store
 
 LAYOUTS = f"an .npz or a .pkl of prepared clips, a folder of 2s-AGCN's arrays, or a folder with {clip_folder.LIST}"
 PROTOCOLS = {  # words in the names of npz files, published (NTU60_CS.npz, NTU120_CSet.npz) or our own → benchmark
@@ -69,7 +69,8 @@ def prepare(
             None: the only one of the data set, or "split".
         tracker: whose joints the clips of a clips.csv or a .pkl have (`bpilib.data.trackers`); None: NTU's or
             NW-UCLA's.
-        overwrite: prepare again, and replace the store at `out` once the new one is complete.
+        overwrite: prepare again, and replace the store at `out` once the new one is complete and has been verified.
+            After a kill at any moment the next call finds the old store or the new one at `out`.
         on_error: "skip" leaves a bad file out, lists it in the store's problems.csv and warns; "raise" raises.
         progress: show a bar.
         n_jobs: number of processes that read NTU's files, -1: one per core; joblib.parallel_config sets their backend.
@@ -115,6 +116,9 @@ def prepare(
     with contextlib.ExitStack() as stack:
         if overwrite or not _is_store(out):
             stack.enter_context(lock_store(out, "data"))
+            settle(out)
+        else:
+            _tidy(out)
         if synthetic:
             dataset_module.write_raw(synthetic_raw, **options)
         if not overwrite and _is_store(out):  # made earlier, or by another process while this one waited
@@ -144,7 +148,14 @@ def prepare(
 
 def _is_store(out: Path) -> bool:
     """Whether a folder holds a store."""
-    return (out / "manifest.json").is_file()
+    return (out / MANIFEST).is_file()
+
+
+def _tidy(out: Path) -> None:
+    """Remove what a killed preparation has left beside a store, if nobody is at work and it can be written there."""
+    if find_leftovers(out) or lock_of_store(out).exists():
+        with contextlib.suppress(ValueError, OSError), lock_store(out, "data", patience=0):
+            settle(out)
 
 
 def _build_ucla(dataset: str, raw: Path, out: Path, overwrite: bool, on_error: str, progress: bool) -> SkeletonStore:
@@ -162,7 +173,7 @@ def _build_ucla(dataset: str, raw: Path, out: Path, overwrite: bool, on_error: s
                 bar.update()
                 if not isinstance(found, Problem):
                     try:
-                        inspection.see(found.name, found.poses)
+                        inspection.see(found.name, writer.check_clip(found))
                     except ValueError as error:
                         found = Problem(f"{found.name}.json", str(error))
                 if isinstance(found, Problem):

@@ -4,6 +4,9 @@
     poses.npy       (sum of L, M, V, 3) float32, the clips one after the other, nothing padded
     index.npz       names, labels, offsets, valid frames, subjects, cameras, setups, splits
     problems.csv    raw files that were left out, with the reason (may hold the header alone)
+
+A store is made in <store>.partial, checked there, and renamed into its place; one that it replaces is <store>.replaced
+for that moment. `settle` ends what a kill has interrupted.
 """
 
 import csv
@@ -23,6 +26,8 @@ from bpilib.skeleton import SKELETONS, Skeleton
 from bpilib.system.files import read_npz, sync, write_atomically
 
 VERSION = 1
+FILES, MANIFEST = ("poses.npy", "index.npz", "problems.csv"), "manifest.json"
+PARTS, RESUME = "parts", "resume.txt"  # in the folder of an unfinished store
 Splits = Mapping[str, Mapping[str, Sequence[int] | np.ndarray]]  # benchmark → part → clip indices
 
 
@@ -73,28 +78,29 @@ class StoreWriter:
     """Writes clips one by one to a folder beside `out`, which is renamed into place when it is complete.
 
     Only the index is kept in memory. Use as a context manager: an exception removes what was written; a kill leaves a
-    folder `<out>.partial`, which the next writer removes. With `resume`, the writer's folder `parts` survives both, for
-    the next writer with the same fingerprint.
+    folder `<out>.partial`, which the next writer removes or, if it is complete, puts into its place (`settle`). With
+    `resume`, the writer's folder `parts` survives both, for the next writer with the same fingerprint.
 
     Args:
         out: the store's folder; must be empty or missing, unless `overwrite` and it holds a store.
         dataset: name of the data set.
         skeleton, persons: V and M of the clips.
         classes: class names in label order.
-        overwrite: replace a store at `out` once the new one is complete.
+        overwrite: replace a store at `out` once the new one is complete and has been opened and verified.
         resume: fingerprint of everything that the store is made from; None: nothing is kept for another attempt.
     """
 
     def __init__(self, out: str | Path, dataset: str, skeleton: Skeleton, classes: Iterable[str],
                  persons: int | None = None, overwrite: bool = False, resume: str | None = None):  # fmt: skip
         self.out, self.resume = Path(out), resume
+        settle(self.out)
         there = self.out.is_file() or (self.out.is_dir() and any(self.out.iterdir()))
         store = any((self.out / name).is_file() for name in ("poses.npy", "index.npz"))
         if there and not (store and overwrite):
             how = ", or pass overwrite=True to replace it" if store else "; it holds no store, so it is not replaced"
             raise ValueError(f"{self.out} exists already: choose another folder{how}")
-        self.folder = self.out.with_name(self.out.name + ".partial")
-        self.parts = self.folder / "parts"
+        self.folder = _unfinished(self.out)
+        self.parts = self.folder / PARTS
         self.dataset, self.skeleton, self.classes = dataset, skeleton, list(classes)
         self.shape = (skeleton.persons if persons is None else persons, skeleton.num_joints, 3)
         self.problems: list[Problem] = []
@@ -102,9 +108,12 @@ class StoreWriter:
         self._offsets = [0]
 
     def __enter__(self) -> Self:
-        key = self.folder / "resume.txt"
+        key = self.folder / RESUME
         if self.resume is None or not key.is_file() or key.read_text() != self.resume:
             shutil.rmtree(self.folder, ignore_errors=True)
+            if self.folder.exists():
+                whose = f"{self.folder}, of a preparation that was killed, can't be removed"
+                raise PermissionError(f"{whose}: ask its owner to, or set the parameter data to another folder")
             self.folder.mkdir(parents=True)
         if self.resume is not None:
             self.parts.mkdir(exist_ok=True)
@@ -127,7 +136,8 @@ class StoreWriter:
         """Check a clip, and return its poses (L, M, V, 3) float32.
 
         Raises:
-            ValueError: wrong shape, no frame, a number that is not finite, or a label without a class.
+            ValueError: wrong shape, no frame, a number that is not finite, a label without a class, or a name that
+                leads out of a folder (figures are named after clips).
         """
         poses = np.asarray(clip.poses, np.float32)
         if poses.ndim != 4 or poses.shape[1:] != self.shape or not len(poses):
@@ -137,6 +147,8 @@ class StoreWriter:
             raise ValueError("coordinates that are not finite (NaN or infinite)")
         if not 0 <= clip.label < len(self.classes):
             raise ValueError(f"label {clip.label} outside 0...{len(self.classes) - 1}")
+        if _leads_out(clip.name):
+            raise ValueError(f"expected a name without '..', which leads out of a folder, got {clip.name[:200]!r}")
         return poses
 
     def add(self, clip: Clip) -> None:
@@ -154,7 +166,7 @@ class StoreWriter:
         options: Mapping[str, object] | None = None,
         plausibility: Mapping[str, object] | None = None,
     ) -> "SkeletonStore":
-        """Close the files, write index and manifest, rename the folder into place.
+        """Close the files, write index and manifest, open and verify the whole, rename the folder into place.
 
         Args:
             splits: benchmark → part ("train", "test") → clip indices in the published order.
@@ -162,6 +174,9 @@ class StoreWriter:
             counts: more counts for the manifest.
             options: for the manifest, how the clips were made.
             plausibility: for the manifest, a summary of `bpilib.data.plausibility`.
+
+        Raises:
+            ValueError: no clip, or what was written can't be opened as it was meant; a store at `out` stays.
         """
         if not self._rows:
             first = "; ".join(f"{problem.file}: {problem.what}" for problem in self.problems[:3])
@@ -180,7 +195,6 @@ class StoreWriter:
         (self.folder / "index.npz").write_bytes(buffer.getvalue())
         with (self.folder / "problems.csv").open("w", newline="") as file:
             csv.writer(file).writerows([("file", "what", "line", "done"), *map(astuple, self.problems)])
-        files = ("poses.npy", "index.npz", "problems.csv")
         manifest = {
             "format": "bpilib store",
             "version": VERSION,
@@ -198,21 +212,94 @@ class StoreWriter:
             "source": source,
             **({"options": options} if options else {}),
             **({"plausibility": plausibility} if plausibility else {}),
-            "sha256": {name: _hash_file(self.folder / name) for name in files},
+            "sha256": {name: _hash_file(self.folder / name) for name in FILES},
         }
         manifest["checksum"] = _compute_checksum(manifest)
-        (self.folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
-        for name in (*files, "manifest.json"):
+        (self.folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+        for name in (*FILES, MANIFEST):
             sync(self.folder / name)
-        shutil.rmtree(self.parts, ignore_errors=True)
-        (self.folder / "resume.txt").unlink(missing_ok=True)
-        old = self.out.with_name(self.out.name + ".replaced")
-        shutil.rmtree(old, ignore_errors=True)
-        if self.out.exists():
-            self.out.rename(old)
-        self.folder.rename(self.out)
-        shutil.rmtree(old, ignore_errors=True)
+        try:
+            SkeletonStore.open(self.folder).verify()
+        except ValueError as error:
+            what = "what was written is not what is there, and replaces nothing"
+            raise ValueError(f"{self.out}: {what} ({error}): is the disk full or faulty?") from error
+        _put_in_place(self.folder, self.out)
         return SkeletonStore.open(self.out)
+
+
+def _unfinished(out: Path) -> Path:
+    return out.with_name(out.name + ".partial")
+
+
+def _replaced(out: Path) -> Path:
+    return out.with_name(out.name + ".replaced")
+
+
+def _leads_out(name: str) -> bool:
+    return ".." in name.split("/")
+
+
+def _put_in_place(folder: Path, out: Path) -> None:
+    """Rename a whole store to `out`. At every moment one of `out`, <out>.replaced and `folder` is a whole store."""
+    shutil.rmtree(folder / PARTS, ignore_errors=True)
+    (folder / RESUME).unlink(missing_ok=True)
+    old = _replaced(out)
+    if out.exists() and not any(out.iterdir()):
+        out.rmdir()
+    elif out.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        out.rename(old)
+    try:
+        folder.rename(out)
+    except BaseException:
+        if old.exists() and not out.exists():
+            old.rename(out)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a folder is a store with every byte that was written into it."""
+    try:
+        SkeletonStore.open(folder).verify()
+    except (ValueError, OSError):
+        return False
+    return True
+
+
+def find_leftovers(out: str | Path) -> list[Path]:
+    """Find the folders that a killed preparation has left beside a store."""
+    found = [path for path in (_unfinished(Path(out)), _replaced(Path(out))) if path.is_dir()]
+    return [path for path in found if {entry.name for entry in path.iterdir()} <= {*FILES, MANIFEST, PARTS, RESUME}]
+
+
+def settle(out: str | Path) -> None:
+    """End what a killed writer began, for the one process that may write there.
+
+    Where nothing is at `out`, a new store that was whole is put into its place, or else the one that it should have
+    replaced. What is left over is removed, but for parts that another try goes on with.
+    """
+    out = Path(out)
+    new, old = _unfinished(out), _replaced(out)
+    if not out.exists() and find_leftovers(out):
+        if _is_whole(new):
+            _put_in_place(new, out)
+        elif _is_whole(old):
+            old.rename(out)
+    if (out / MANIFEST).exists():
+        for folder in find_leftovers(out):
+            if not (folder / RESUME).exists():
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _nothing_there(path: Path) -> str:
+    """That there is no store, and where there is one that a killed preparation was about to replace."""
+    run = "run notebooks/01_prepare_data.ipynb (or bpilib.data.prepare)"
+    for folder, what in ((_unfinished(path), "the new one"), (_replaced(path), "the one that was there")):
+        if (folder / MANIFEST).is_file():
+            where = f"a preparation was killed as it replaced it, and {what} is in {folder}"
+            return f"no prepared data at {path}: {where}. To go on, {run}"
+    return f"no prepared data at {path}: {run} first"
 
 
 class SkeletonStore:
@@ -251,11 +338,9 @@ class SkeletonStore:
             MissingInputError: no store there.
             ValueError: not a store, a store of another version, or a damaged one.
         """
-        file = (path := Path(path)) / "manifest.json"
+        file = (path := Path(path)) / MANIFEST
         if not file.is_file():
-            raise MissingInputError(
-                f"no prepared data at {path}: run notebooks/01_prepare_data.ipynb (or bpilib.data.prepare) first"
-            )
+            raise MissingInputError(_nothing_there(path))
         renew = f"prepare the data again into another folder, or with overwrite=True (notebook 01), to replace {path}"
         try:
             manifest = json.loads(file.read_text())
@@ -278,7 +363,7 @@ class SkeletonStore:
             frames = int(index["offsets"][-1])
             if _hash_file(path / "index.npz") != manifest["sha256"]["index.npz"]:
                 raise ValueError("index.npz differs from its checksum")
-            if out := next((name for name in index["names"].tolist() if ".." in name.split("/")), None):
+            if out := next(filter(_leads_out, index["names"].tolist()), None):
                 raise ValueError(f"the clip name {out!r} leads out of its folder")
         except Exception as error:  # zip, zlib and NumPy each have their own for a damaged file
             raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}): {renew}") from error

@@ -1,7 +1,8 @@
 """Executed notebooks as a folder of HTML pages with an index: readable offline, in light and dark.
 
 `python -m bpilib.report [outputs]` (or `make report`) writes <outputs>/report/index.html; with a notebook and a page
-(`make tour`) that page alone. `page.html.j2` and `index.html.j2` are the templates of a page and of the index.
+(`make tour`) that page alone. `page.html.j2` and `index.html.j2` are the templates of a page and of the index. Secrets
+are masked, and what could run in a page is left out (`bpilib.report.guard`).
 """
 
 import base64
@@ -24,7 +25,8 @@ from nbconvert import HTMLExporter
 from PIL import Image
 
 from bpilib.errors import MissingInputError
-from bpilib.system.files import PROJECT, mask_secrets, write_atomically
+from bpilib.report.guard import guard
+from bpilib.system.files import PROJECT, mask_notebook, mask_secrets, write_atomically
 
 FOLDER = "report"
 WRITTEN = ".written.json"  # in the folder: what this module wrote there
@@ -178,6 +180,7 @@ def _read_notebooks(outputs: Path) -> tuple[list[Page], dict[Path, nbformat.Note
         date = datetime.fromtimestamp(path.stat().st_mtime).astimezone()
         try:
             notebook = nbformat.read(path, 4)
+            mask_notebook(notebook)
             if any(cell.get("execution_count") for cell in notebook.cells):
                 pages.append(_describe(notebook, name, date))
                 notebooks[name] = notebook
@@ -230,14 +233,15 @@ def _render_page(notebook: nbformat.NotebookNode, path: Path, others: list[Path]
 
 
 def _to_html(notebook: nbformat.NotebookNode, name: str, index: str) -> str:
-    """A notebook as HTML, its links as they are; `index` is where "all notebooks" leads."""
+    """A notebook as HTML without secrets and scripts, its links as they are; `index` is where "all notebooks" leads."""
+    mask_notebook(notebook)
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs = [kept for out in cell.outputs if (kept := _without_kernel(out))]
     template = (Path(__file__).parent / "page.html.j2").read_text(encoding="utf-8")
     exporter = HTMLExporter(raw_template=template, embed_images=True, anchor_link_text="")
     text, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": name}, "index": index})
-    return text
+    return guard(text)
 
 
 def _link_docs(text: str, folder: Path) -> str:

@@ -5,13 +5,10 @@ only and authenticates its peers (mutual TLS) by keys that are made for it and r
 """
 
 import contextlib
-import fcntl
 import logging
 import os
 import re
-import shutil
 import signal
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +23,7 @@ from tornado.ioloop import PeriodicCallback
 
 from bpilib.sweeps.notebook_runner import execute_notebook
 from bpilib.system.files import mask_secrets
-from bpilib.system.lock import try_lock
+from bpilib.system.scratch import scratch_folder
 
 logger = logging.getLogger(__name__)
 
@@ -121,24 +118,13 @@ def _share_keys(folder: Path) -> Iterator[tuple[Security, Path]]:
     Args:
         folder: in which that folder is made, on a disk that the jobs share. Key folders of killed sweeps are removed.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    for left in folder.glob(f"{KEYS}*"):
-        with contextlib.suppress(OSError), open(left / "lock", "ab") as lock:
-            if try_lock(lock, fcntl.LOCK_EX):
-                shutil.rmtree(left)
     security = Security.temporary()
-    place = Path(tempfile.mkdtemp(prefix=KEYS, dir=folder))  # mode 700
-    try:
-        with open(place / "lock", "wb") as lock:
-            with contextlib.suppress(OSError):  # without locks, key folders of killed sweeps stay
-                try_lock(lock, fcntl.LOCK_EX)
-            contents = (security.tls_ca_file, security.tls_worker_cert, security.tls_worker_key)
-            for name, content in zip(("ca.pem", "cert.pem", "key.pem"), contents):
-                with open(os.open(place / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-                    file.write(content)
-            yield security, place
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
+    contents = (security.tls_ca_file, security.tls_worker_cert, security.tls_worker_key)
+    with scratch_folder(KEYS, folder) as place:
+        for name, content in zip(("ca.pem", "cert.pem", "key.pem"), contents):
+            with open(os.open(place / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+                file.write(content)
+        yield security, place
 
 
 @contextlib.contextmanager

@@ -70,8 +70,15 @@ def execute_notebook(
         _mask_log(folder / LOG)
         _record(log, f"start on {platform.node()} by {by or f'process {os.getpid()}'}")
         command = [sys.executable, "-m", "bpilib.sweeps.notebook_runner", str(notebook), str(folder / notebook.name)]
+        environment = {"OMP_WAIT_POLICY": "passive"} | os.environ  # threads that wait leave their core to other runs
         with subprocess.Popen(
-            command, cwd=PROJECT, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
+            command,
+            cwd=PROJECT,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
         ) as process:
             assert process.stdin is not None
             with contextlib.suppress(BrokenPipeError):  # it has ended already; its return code says how

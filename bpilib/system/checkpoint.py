@@ -13,6 +13,7 @@ from torch import Tensor
 
 from bpilib.errors import MissingInputError
 from bpilib.system.files import write_atomically
+from bpilib.system.pickle_keys import check_keys
 
 FORMAT = 1
 MAX_SHARING = 4  # times that what is read from a file may have its size: few tensors of a network share their numbers
@@ -72,16 +73,20 @@ def _previous(path: Path) -> Path:
 
 
 def check_archive(path: Path) -> None:
-    """Check that a file is a zip without compression: packed or overlapping members could be far larger than the file.
+    """Check that a file is a zip without compression, since packed or overlapping members could be far larger than the
+    file, and that no keys in its pickle were chosen to collide.
 
     Raises:
-        ValueError: it is packed. zipfile.BadZipFile: it is no zip.
+        ValueError: it is packed, or has such keys. zipfile.BadZipFile: it is no zip.
     """
     size = path.stat().st_size
     with zipfile.ZipFile(path) as archive:
         held = sum(member.file_size for member in archive.infolist())
-    if held > size:
-        raise ValueError(f"{held} bytes once unpacked, in a file of {size}")
+        if held > size:
+            raise ValueError(f"{held} bytes once unpacked, in a file of {size}")
+        for name in archive.namelist():
+            if name.endswith(".pkl"):
+                check_keys(archive.read(name))
 
 
 def check_size(content: Any, size: int) -> None:

@@ -45,6 +45,7 @@ DEEPEST = 100  # levels of a YAML
 LONGEST = 100  # characters of a number in a YAML
 NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+SHORTEST_SECRET = 6  # characters, of those that are masked wherever they stand
 _HOST = re.sub(r"[^A-Za-z0-9-]", "-", platform.node())[:32] or "here"  # part of the names of unfinished files
 YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -248,12 +249,48 @@ def _masked(value: Any, secret: re.Pattern) -> Any:
     return secret.sub(lambda match: f"{next(filter(None, match.groups()))}***", value)
 
 
+def _secrets_in(value: Any) -> set[str]:
+    """What `mask_secrets` would put *** for, where it is long enough to be told from other words."""
+    if isinstance(value, list | tuple):
+        return set().union(*map(_secrets_in, value))
+    if isinstance(value, dict):
+        return _secrets_in([*value, *value.values()])
+    if not isinstance(value, str):
+        return set()
+    found = {match[0][len(next(filter(None, match.groups()))) :].strip("\"'") for match in _SECRET.finditer(value)}
+    return {secret for secret in found if len(secret) >= SHORTEST_SECRET}
+
+
 def mask_notebook(notebook: dict[str, Any]) -> dict[str, Any]:
-    """An executed notebook without what papermill writes into it in plain text: its parameters are masked."""
-    metadata = notebook["metadata"]
-    if "papermill" in metadata:
-        metadata["papermill"]["parameters"] = mask_secrets(metadata["papermill"].get("parameters", {}))
+    """Mask the secrets of an executed notebook, in place: in the parameters that papermill writes into it in plain
+    text, in what cells print and raise, and wherever else a secret of the parameters stands, but for pictures.
+
+    Returns:
+        The notebook.
+    """
+    given = notebook["metadata"].get("papermill", {}).get("parameters", {})
+    known = sorted(_secrets_in(given), key=len, reverse=True)
+
+    def masked(value: Any, mask: Callable[[Any], Any]) -> Any:
+        if isinstance(value, list):
+            return [masked(entry, mask) for entry in value]
+        if isinstance(value, dict):
+            return type(value)({name: masked(entry, mask) for name, entry in value.items()})
+        if not isinstance(value, str):
+            return value
+        for secret in known:
+            value = value.replace(secret, "***")
+        return mask(value)
+
+    if "papermill" in notebook["metadata"]:
+        notebook["metadata"]["papermill"] = masked(notebook["metadata"]["papermill"], mask_secrets)
     for cell in notebook["cells"]:
-        if "injected-parameters" in cell["metadata"].get("tags", ()):
-            cell["source"] = mask_secrets(cell["source"])
+        injected = "injected-parameters" in cell["metadata"].get("tags", ())
+        cell["source"] = masked(cell["source"], mask_secrets if injected else str)
+        for output in cell.get("outputs", ()):
+            for name in {"text", "evalue", "traceback"} & output.keys():
+                output[name] = masked(output[name], mask_secrets)
+            for kind, content in output.get("data", {}).items():
+                if not kind.startswith("image/"):  # in a page that plays, key= may be part of a program
+                    output["data"][kind] = masked(content, mask_secrets if kind == "text/plain" else mask_url_secrets)
     return notebook

@@ -47,26 +47,35 @@ def lock_run(folder: str | Path, group: str = "") -> Iterator[None]:
             folder.rmdir()  # if nothing came of it
 
 
+def lock_of_store(folder: str | Path) -> Path:
+    """The file <folder>.lock beside a folder of data."""
+    return Path(folder).with_name(f"{Path(folder).name}.lock")
+
+
 @contextlib.contextmanager
-def lock_store(folder: str | Path, parameter: str) -> Iterator[None]:
-    """Work alone in a folder of data; the lock is the file <folder>.lock beside it, removed at the end.
+def lock_store(folder: str | Path, parameter: str, patience: float | None = None) -> Iterator[None]:
+    """Work alone in a folder of data; the lock is the file `lock_of_store`, removed at the end.
 
     Args:
         folder: of raw clips or a store.
         parameter: that names the folder, for messages.
+        patience: seconds to wait for a process that ends; None: PATIENCE.
 
     Raises:
         ValueError, OSError: as `lock_run`.
     """
     folder = Path(folder)
-    with _held(folder.with_name(f"{folder.name}.lock"), folder, "", parameter, f"{parameter} to work in another place"):
+    other = f"{parameter} to work in another place"
+    with _held(lock_of_store(folder), folder, "", parameter, other, patience):
         yield
 
 
 @contextlib.contextmanager
-def _held(path: Path, folder: Path, group: str, parameter: str, other: str) -> Iterator[None]:
+def _held(
+    path: Path, folder: Path, group: str, parameter: str, other: str, patience: float | None = None
+) -> Iterator[None]:
     """Hold the lock at `path`; remove it at the end, if nobody else of the group holds it."""
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + (PATIENCE if patience is None else patience)
     while (file := _take(path, group, parameter)) is None:
         if time.monotonic() > end:
             with contextlib.suppress(FileNotFoundError):
@@ -79,9 +88,17 @@ def _held(path: Path, folder: Path, group: str, parameter: str, other: str) -> I
         yield
     finally:
         with contextlib.suppress(OSError):
-            if try_lock(file, fcntl.LOCK_EX):  # the last of its group
+            if _is_last(file):
                 path.unlink()
         file.close()
+
+
+def _is_last(file: IO) -> bool:
+    """Whether nobody else of the group holds a lock; where there are no locks, nobody is known to."""
+    try:
+        return try_lock(file, fcntl.LOCK_EX)
+    except OSError as error:
+        return error.errno in _NO_LOCKS
 
 
 def _holder(path: Path) -> str:
@@ -129,6 +146,9 @@ def _take(path: Path, group: str, parameter: str) -> IO | None:
                 return file
     except OSError as error:
         if error.errno not in _NO_LOCKS:
+            with contextlib.suppress(OSError):
+                if not os.fstat(file.fileno()).st_size:  # nobody has ever held it
+                    path.unlink()
             file.close()
             raise _lock_error(path, parameter, error) from error
         what = f"{path.parent} has no locks ({error.strerror}): make sure that nothing else works in it meanwhile"

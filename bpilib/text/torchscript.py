@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bpilib.system.pickle_keys import check_keys
+
 _STORAGES = {
     "HalfStorage": torch.float16,
     "BFloat16Storage": torch.bfloat16,
@@ -65,7 +67,9 @@ class _Module(dict):
 class _Reader(pickle.Unpickler):
     def __init__(self, archive: zipfile.ZipFile, top: str):
         self.archive, self.top = archive, top
-        super().__init__(io.BytesIO(self._read("data.pkl")))
+        content = self._read("data.pkl")
+        check_keys(content)
+        super().__init__(io.BytesIO(content))
 
     def _read(self, name: str) -> bytes:
         member = self.archive.getinfo(f"{self.top}/{name}")

@@ -12,7 +12,6 @@ import os
 import re
 import signal
 import socket
-import tempfile
 import threading
 import time
 import traceback
@@ -37,12 +36,14 @@ from bpilib.system.device import pick_device
 from bpilib.system.distributed import FOLDER, all_gather, all_reduce_sum, progress_bar, rank
 from bpilib.system.files import write_atomically
 from bpilib.system.logs import show_log
+from bpilib.system.scratch import hold, scratch_folder
 from bpilib.system.signals import ENDING, listening
 from bpilib.system.threads import choose_threads
 from bpilib.training.trainer import Watch, show_history
 
 Work = Callable[..., None]
 _log = logging.getLogger(__name__)
+LAUNCHER = "BPI_LAUNCHER"  # environment variable: the launching process of a worker
 LOOK_SECONDS = 0.2  # between two looks at what the workers have written
 _PASSING = (RuntimeError, OSError, MemoryError)  # may not come again; lost connections are RuntimeErrors
 _KINDS: dict[str, type[Exception]] = {
@@ -53,19 +54,34 @@ _KINDS: dict[str, type[Exception]] = {
 # --- in a worker
 
 
-def _worker(work: Work, config: Config, folder: str, arguments: tuple) -> tuple[str, Any]:
+def _worker(parent: int, *arguments: Any) -> tuple[str, Any]:
+    """`_do_share`; then the launching process takes what it returns, or the worker ends without it if that has gone."""
+    try:
+        return _do_share(parent, *arguments)
+    finally:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """End this process as soon as it has lost its launching process: PyTorch would wait for it for ever."""
+    while os.getppid() == parent:
+        time.sleep(LOOK_SECONDS)
+    os._exit(1)
+
+
+def _do_share(parent: int, work: Work, config: Config, folder: str, arguments: tuple) -> tuple[str, Any]:
     """What a worker does from its start to its end; returns "done", "interrupted" or "failed", and an explanation.
 
     An error that would only come again is kept for the next try, where all workers return it instead of working.
     """
-    parent = os.getppid()
     place = Path(folder)
     signal.signal(signal.SIGINT, lambda *_: os.getppid() == parent or os._exit(1))  # comes when the parent dies, too
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     show_log()
-    os.environ[FOLDER] = folder
+    os.environ[FOLDER], os.environ[LAUNCHER] = folder, str(parent)
     local = int(os.environ["LOCAL_RANK"])
-    if place.exists():
+    with contextlib.suppress(FileNotFoundError):  # the launching process has gone already
+        held = hold(place)  # noqa: F841 (until this process ends)
         write_atomically(place / f"{local}.pid", str(os.getpid()))
     device = pick_device(config.device)
     if device.type == "cuda":
@@ -125,7 +141,7 @@ def saving_when_stopped(save: Callable[[], None]) -> Iterator[None]:
         save: may be called in another thread, at any time.
     """
     place = Path(os.environ[FOLDER])
-    parent = os.getppid()
+    parent = int(os.environ[LAUNCHER])
     saved = threading.Event()
 
     def save_once() -> None:
@@ -207,7 +223,8 @@ def launch(
     logs = config.run_directory / "logs"
     restarts = config.max_restarts
     environment = _thread_environment(config)
-    with tempfile.TemporaryDirectory(prefix="bpi_") as folder, _launcher_log(logs), _environment(environment):
+    with scratch_folder("bpi_launch_") as place, _launcher_log(logs), _environment(environment):
+        folder = str(place)
         settings = LaunchConfig(
             min_nodes=config.nodes,
             max_nodes=config.nodes,
@@ -221,7 +238,8 @@ def launch(
             logs_specs=DefaultLogsSpecs(log_dir=str(logs), redirects=Std.ALL),
         )
         group: Future[dict[int, tuple[str, Any]]] = Future()
-        thread = threading.Thread(target=_start, args=(group, settings, work, config, folder, arguments), daemon=True)
+        given = (os.getpid(), work, config, folder, arguments)
+        thread = threading.Thread(target=_start, args=(group, settings, *given), daemon=True)
         thread.start()
         try:
             _follow(group, Path(folder), config, stop, watch)

@@ -153,6 +153,20 @@ def test_bad_rows_are_left_out_and_listed(tmp_path, row):
     assert len(SkeletonStore.open(tmp_path / "store")) == 1  # the one before is still there
 
 
+@pytest.mark.parametrize("name", ["wa\x07ve", "w" * 201, "\u202eevaw"])
+def test_a_class_name_that_can_not_be_shown_leaves_its_clips_out(tmp_path, name):
+    clips = {"good": poses(5, 25, 3), "more": poses(6, 25, 3)}
+    folder = write(tmp_path / "raw", ["good,clap,1,train", f"more,{name},1,test"], clips)
+    with pytest.warns(UserWarning, match="1 problem, 1 left out"):
+        store = load(folder)
+    assert store.classes == ["clap"] and store.names.tolist() == ["good"]
+    assert "label: expected the name of one of the 1 classes" in store.problems()[0].what
+    write(folder, ["good,clap,1,train"], {}, classes=["clap", name])
+    with pytest.raises(ValueError, match=r"classes\.txt: expected names of 1 to 200 printable characters"):
+        load(folder, overwrite=True)
+    assert len(SkeletonStore.open(tmp_path / "store")) == 1
+
+
 def npy(array, **options):
     buffer = io.BytesIO()
     np.save(buffer, array, **options)

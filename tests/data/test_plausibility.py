@@ -141,6 +141,16 @@ def test_the_inspection_refuses_at_once_what_no_data_set_can_hold():
     assert inspection.summary()["torso"] == pytest.approx(0.4, abs=0.1)
 
 
+@pytest.mark.parametrize("far", [3e38, -1e10, 1001])
+def test_a_single_joint_that_is_nowhere_near_is_refused(far):
+    clip = PEOPLE[0][:, None].astype(np.float32)
+    inspection = Inspection(NTU)
+    inspection.see("a", clip)
+    clip[3, 0, 7, 1] = far
+    with pytest.raises(ValueError, match=r"a coordinate of 1\.?\d*e\+\d+ metres|a coordinate of 3e\+38"):
+        inspection.see("b", clip)
+
+
 @pytest.mark.parametrize("tracker", ["openpose_25", "coco", "human36m", "smpl", "azure_kinect", "mediapipe"])
 def test_whose_joints_they_are_is_recognised(tracker):
     clips = [seen_by(tracker, clip)[:, None] for clip in PEOPLE[:3]]

@@ -376,6 +376,38 @@ def test_raw_files_that_another_process_is_writing(acted, tmp_path, monkeypatch)
         same(again(acted, tmp_path), acted)
 
 
+KILLED_AT_A_RENAME = """
+import os, signal, sys
+from pathlib import Path
+from bpilib.data import prepare
+rename, left = Path.rename, int(sys.argv[3])
+def counted(self, target):
+    global left
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    rename(self, target)
+    if left == 1 and self.suffix == ".partial":
+        os.kill(os.getpid(), signal.SIGKILL)
+Path.rename = counted
+prepare("synthetic", raw=sys.argv[1], out=sys.argv[2], progress=False, subjects=2, episodes=1, overwrite=True)
+"""
+
+
+@pytest.mark.parametrize(("rename", "there"), [(1, True), (2, False), (3, True)])
+def test_a_kill_around_the_renames_of_an_overwrite_is_put_right_by_the_next_call(acted, tmp_path, rename, there):
+    """Before the old store is renamed, between the two renames, and while what was replaced is removed."""
+    again(acted, tmp_path)
+    raw = acted.path.with_name("raw")
+    command = [sys.executable, "-c", KILLED_AT_A_RENAME, raw, tmp_path / "store", str(rename)]
+    assert subprocess.run(command).returncode == -signal.SIGKILL
+    assert (tmp_path / "store").exists() == there and len(os.listdir(tmp_path)) == 3  # the lock, and two folders
+    store = again(acted, tmp_path)
+    store.verify()
+    same(store, acted, "names")
+    assert os.listdir(tmp_path) == ["store"]
+
+
 def test_an_open_store_needs_no_folder_that_can_be_written(acted, tmp_path, monkeypatch):
     again(acted, tmp_path)
     monkeypatch.setattr("bpilib.data.preparation.lock_store", None)

@@ -2,12 +2,16 @@
 
 import csv
 import json
+import os
+import shutil
+import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from bpilib.data import Problem, SkeletonStore
-from bpilib.data.store import VERSION, Clip, StoreWriter
+from bpilib.data.store import VERSION, Clip, StoreWriter, settle
 from bpilib.errors import MissingInputError
 from bpilib.skeleton import NTU, UCLA
 
@@ -292,6 +296,13 @@ def test_what_a_kill_left_is_removed_by_the_next_writer(out):
     assert [p.name for p in out.parent.iterdir()] == ["store"] and len(list(out.iterdir())) == 4
 
 
+def test_what_another_user_s_killed_preparation_left_is_named(out, monkeypatch):
+    out.with_name("store.partial").mkdir(parents=True)
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **options: None)  # which may not remove it
+    with pytest.raises(PermissionError, match=r"store\.partial, of a preparation that was killed, can't be removed"):
+        write(out)
+
+
 def test_nothing_is_to_be_seen_at_out_before_it_is_whole(out):
     with StoreWriter(out, "ucla", UCLA, CLASSES) as writer:
         writer.add(CLIPS[0])
@@ -337,6 +348,100 @@ def test_overwriting_keeps_the_old_store_until_the_new_one_is_whole(out):
     assert len(write(out, CLIPS[:2], {}, overwrite=True)) == 2
     assert [p.name for p in out.parent.iterdir()] == ["store"]
     np.testing.assert_array_equal(old.sample(3), CLIPS[3].poses)  # who has the old one open still reads it
+
+
+@pytest.mark.parametrize("wrong", ["index.npz", "poses.npy", "problems.csv"])
+def test_a_new_store_that_can_not_be_opened_or_is_not_as_written_replaces_nothing(out, wrong, monkeypatch):
+    write(out)
+    before = contents(out)
+    monkeypatch.setattr("bpilib.data.store.sync", lambda path: flip(path) if path.name == wrong else None)
+    with pytest.raises(ValueError, match=r"store: what was written is not what is there, and replaces nothing"):
+        write(out, CLIPS[:2], {}, overwrite=True)
+    assert contents(out) == before and [p.name for p in out.parent.iterdir()] == ["store"]
+
+
+def test_a_rename_that_fails_puts_the_old_store_back(out, monkeypatch):
+    write(out)
+    before = contents(out)
+    rename = Path.rename
+
+    def failing(self, target):
+        if self.suffix == ".partial":
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(OSError, match="Input/output error"):
+        write(out, CLIPS[:2], {}, overwrite=True)
+    assert contents(out) == before and [p.name for p in out.parent.iterdir()] == ["store"]
+
+
+def overwriting_is_killed_at(point, out):
+    """Whether a process that overwrites a store was killed, right before a call that moves, removes, flushes a file."""
+    child = os.fork()
+    if not child:
+        try:
+            left = [point]
+
+            def counted(real):
+                def call(*arguments, **options):
+                    left[0] -= 1
+                    if not left[0]:
+                        os.kill(os.getpid(), signal.SIGKILL)
+                    return real(*arguments, **options)
+
+                return call
+
+            for name in ("rename", "rmdir", "unlink", "mkdir", "fsync", "replace"):
+                setattr(os, name, counted(getattr(os, name)))
+            write(out, CLIPS[:2], {}, overwrite=True)
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+
+
+def test_a_kill_at_any_point_of_an_overwrite_leaves_the_old_store_or_the_new_one(out):
+    seen, point = set(), 0
+    while True:
+        point += 1
+        shutil.rmtree(out.parent, ignore_errors=True)
+        write(out)
+        if not overwriting_is_killed_at(point, out):
+            break
+        if not out.exists():
+            with pytest.raises(MissingInputError, match=r"a preparation was killed .*store\.partial"):
+                SkeletonStore.open(out)
+            seen.add("none")
+        settle(out)
+        store = SkeletonStore.open(out)
+        store.verify()
+        seen.add(len(store))
+        assert [p.name for p in out.parent.iterdir()] == ["store"]
+    assert point > 10 and seen == {"none", 2, 5}
+
+
+def test_where_the_new_store_is_not_whole_the_old_one_comes_back(out):
+    write(out)
+    out.rename(out.with_name("store.replaced"))
+    with pytest.raises(MissingInputError, match=r"and the one that was there is in .*store\.replaced\. To go on, run"):
+        SkeletonStore.open(out)
+    new = write(out.with_name("new"), CLIPS[:2], {}).path
+    flip(new / "poses.npy")
+    new.rename(out.with_name("store.partial"))
+    settle(out)
+    assert len(SkeletonStore.open(out)) == 5 and [p.name for p in out.parent.iterdir()] == ["store"]
+
+
+def test_folders_of_others_are_left_alone(out):
+    for name in ("store.partial", "store.replaced"):
+        (out.with_name(name)).mkdir(parents=True)
+        (out.with_name(name) / "thesis.txt").write_text("all there is")
+    settle(out)
+    assert not out.exists()
+    out.mkdir()
+    (out / "manifest.json").write_text("{}")
+    settle(out)
+    assert len([*out.parent.rglob("thesis.txt")]) == 2
 
 
 # --- what add refuses
@@ -385,10 +490,20 @@ def test_float64_and_strided_poses_are_stored_as_float32(out):
 @pytest.mark.parametrize("name", ["../../x", "a/../../x", ".."])
 def test_clip_names_that_lead_out_of_a_folder_are_refused(tmp_path, name):
     """Figures are named after clips."""
-    with StoreWriter(tmp_path / "store", "test", UCLA, ["a"]) as writer:
+    with (
+        StoreWriter(tmp_path / "store", "test", UCLA, ["a"]) as writer,
+        pytest.raises(ValueError, match="leads out of a folder"),
+    ):
         writer.add(Clip(name, np.ones((2, 1, 20, 3), np.float32), 0))
-        with pytest.raises(ValueError, match="leads out of its folder"):
-            writer.finish({"all": {"train": np.arange(1)}}, {})
+
+
+@pytest.mark.parametrize("name", ["../../x", "a/../../x", ".."])
+def test_a_store_with_such_names_is_not_opened(out, name, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("bpilib.data.store._leads_out", lambda name: False)
+        write(out, [clip(0, name=name)], {})
+    with pytest.raises(ValueError, match="leads out of its folder"):
+        SkeletonStore.open(out)
 
 
 # --- a manifest that somebody has changed

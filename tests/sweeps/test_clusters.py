@@ -107,6 +107,7 @@ def test_keys_are_for_this_user_alone_and_go_with_the_sweep(tmp_path):
     left = tmp_path / f"{KEYS}left"  # by a killed sweep
     left.mkdir()
     (left / "key.pem").write_text("old")
+    (left / "lock").touch()
     with start_slurm(1, 2, OPTIONS, tmp_path) as cluster:
         (place,) = tmp_path.glob(f"{KEYS}*")
         assert place != left and stat.S_IMODE(place.stat().st_mode) == 0o700

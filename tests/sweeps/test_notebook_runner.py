@@ -147,7 +147,17 @@ raise ValueError(raw)"""
     assert record(folder)[0] == "start"
     parameters = nbformat.read(folder / "02_train.ipynb", 4).metadata.papermill.parameters
     assert parameters["raw"] == "https://me:***@host/x"
+    assert secret not in (folder / "02_train.ipynb").read_text()  # nor in its traceback
     assert not (folder / ".02_train.ipynb").exists()
+
+
+@pytest.mark.parametrize(("given", "used"), [(None, "passive"), ("active", "active")])
+def test_threads_of_a_run_that_wait_leave_their_core_to_others(notebook, tmp_path, monkeypatch, given, used):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if given:
+        monkeypatch.setenv("OMP_WAIT_POLICY", given)
+    source = f"import os\nassert os.environ['OMP_WAIT_POLICY'] == {used!r}"
+    assert execute_notebook(notebook([source]), tmp_path / "run", {}) == ("finished", "")
 
 
 def test_a_long_value_arrives_whole(notebook, tmp_path):

@@ -94,9 +94,9 @@ def test_a_file_system_without_locks_is_said_once(tmp_path, monkeypatch):
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(lock.fcntl, "flock", none)
-    with pytest.warns(UserWarning, match="has no locks") as caught, lock_run(tmp_path):
-        pass
-    assert len(caught) == 1
+    with pytest.warns(UserWarning, match="has no locks") as caught, lock_run(tmp_path / "run"):
+        assert (tmp_path / "run" / LOCK).exists()
+    assert len(caught) == 1 and not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE, errno.EPERM])
@@ -108,7 +108,7 @@ def test_a_file_system_that_fails_to_lock_says_what_to_do(tmp_path, monkeypatch,
     said = rf"can't lock .*run\.lock \({os.strerror(number)}\).*set the parameter outputs"
     with pytest.raises(OSError, match=said) as error, lock_run(tmp_path / "run"):
         pass
-    assert error.value.errno == number
+    assert error.value.errno == number and not (tmp_path / "run").exists()  # nothing is left over
 
 
 OTHER_USER = """

@@ -5,7 +5,10 @@ import yaml
 from making import tiny_config
 
 from bpilib.config import Config
+from bpilib.data import synthetic
+from bpilib.plots import clips as clip_plots
 from bpilib.runs import saved_config, write_or_check_config
+from bpilib.skeleton import UCLA
 from bpilib.system.files import mask_notebook, mask_secrets
 
 
@@ -93,3 +96,39 @@ def test_the_parameters_of_an_executed_notebook_are_masked_and_nothing_else():
     assert "hunter2" not in str(found) and found["metadata"]["papermill"]["parameters"]["seed"] == 1
     assert [cell["source"] for cell in found["cells"][1:]] == ["token=None", "tokenizer=open_clip.tokenizer"]
     assert mask_notebook({"metadata": {}, "cells": []}) == {"metadata": {}, "cells": []}
+
+
+def test_what_cells_print_show_and_raise_is_masked_but_no_program_in_a_page():
+    """As on the disk: texts are lists of lines. A secret of the parameters is masked wherever it stands."""
+    code = {"cell_type": "code", "metadata": {}, "source": ["open('hunter2!x')"]}
+    player = "<script>const key = 3; let token = read();</script>"
+    outputs = [
+        {"output_type": "stream", "name": "stdout", "text": ["cluster tls://me:hunter2!x@host\n", "HF_TOKEN=abc\n"]},
+        {"output_type": "error", "ename": "E", "evalue": "password: abc", "traceback": ["\x1b[31mhunter2!x\x1b[0m"]},
+        {
+            "output_type": "execute_result",
+            "data": {
+                "text/plain": "https://you:secret@h",
+                "text/html": ["<td>hunter2!x</td>", player, '<a href="https://h/x?a=1&amp;token=abc">'],
+                "application/json": {"a": ["hunter2!x", 1]},
+                "image/png": "hunter2!x",
+            },
+        },
+    ]
+    given = {"cluster": "tls://me:hunter2!x@host", "more": {"a": ["--password abc"]}, "seed": 1}
+    notebook = {"metadata": {"papermill": {"parameters": given}}, "cells": [code | {"outputs": outputs}]}
+    found = mask_notebook(notebook)
+    (cell,) = found["cells"]
+    data = cell["outputs"][2]["data"]
+    assert data.pop("image/png") == "hunter2!x"  # no text
+    assert "hunter2" not in str(found) and "abc" not in str(found) and "secret" not in str(found)
+    assert cell["source"] == ["open('***')"] and data["application/json"] == {"a": ["***", 1]}
+    assert cell["outputs"][0]["text"] == ["cluster tls://me:***@host\n", "HF_TOKEN=***\n"]
+    assert player in data["text/html"]
+
+
+def test_players_stay_as_they_are():
+    clip = synthetic.perform(1, 1, 0)[:, None]
+    page = clip_plots.animate(clip, UCLA, "key = 1; token=2").data
+    notebook = {"metadata": {}, "cells": [{"metadata": {}, "source": "", "outputs": [{"data": {"text/html": page}}]}]}
+    assert mask_notebook(notebook)["cells"][0]["outputs"][0]["data"]["text/html"] == page

@@ -1,5 +1,6 @@
 """Processes of one run started, followed, killed and stopped; errors as the worker raised them; two machines in one."""
 
+import contextlib
 import json
 import logging
 import os
@@ -26,6 +27,7 @@ from bpilib.config import resolve
 from bpilib.evaluate import Scores, score
 from bpilib.runs import history, open_run, write_or_check_config
 from bpilib.system import checkpoint
+from bpilib.system.scratch import scratch_folder
 from bpilib.train import fit, train_share
 from bpilib.training.launch import _check, _wait_for, launch
 
@@ -180,6 +182,42 @@ def test_a_step_that_does_not_end_is_saved_before_the_kill(place, whole, tmp_pat
     progress = checkpoint.load(config.run_directory / "last.pt")["progress"]
     assert (progress["epoch"], progress["batch"]) == (0, 3)
     assert_same_run(fit(config), whole[0])
+
+
+FINISHED = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from shares import save_addresses
+from small_runs import config_of
+from bpilib.training import launch
+def stop():
+    if len(list(Path({outputs!r}).glob("addresses.*"))) == 2:  # the workers have done their work
+        os.kill(os.getpid(), signal.SIGKILL)
+if __name__ == "__main__":
+    launch.launch(save_addresses, config_of(Path({place!r}), Path({outputs!r}) / "out", devices=2), Path({outputs!r}),
+                  stop=stop)
+"""
+
+
+@pytest.mark.slow
+def test_workers_whose_launching_process_is_killed_as_they_finish_end_too(place, tmp_path, monkeypatch):
+    (tmp_path / "tmp").mkdir()
+    program = tmp_path / "finished.py"
+    program.write_text(FINISHED.format(tests=str(HELPERS), place=str(place), outputs=str(tmp_path)))
+    environment = os.environ | {"TMPDIR": str(tmp_path / "tmp")}
+    process = subprocess.Popen([sys.executable, program], env=environment)
+    workers = []
+    while process.poll() is None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            workers = psutil.Process(process.pid).children(recursive=True) or workers
+        time.sleep(0.02)
+    assert process.returncode == -signal.SIGKILL and len(workers) >= 2
+    assert psutil.wait_procs(workers, timeout=300)[1] == []
+    assert [path.name for path in (tmp_path / "tmp").glob("bpi_*")]  # by the kill
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    with scratch_folder("bpi_launch_"):
+        assert len([*(tmp_path / "tmp").glob("bpi_*")]) == 1  # its own
 
 
 @pytest.mark.parametrize("name", ["a blank", "50% Übung", "a:b"])

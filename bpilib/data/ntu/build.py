@@ -132,7 +132,7 @@ def build(
                 for found in _read_part(part, dataset):
                     if isinstance(found, Clip):
                         try:
-                            inspection.see(found.name, found.poses)
+                            inspection.see(found.name, writer.check_clip(found))
                         except ValueError as error:
                             found = Problem(found.name + ENDING, str(error))
                     if isinstance(found, Clip):

@@ -10,7 +10,6 @@ import hashlib
 import importlib.metadata
 import multiprocessing
 import os
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -25,6 +24,7 @@ from tqdm.auto import tqdm
 from bpilib.data.video.film import HOW, open_film, opencv
 from bpilib.errors import MissingInputError
 from bpilib.system.files import in_project, read_npz, write_atomically
+from bpilib.system.scratch import scratch_folder
 
 VERSION = "0.10.31"
 JOINTS = 33
@@ -203,7 +203,7 @@ def _track(todo: dict[str, tuple], processes: int, total: int, progress: bool) -
     done, stop = context.Value("q", 0), context.Value("b", 0)
     found: dict[str, Landmarks | Exception] = {}
     with contextlib.ExitStack() as stack:
-        log = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bpi_mediapipe_"))) / "log"
+        log = stack.enter_context(scratch_folder("bpi_mediapipe_")) / "log"
         bar = stack.enter_context(tqdm(total=total or None, unit=" frames", disable=not progress, desc="landmarks"))
         pool = stack.enter_context(
             ProcessPoolExecutor(processes, mp_context=context, initializer=_begin, initargs=(done, stop, str(log)))
