@@ -5,7 +5,13 @@ import pytest
 import torch
 from small_runs import config_of
 
-from bpilib.analysis.evenness import COLUMNS, build_untrained, measure_evenness, shares_of_most
+from bpilib.analysis.evenness import (
+    COLUMNS,
+    build_untrained,
+    measure_evenness,
+    read_attending_runs,
+    shares_of_most,
+)
 from bpilib.analysis.outputs import collect_outputs
 from bpilib.runs import open_run
 from bpilib.train import fit
@@ -49,8 +55,14 @@ def test_the_untrained_network_is_the_one_that_training_began_with(trained, tmp_
 
 
 def test_the_table_has_a_row_a_head(trained, place):
-    others = [config_of(place, place / "evenness", **more) for more in ({"model": "gap"}, {"attention": "even"})]
-    table = measure_evenness([trained, *others])
+    others = [config_of(place, place / "evenness", **more, epochs=1)
+              for more in ({"model": "gap"}, {"attention": "even", "tag": "even"})]  # fmt: skip
+    for config in others:
+        fit(config)
+    folders = [config.run_directory for config in (trained, *others)] + [trained.run_directory / "figures"]
+    found = read_attending_runs(folders)
+    assert [config.run_directory for config in found] == [folders[0], folders[2]], "those of bpi"
+    table = measure_evenness([*found, others[0]])
     assert tuple(table.columns) == COLUMNS and len(table) == 24
     assert table["trained"].between(0, 100.001).all() and table["untrained"].between(50, 100.001).all()
     shares = shares_of_most(collect_outputs(open_run(trained)).maps)
