@@ -11,6 +11,7 @@ from bpilib.analysis.attention import compute_entropy
 from bpilib.analysis.outputs import Maps, collect_outputs
 from bpilib.config import Config
 from bpilib.runs import Run, build, open_run
+from bpilib.system import checkpoint
 from bpilib.system.files import parse_yaml
 
 BATCHES = 8  # of training clips, for the statistics of an untrained network's BatchNorm
@@ -73,10 +74,10 @@ def measure_evenness(configs: Iterable[Config], subset: str = "test") -> pd.Data
 
 
 def read_attending_runs(folders: Iterable[Path]) -> list[Config]:
-    """The configurations of those run directories that hold a run of bpi, whose clips are still there."""
+    """The configurations of those run directories that hold a run of bpi, whose weights and clips are still there."""
     found = []
     for folder in folders:
-        if not (folder / "config.yaml").exists():  # an ensemble
+        if not checkpoint.exists(folder / "best.pt"):  # an ensemble, or scores alone
             continue
         saved = parse_yaml((folder / "config.yaml").read_bytes())
         config = Config.saved(saved | {"outputs": str(folder.parent.parent)})
