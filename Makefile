@@ -28,6 +28,7 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), f"Python 3.11 or newer is needed, this is {sys.version}: make PYTHON=/path/to/python3.11 setup"'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --progress-bar off -c constraints.txt -e '.[test]'
+	$(BIN)/python -m bpilib.feeders  # compiles them once
 	touch $@
 
 # Two at a time, in the order of what they need; whatever fails, make says and ends with.
@@ -75,7 +76,7 @@ demo-compare: demo-ensemble demo-attention demo-text demo-your-data
 	$(RUN) notebooks/07_compare.ipynb $(DEMO)/07_compare.ipynb -p dataset synthetic
 
 test: $(READY) lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test-all: $(READY) lint
 	$(BIN)/python -m pytest

@@ -20,7 +20,7 @@ from bpilib.ops import counter_rng, feeder_kernels
 from bpilib.ops.augmentation import PUBLISHED, Augmentation, drop
 from bpilib.ops.feeder_kernels import NTU_TEST_SHARE, UCLA_COPIES
 from bpilib.ops.jit import is_compiled
-from bpilib.skeleton import MODALITIES, Skeleton
+from bpilib.skeleton import MODALITIES, SKELETONS, Skeleton
 
 AHEAD = 2  # expected batches that a feeder holds at most
 COMPILING = 10  # seconds, about, that the first call on a machine takes
@@ -341,3 +341,16 @@ def _fill(
     )
     if train:
         drop(x, positions, seed, epoch, axis_drop, joint_drop)
+
+
+def compile_kernels() -> None:
+    """Compile both pipelines for this machine, so that no later process has to wait for it."""
+    for skeleton in SKELETONS.values():
+        poses = np.ones((2, skeleton.persons, skeleton.num_joints, 3), np.float32)
+        x = np.empty((1, 3, skeleton.window, skeleton.num_joints, skeleton.persons), np.float32)
+        first = np.zeros(1, np.int64)
+        _fill(x, skeleton, poses, first, first + 2, first, "joint", train=True)
+
+
+if __name__ == "__main__":
+    compile_kernels()

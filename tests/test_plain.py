@@ -50,6 +50,7 @@ def curve(network, batches):
     return np.array(losses)
 
 
+@pytest.mark.slow
 def test_training_curves_agree_within_float_noise(monkeypatch):
     """In float64, where noise has room to grow: in float32 it decides over maxima that lie near each other."""
     monkeypatch.setattr(torch.Tensor, "float", lambda tensor: tensor)

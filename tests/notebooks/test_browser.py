@@ -99,6 +99,7 @@ def test_04_answers_to_every_control(lab, opened):
     check(notebook)
 
 
+@pytest.mark.slow
 def test_02_interrupted_says_so_and_goes_on_after_a_restart(lab, opened):
     notebook = opened("02_train", "Light", 1280, lab[1] | SMALL | {"epochs": 6, "tag": "stopped"})
     folder = Path(lab[1]["outputs"]) / "synthetic_xview/bpi_joint_seed0_stopped"

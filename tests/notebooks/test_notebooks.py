@@ -46,6 +46,7 @@ def test_00_needs_nothing_and_says_that_it_is_not_trained(tmp_path):
     assert html(notebook).count("<iframe") == 1
 
 
+@pytest.mark.slow
 def test_00_looks_at_a_trained_run_where_there_is_one(places, trained):
     folder, there = places
     notebook = run("00_tour", folder, tag="", **there)
@@ -108,6 +109,7 @@ def test_03_evaluates_a_run(places, trained):
     assert not (folder / "outputs/synthetic_xview/bpi_joint_seed0/export").exists()  # nobody asked for it
 
 
+@pytest.mark.slow
 def test_03_exports_and_classifies_a_clip_from_file(places, trained):
     folder, there = places
     clip = sorted((folder / "raw").rglob("*.json"))[0]
@@ -291,6 +293,7 @@ def test_09_recognises_by_text_what_training_never_saw(places, prepared):
     assert len(widgets) == 1
 
 
+@pytest.mark.slow
 def test_09_without_unseen_classes_and_with_a_description(places, trained):
     folder, there = places
     notebook = run("09_text", folder, query="take a seat", clips=1, **there)
@@ -316,11 +319,18 @@ def test_10_plays_recorded_landmarks_without_mediapipe(tmp_path):
     assert html(second).count("<iframe") == 1 and (kept / "kick_05_00.classes.csv").exists()
 
 
+SLOW = pytest.mark.slow
+OTHERS = ("03_evaluate", "04_attention", "05_ensemble", "09_text")
+
+
 @pytest.mark.parametrize(
     ("name", "first"),
-    [("02_train", "01_prepare_data"), ("03_evaluate", "02_train"), ("04_attention", "02_train"),
-     ("05_ensemble", "02_train"), ("07_compare", "02_train"), ("09_text", "02_train")],
-)  # fmt: skip
+    [
+        ("02_train", "01_prepare_data"),
+        ("07_compare", "02_train"),
+        *(pytest.param(name, "02_train", marks=SLOW) for name in OTHERS),
+    ],
+)
 def test_missing_input_names_the_notebook_to_run_first(name, first, tmp_path):
     with pytest.raises(papermill.PapermillExecutionError, match=f"{first}.ipynb"):
         run(name, tmp_path, data=str(tmp_path / "store"), outputs=str(tmp_path / "outputs"))
@@ -353,21 +363,21 @@ def run_all(folder: Path, raw: Path | str, small: dict, last: int = 5, **given) 
     there = given | {"data": str(folder / "store"), "outputs": str(folder / "outputs")}
     own = {"01_prepare_data": {"raw": str(raw)}, "02_train": small, "04_attention": {"clips": 2}}
     names = ("01_prepare_data", "02_train", "03_evaluate", "04_attention", "05_ensemble")
-    return {name: run(name, folder, **there, **own.get(name, {})) for name in names[:last]}
+    return {name: run(name, folder, **there, **own.get(name, {})) for name in names}
 
 
-@pytest.mark.parametrize("last", [3, pytest.param(5, marks=pytest.mark.slow)])
-def test_01_to_05_on_ntu60(made, tmp_path, last):
+@pytest.mark.slow
+def test_01_to_05_on_ntu60(made, tmp_path):
     """As raw files: 60 of some 30 classes, of one person and of two."""
     small = {"epochs": 1, "width": 8, "batch_size": 16}
-    done = run_all(tmp_path, made("ntu60"), small, last, dataset="ntu60")
+    done = run_all(tmp_path, made("ntu60"), small, dataset="ntu60")
     assert "60 clips (31 train, 29 test on xsub)" in printed(done["01_prepare_data"])
     assert "hollow joints: person 2" in html(done["01_prepare_data"])
     assert "29 test clips, weights of epoch 1" in printed(done["03_evaluate"])
     run_directory = tmp_path / "outputs" / "ntu60_xsub" / "bpi_joint_seed0"
     assert json.loads((run_directory / "summary.json").read_text())["test_clips"] == 29
-    assert (run_directory / "figures" / "attention_maps.png").exists() == (last == 5)
-    assert (run_directory.with_name("bpi_ensemble_seed0") / "subsets.csv").exists() == (last == 5)
+    assert (run_directory / "figures" / "attention_maps.png").exists()
+    assert (run_directory.with_name("bpi_ensemble_seed0") / "subsets.csv").exists()
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ def differences(sizes, kind):
 
 
 # n, i, c, v, t, r: more than a tile and less, of NW-UCLA's and NTU's joints
-CASES = [(2, 3, 16, 20, 5, 8), (1, 48, 40, 25, 18, 6), (17, 16, 16, 4, 3, 2)]
+CASES = [(2, 3, 16, 20, 5, 8), (1, 36, 40, 5, 18, 6), (17, 16, 16, 2, 3, 2)]
 
 
 @pytest.mark.parametrize("sizes", CASES, ids=str)

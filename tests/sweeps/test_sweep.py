@@ -179,6 +179,7 @@ class Killer:
             os.kill(self.client.run(os.getpid, workers=[address])[address], signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_failed_run_and_a_killed_worker_stop_nothing(tmp_path, place, stand_in):
     grid = {"modality": ["joint", "bone"], "seed": [0, 1, 9]}
     table = load(tmp_path, {"defaults": small(place), "grid": grid})
@@ -202,6 +203,7 @@ def test_a_failed_run_and_a_killed_worker_stop_nothing(tmp_path, place, stand_in
     assert (table.folder / "runs.csv").read_text().count("finished") == 4  # three, and "finished before"
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_sweep_and_the_next_call_goes_on(tmp_path, place, stand_in):
     table = load(tmp_path, {"defaults": small(place), "grid": {"modality": ["joint"], "seed": [0, 1, 2]}})
     pressed = []

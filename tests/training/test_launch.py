@@ -220,8 +220,7 @@ def test_workers_whose_launching_process_is_killed_as_they_finish_end_too(place,
         assert len([*(tmp_path / "tmp").glob("bpi_*")]) == 1  # its own
 
 
-@pytest.mark.parametrize("name", ["a blank", "50% Übung", "a:b"])
-def test_any_name_of_a_temporary_folder_will_do(place, tmp_path, monkeypatch, name):
+def test_any_name_of_a_temporary_folder_will_do(place, tmp_path, monkeypatch, name="a: 50% Übung"):
     (tmp_path / name).mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / name))
     launch(save_addresses, config_of(place, tmp_path / "outputs", devices=2), tmp_path)
