@@ -76,7 +76,7 @@ demo-compare: demo-ensemble demo-attention demo-text demo-your-data
 	$(RUN) notebooks/07_compare.ipynb $(DEMO)/07_compare.ipynb -p dataset synthetic
 
 test: $(READY) lint
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not slow"
+	$(BIN)/python -m pytest tests/notebooks tests -n 3 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test-all: $(READY) lint
 	$(BIN)/python -m pytest

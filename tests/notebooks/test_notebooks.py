@@ -213,16 +213,16 @@ def test_07_compares_the_runs_there_are_and_lists_the_others(places, trained, tm
     notebook = run("07_compare", folder, outputs=there["outputs"])
     out = folder / "outputs/comparison"
     assert "bpi_bone_seed7" in (out / "left_out.csv").read_text()
-    drawn = ("overview", "pairs", "agreement", "classes", "confusion_difference", "curves")
+    drawn = ("overview", "pairs", "agreement", "classes", "confusion_difference", "curves", "attention_evenness")
     figures = {f"{name}.{kind}" for name in drawn for kind in ("png", "pdf")}
-    written = {"pairs.csv", "classes.csv", "reproducibility.txt"}
+    written = {"pairs.csv", "classes.csv", "evenness.csv", "reproducibility.txt"}
     assert {p.name for p in (out / "synthetic_xview").iterdir()} == figures | written
-    assert pictures(notebook) == 6
+    assert pictures(notebook) == 7
     assert "of 1 pairs," in printed(notebook)
     assert "no test clip is a copy of a training clip" in printed(notebook)
     assert "without_copies" not in (out / "table.csv").read_text()
     one = run("07_compare", folder, outputs=there["outputs"], runs=["bpi_joint_seed0"])
-    assert "nothing to compare yet" in printed(one) and pictures(one) == 1
+    assert "nothing to compare yet" in printed(one) and pictures(one) == 2
 
 
 @pytest.mark.slow
