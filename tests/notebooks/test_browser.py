@@ -162,6 +162,7 @@ def parameters_of(name, there, theme):
         "06_sweep": {"sweep": str(small_sweep(there, folder)), "workers": 2, "cores": 1, "outputs": own["outputs"]},
         "07_compare": {"outputs": there["outputs"]},
         "08_your_data": own | {"epochs": 2, "repeats": 1, "width": 8},
+        "10_video": there | {"dataset": "synthetic", "raw": None},
     }.get(name, there)
 
 
