@@ -33,6 +33,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests/helpers"))
 
+from killing import kill_before_call  # noqa: E402
 from making import tiny_config, write_prompts  # noqa: E402
 
 from bpilib.data import prepare  # noqa: E402
@@ -203,21 +204,9 @@ class Chaos:
         then prepare without overwriting, which must find a whole store or make one."""
 
         def counted(point: int) -> None:
-            left = [point]
-
-            def wrap(real: Callable) -> Callable:
-                def call(*arguments, **options):
-                    left[0] -= 1
-                    if not left[0]:
-                        os.kill(os.getpid(), signal.SIGKILL)
-                    return real(*arguments, **options)
-
-                return call
-
-            for name in ("rename", "replace", "rmdir", "unlink", "mkdir", "fsync"):
-                setattr(os, name, wrap(getattr(os, name)))
+            count_calls = kill_before_call(point)
             self.prepare()
-            (self.place / "points.txt").write_text(str(point - left[0]))
+            (self.place / "points.txt").write_text(str(count_calls()))
 
         self.finish(lambda: counted(10**9))
         points, losses = int((self.place / "points.txt").read_text()), 0

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from killing import kill_before_call
 
 from bpilib.data import Problem, SkeletonStore
 from bpilib.data.store import VERSION, Clip, StoreWriter, settle
@@ -381,19 +382,7 @@ def overwriting_is_killed_at(point, out):
     child = os.fork()
     if not child:
         try:
-            left = [point]
-
-            def counted(real):
-                def call(*arguments, **options):
-                    left[0] -= 1
-                    if not left[0]:
-                        os.kill(os.getpid(), signal.SIGKILL)
-                    return real(*arguments, **options)
-
-                return call
-
-            for name in ("rename", "rmdir", "unlink", "mkdir", "fsync", "replace"):
-                setattr(os, name, counted(getattr(os, name)))
+            kill_before_call(point)
             write(out, CLIPS[:2], {}, overwrite=True)
         finally:
             os._exit(0)
