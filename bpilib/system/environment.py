@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from bpilib.system.device import read_cpu_fact
 from bpilib.system.files import PACKAGE
 
 LIBRARIES = ("bpilib", "torch", "numpy", "scipy", "numba", "pandas", "scikit-learn", "open_clip_torch")
@@ -38,7 +39,7 @@ def collect_environment(device: torch.device) -> dict[str, Any]:
         "libraries": _library_versions(),
         "cuda": torch.version.cuda if on_gpu else None,
         "cudnn": torch.backends.cudnn.version() if on_gpu else None,
-        "cpu": _cpu_model(),
+        "cpu": read_cpu_fact("model name"),
         "cores": os.cpu_count(),
         "gpu": torch.cuda.get_device_name(device) if on_gpu else None,
         "threads": torch.get_num_threads(),
@@ -77,14 +78,6 @@ def _library_versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def _peak_memory_gb() -> float:

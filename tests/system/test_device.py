@@ -72,6 +72,22 @@ def test_precisions():
         autocast("fp16", cpu)
 
 
+@pytest.mark.parametrize(
+    "amx, avx512, vendor, expected",
+    [
+        (True, True, "GenuineIntel", "bf16"),
+        (False, True, "GenuineIntel", "fp32"),  # slower in bf16, as measured
+        (False, True, "AuthenticAMD", "bf16"),
+        (False, False, "AuthenticAMD", "fp32"),
+    ],
+)
+def test_auto_takes_bf16_on_a_cpu_only_where_it_is_faster(monkeypatch, amx, avx512, vendor, expected):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512, raising=False)
+    monkeypatch.setattr(device, "read_cpu_fact", {"vendor_id": vendor}.get)
+    assert autocast("auto", torch.device("cpu"))[1] == expected
+
+
 def test_what_is_used_is_measured():
     before = usage(torch.device("cpu"))
     assert list(before) == ["memory_gb"]
