@@ -2,6 +2,7 @@
 
     make bench                          (a quarter of an hour on two cores; a table, and outputs/bench/steps.json)
     python benchmarks/steps.py feeder   (only the rows of the feeder, in three minutes; outputs/bench/feeder.json)
+    python benchmarks/steps.py compiler (ours with and without torch.compile, alternately; outputs/bench/compiler.json)
 
 Ours and plain (`plain.py`) are measured alternately, each in its own process. Plain runs with PyTorch's defaults. A
 third process runs plain with the allocator setting that bpilib uses on a CPU (`keep_malloc_memory` of
@@ -37,7 +38,7 @@ from bpilib.losses import skeleton_text_loss
 from bpilib.model import build_model
 from bpilib.skeleton import MODALITIES, NTU, UCLA, Skeleton
 from bpilib.system import device
-from bpilib.system.device import autocast, keep_malloc_memory, pick_device
+from bpilib.system.device import autocast, compile_network, keep_malloc_memory, pick_device
 from bpilib.system.files import PROJECT, write_atomically
 from bpilib.training.trainer import Trainer
 
@@ -93,12 +94,13 @@ def build_network(plain: bool, skeleton: Skeleton) -> tuple[torch.nn.Module, tor
     return (PlainNetwork(model) if plain else model).to(pick_device()), x.to(pick_device())
 
 
-def make_network_works(plain: bool, skeleton: Skeleton, precision: str) -> dict[str, Work]:
+def make_network_works(plain: bool, skeleton: Skeleton, precision: str, compiled: str = "none") -> dict[str, Work]:
     """Functions to be timed: forward and backward pass of a training step, and inference."""
     model, x = build_network(plain, skeleton)
     labels = torch.arange(len(x), device=x.device) % 10
     texts = torch.randn(4, len(x), 384, device=x.device)
-    fused = model if plain else model.fuse()
+    fused = model if plain else compile_network(model.fuse(), compiled)
+    model = compile_network(model, compiled)
     context = autocast(precision, x.device)[0]
 
     def train() -> None:
@@ -151,6 +153,26 @@ def measure(plain: bool) -> dict[str, list[float]]:
                     rows[f"peak memory, {key} (MB)"] = [measure_peak_memory(work)]
     rows["whole step, ucla, auto"] = [BATCH["ucla"] / t for t in time_calls(make_step_work(plain))]
     return rows | measure_feeder(plain)
+
+
+def measure_compiler() -> None:
+    """Measure ours as it is and through torch.compile, alternately in this process, and print the table."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    rows = {}
+    print(f"bpi, width 64, batches of {BATCH}, torch {torch.__version__}, {torch.get_num_threads()} threads, clips/s")
+    print(f"{'':44} {'eager':>9} {'compiled':>9} {'ratio':>7}")
+    for skeleton, precision in itertools.product((UCLA, NTU), ("fp32", "bf16")):
+        works = [make_network_works(False, skeleton, precision, mode) for mode in ("none", "default")]
+        for name in works[0]:
+            seconds: list[list[float]] = [[], []]
+            for _ in range(ROUNDS):
+                for found, kind in zip(seconds, works):
+                    found += time_calls(kind[name])
+            eager, compiled = (BATCH[skeleton.name] / statistics.median(found) for found in seconds)
+            key = f"network, {name}, {skeleton.name}, {precision}"
+            rows[key] = {"eager": eager, "compiled": compiled}
+            print(f"{key:44} {eager:9,.1f} {compiled:9,.1f} {compiled / eager:6.2f}x", flush=True)
+    write_atomically(FOLDER / "compiler.json", json.dumps(rows, indent=1) + "\n")
 
 
 def open_feeder_stores(folder: str) -> tuple[SkeletonStore, SkeletonStore]:
@@ -254,5 +276,8 @@ if __name__ == "__main__":
         print(json.dumps(work(sys.argv[2] != "ours")))
     elif sys.argv[1:] in ([], ["feeder"]):
         main(*sys.argv[1:] or ["steps"])
+    elif sys.argv[1:] == ["compiler"]:
+        keep_malloc_memory()
+        measure_compiler()
     else:
-        sys.exit(f"expected no argument, or feeder, got {' '.join(sys.argv[1:])}")
+        sys.exit(f"expected no argument, feeder or compiler, got {' '.join(sys.argv[1:])}")

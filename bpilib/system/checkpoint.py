@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from bpilib.errors import MissingInputError
-from bpilib.system.files import write_atomically
+from bpilib.system.files import sync, write_atomically
 from bpilib.system.pickle_keys import check_keys
 
 FORMAT = 1
@@ -47,12 +47,14 @@ def _checksum(content: dict[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def save(path: str | Path, content: dict[str, Any]) -> None:
+def save(path: str | Path, content: dict[str, Any], urgent: bool = False) -> None:
     """Save atomically; what was at `path` stays beside it as <stem>.previous.pt.
 
     Args:
         path: ends in .pt.
         content: nested dicts and lists of tensors and plain JSON values.
+        urgent: the process may be killed at any moment: the checkpoint is in its place before it is flushed to the
+            disk, which takes seconds while others write much. A power cut in between costs it, not the one before.
 
     Raises:
         OSError: it can't be written; what was there stays.
@@ -60,12 +62,14 @@ def save(path: str | Path, content: dict[str, Any]) -> None:
     path = Path(path)
     whole = {"format": FORMAT, "sha256": _checksum(content), "content": content}
     try:
-        fresh = write_atomically(path.with_name(f".{path.name}.new"), lambda part: torch.save(whole, part))
+        fresh = write_atomically(path.with_name(f".{path.name}.new"), lambda part: torch.save(whole, part), not urgent)
     except RuntimeError as error:  # of PyTorch's writer, which does not say what the system said
         raise OSError(f"can't write {path} ({str(error)[:80]}): is the disk full?") from error
     if path.exists():
         path.replace(_previous(path))
     fresh.replace(path)
+    if urgent:
+        sync(path)
 
 
 def _previous(path: Path) -> Path:

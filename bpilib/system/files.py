@@ -55,12 +55,13 @@ def in_project(path: str | Path) -> Path:
     return PROJECT / Path(path).expanduser()
 
 
-def write_atomically(path: str | Path, content: bytes | str | Callable[[Path], None]) -> Path:
+def write_atomically(path: str | Path, content: bytes | str | Callable[[Path], None], flush: bool = True) -> Path:
     """Write a file beside its place, flush it to the disk, and rename it into place.
 
     Args:
         path: the file; its folder is made where missing.
         content: bytes, text, or a function that writes to the path it is given.
+        flush: wait for the disk; without it the file is whole however the process ends, but not after a power cut.
 
     Raises:
         OSError: as the OS says; the old file, if any, is then untouched and nothing new is left.
@@ -73,7 +74,8 @@ def write_atomically(path: str | Path, content: bytes | str | Callable[[Path], N
             content(part)
         else:
             part.write_bytes(content.encode() if isinstance(content, str) else content)
-        sync(part)
+        if flush:
+            sync(part)
         part.replace(path)
     except BaseException:
         part.unlink(missing_ok=True)

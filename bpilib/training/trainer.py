@@ -364,7 +364,7 @@ class Trainer:
                     progress = dataclasses.replace(progress, sums=sums)
                 content = self._content(progress, step.statistics)
                 content = _on_host(content | self._resume_content(progress, step.random))
-            checkpoint.save(self.folder / "last.pt", content)
+            checkpoint.save(self.folder / "last.pt", content, urgent=True)
             self._saved = (step.progress.epoch, step.progress.batch)
             _log.info("saved in %s: epoch %d, step %d", self.folder, *(n for n in self._saved))
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from bpilib.errors import MissingInputError
-from bpilib.system import checkpoint
+from bpilib.system import checkpoint, files
 
 
 def same(a, b):
@@ -253,7 +253,7 @@ def test_what_claims_more_than_the_file_holds_takes_no_memory(path):
     stored_once(path)
     code = f"""
 import os, resource
-from bpilib.system import checkpoint
+from bpilib.system import checkpoint, files
 pages = int(open("/proc/self/statm").read().split()[0])
 resource.setrlimit(resource.RLIMIT_AS, (pages * os.sysconf("SC_PAGE_SIZE") + (2 << 30),) * 2)
 try:
@@ -354,3 +354,19 @@ def test_a_classifier_of_other_classes_is_left_out_even_where_its_shape_fits():
 def test_what_the_other_lacks_is_said():
     taken, left = checkpoint.take_fitting(head(3), {})
     assert taken == 0 and left[0] == "body.weight (8, 4) here, none there"
+
+
+def test_what_is_urgent_is_in_its_place_before_the_disk_is_waited_for(tmp_path, monkeypatch):
+    path, seen = tmp_path / "last.pt", []
+
+    def slow(place):
+        seen.append((place.name, checkpoint.load(path)["step"]))
+
+    checkpoint.save(path, {"step": 1})
+    monkeypatch.setattr(checkpoint, "sync", slow)
+    monkeypatch.setattr(files, "sync", slow)
+    checkpoint.save(path, {"step": 2}, urgent=True)
+    checkpoint.save(path, {"step": 3})
+    assert seen[0] == ("last.pt", 2)  # already there
+    assert len(seen) == 2 and seen[1][0].endswith(".part") and seen[1][1] == 2  # not there yet
+    assert checkpoint.load(path)["step"] == 3
