@@ -403,6 +403,9 @@ def open_run(config: Config, which: str = "best") -> Run:
         config: dataset, benchmark, model, modality, seed, tag and outputs choose the run.
         which: "best" (the selected epoch) or "last".
 
+    Warns:
+        It has not been trained to its end: its last checkpoint is taken where no epoch has been selected.
+
     Raises:
         MissingInputError: no such run; those there are, are listed.
         ValueError: which is neither; a damaged checkpoint or one of another model.
@@ -412,12 +415,17 @@ def open_run(config: Config, which: str = "best") -> Run:
     path = config.run_directory / f"{which}.pt"
     saved = saved_config(config)
     remove_leftovers(config.run_directory)
+    last = path.with_name("last.pt")
+    selected = selected_epoch(config) if which == "best" else None
+    if selected is None and not checkpoint.exists(path) and checkpoint.exists(last):
+        text = f"{config.run_directory} is not trained to its end: these are the weights of its last checkpoint"
+        warnings.warn(text, stacklevel=2)
+        path = last
     if not checkpoint.exists(path):
         raise missing_run(config)
     run = build(saved, pretrained=False)
-    selected = selected_epoch(config) if which == "best" else None
     try:
-        others = () if selected is None else (path.with_name("last.pt"), path.with_name("last.previous.pt"))
+        others = () if selected is None else (last, path.with_name("last.previous.pt"))
         content = run.load(path, *others, epoch=selected)
     except ValueError:
         if selected is None:

@@ -32,9 +32,9 @@ def start_from(run: Run, place: str | Path) -> str:
 
     Args:
         run: from `build`; changed in place.
-        place: run directory (its best.pt), checkpoint, pretrained network (shipped, a folder, or on the Hub; see
-            `from_pretrained`), or a weight file of the published CTR-GCN, GAP or BPI code; what is relative lies in
-            the project folder.
+        place: run directory (its best.pt, or last.pt until there is one), checkpoint, pretrained network (shipped, a
+            folder, or on the Hub; see `from_pretrained`), or a weight file of the published CTR-GCN, GAP or BPI code;
+            what is relative lies in the project folder.
 
     Returns:
         What was taken and what was not, for people to read.
@@ -49,7 +49,8 @@ def start_from(run: Run, place: str | Path) -> str:
         return _start_from_checkpoint(run, found.name, {"config": settings, "model": found.state, "text": {}})
     path = in_project(place)
     if not path.is_file() and path.suffix != ".pt":
-        path = path / "best.pt"
+        best, last = path / "best.pt", path / "last.pt"
+        path = last if checkpoint.exists(last) and not checkpoint.exists(best) else best
     if not checkpoint.exists(path):
         raise MissingInputError(f"parameter start_from: no checkpoint at {path}: name the directory of a trained run")
     try:

@@ -39,6 +39,7 @@ from bpilib.system.distributed import rank_zero_only
 from bpilib.system.files import write_atomically
 from bpilib.system.threads import set_threads, usable_cores
 from bpilib.training import data_parallel
+from bpilib.training.background import Writer
 from bpilib.training.optimizer import build_sgd
 from bpilib.training.progress import EpochSums, FinishedStep, Progress, UnreadStep, learning_rate
 from bpilib.training.start import start_from
@@ -93,6 +94,7 @@ class Trainer:
         self._unread: deque[UnreadStep] = deque()
         self.progress = Progress()
         self.usage = usage(self.run.device)
+        self._writer = Writer(behind=self.run.device.type != "cpu")  # a CPU that trains has no core to spare for it
         self._updating = threading.Lock()  # held while a step changes weights and optimizer
         self._saving = threading.Lock()  # held while last.pt is written
         self._finished_step: FinishedStep | None = None
@@ -114,8 +116,9 @@ class Trainer:
             self.tensorboard = TensorBoardLogger(self.folder, self.progress.epoch, draw_confusion)
 
     def close(self) -> None:
-        """End the feeder's thread, close TensorBoard's files."""
+        """End the threads of feeder and writer, close TensorBoard's files."""
         self.feeder.close()
+        self._writer.close()
         if distributed.rank() == 0:
             self.tensorboard.close()
 
@@ -166,9 +169,11 @@ class Trainer:
             due = now - saved > 60 * self.config.checkpoint_minutes
             stopped = stop()
             if stopped or (due and progress.batch < self.batches):
+                self._writer.wait()
                 self._save()
                 saved = time.monotonic()
             if stopped:
+                self._writer.wait()
                 raise KeyboardInterrupt(f"saved in {self.folder}: run the same again to go on")
 
     def _describe_epoch(self) -> str:
@@ -271,9 +276,11 @@ class Trainer:
             "clips_per_second": sums.clips / max(progress.seconds, 1e-9),
         }
         self.run.epoch = self._kept.epoch = progress.epoch + 1
-        scores = None
+        scores, seconds = None, 0.0
         if self.run.epoch % config.eval_every == 0 or self.run.epoch == config.epochs:
+            started = time.monotonic()
             scores = score(self._kept)
+            seconds = time.monotonic() - started
             row |= {"test_top1": scores.top(1), "test_top5": scores.top(5)}
             if scores.heldout is not None:
                 row |= {"heldout_top1": scores.heldout.top(1), "heldout_top5": scores.heldout.top(5)}
@@ -282,23 +289,29 @@ class Trainer:
         progress.sums = EpochSums()
         progress.seconds = 0.0
         progress.rows.append(row)
-        self._log_epoch(row, scores)
-        if scores is not None and self.progress.selected(self.config.select) == progress.epoch:
+        self._log_epoch(row, scores, seconds)
+        self._writer.wait()
+        # Where the last epoch is kept, last.pt holds it until the end.
+        kept_already = config.select == "last" and self._average is None and progress.epoch < config.epochs
+        if scores is not None and progress.selected(config.select) == progress.epoch and not kept_already:
             self._save("best.pt")
         self._save()
         self._write_history()
 
     @rank_zero_only
     def _write_history(self) -> None:
-        write_atomically(self.folder / "metrics.csv", pd.DataFrame(self.progress.rows).to_csv(index=False))
+        rows = pd.DataFrame(self.progress.rows).to_csv(index=False)
+        self._writer.do(lambda: write_atomically(self.folder / "metrics.csv", rows))
 
     @rank_zero_only
-    def _log_epoch(self, row: dict[str, Any], scores: Scores | None) -> None:
+    def _log_epoch(self, row: dict[str, Any], scores: Scores | None, evaluation_seconds: float) -> None:
         values = {name: value for name, value in row.items() if name != "epoch"}
         if self.run.text is not None:
             scales = self.run.model.logit_scale.tolist()
             values |= {f"logit_scale/{name}": s for name, s in zip(("global", *self.run.model.parts), scales)}
         values |= {f"machine/{name}": value for name, value in self.usage.items()}
+        if scores is not None:
+            values["machine/evaluation_seconds"] = evaluation_seconds
         self.tensorboard.epoch(row["epoch"], values, scores)
 
     def _inputs(self) -> dict[str, Any]:
@@ -342,13 +355,23 @@ class Trainer:
         """Save the present state: last.pt with all that resuming needs, best.pt with the weights that are kept."""
         self._read_losses()
         content = self._content(self.progress)
-        if name != "last.pt":
-            checkpoint.save(self.folder / name, content | self._kept.content())
-            return
-        with self._saving:
-            content |= self._resume_content(self.progress, torch.get_rng_state())
-            checkpoint.save(self.folder / name, content)
-            self._saved = (self.progress.epoch, self.progress.batch)
+        content |= (
+            self._resume_content(self.progress, torch.get_rng_state()) if name == "last.pt" else self._kept.content()
+        )
+        if self._writer.behind:
+            content = _on_host(content)
+        position = (self.progress.epoch, self.progress.batch)
+
+        def write() -> None:
+            if name != "last.pt":
+                checkpoint.save(self.folder / name, content)
+                return
+            with self._saving:
+                if position >= self._saved:  # a signal may have had a later step saved meanwhile
+                    checkpoint.save(self.folder / name, content)
+                    self._saved = position
+
+        self._writer.do(write)
 
     @rank_zero_only
     def save_finished_step(self) -> None:
@@ -403,6 +426,7 @@ class Trainer:
     def _finish(self) -> None:
         """scores.npz of the selected epoch and summary.json."""
         self._write_history()
+        self._writer.wait()
         self._load_best()
         self._write_results(score(self.run))
 
