@@ -18,11 +18,13 @@ import random
 import resource
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
 import time
 import traceback
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -138,10 +140,19 @@ class Chaos:
         if (code := self.wait(self.start(job))) != 0:
             raise RuntimeError(f"a job that nothing disturbs ended with {code}:\n{self.log.read_text()}")
 
-    def left(self, *folders: Path) -> bool:
-        """Whether anything is left over in folders, or among the temporary files but for what Dask and PyTorch keep."""
+    def left(self, *folders: Path) -> list[str]:
+        """What is left over in folders, or among the temporary files but for what Dask and PyTorch keep."""
         kept = ("dask-scratch-space", "torchinductor_", "pytorch-errorfile-")
-        return any(map(leftovers, folders)) or any(not p.name.startswith(kept) for p in self.temporary.iterdir())
+        found = [path for folder in folders for path in leftovers(folder)]
+        found += [path for path in self.temporary.iterdir() if not path.name.startswith(kept)]
+        return [f"{path.relative_to(self.place)} is left over" for path in found]
+
+    def wrong(self, folder: Path, expected: str | dict[str, str] = "run") -> list[str]:
+        """What of a finished run is another than in the undisturbed one, by name or itself, or left over."""
+        should = self.expected[expected] if isinstance(expected, str) else expected
+        return [f"{name} differs" for name, value in self.result(folder).items() if should[name] != value] + self.left(
+            folder
+        )
 
     def said(self) -> str:
         """The last line that the process said, without the places of this machine."""
@@ -150,19 +161,27 @@ class Chaos:
         last = (warned or lines or [""])[-1].replace(f"{self.place}/", "").rpartition("UserWarning: ")[2]
         return last[:160]
 
-    def row(self, fault: str, tries: int, losses: int, message: str) -> None:
-        self.rows.append({"fault": fault, "tries": tries, "losses": losses, "message": message})
-        print(f"| {fault} | {tries} | {losses} | {message} |", flush=True)
+    def row(self, fault: str, tries: int, losses: list[list[str]], message: str = "") -> None:
+        """Add a row to the table.
+
+        Args:
+            losses: what was wrong, in those tries that lost something.
+            message: what the process said.
+        """
+        losses = [wrong for wrong in losses if wrong]
+        why = "; ".join(sorted({reason for wrong in losses for reason in wrong}))
+        self.rows.append({"fault": fault, "tries": tries, "losses": len(losses), "message": message, "why": why})
+        print(f"| {fault} | {tries} | {len(losses)} | {why or message} |", flush=True)
 
     # --- kills
 
-    def kill(self, fault: str, count: int, job: Job, fresh: Job, differs: Callable[[], bool]) -> None:
+    def kill(self, fault: str, count: int, job: Job, fresh: Job, wrong: Callable[[], list[str]]) -> None:
         """Kill a job at random moments, start it again each time, compare whenever it gets to its end."""
         self.finish(job)
         fresh()
         started = time.monotonic()
         self.finish(job)
-        seconds, kills, losses, ends = time.monotonic() - started, 0, int(differs()), 0
+        seconds, kills, losses, ends = time.monotonic() - started, 0, [wrong()], 0
         fresh()
         while kills < count or not ends:
             child = self.start(job)
@@ -175,9 +194,9 @@ class Chaos:
                 ends = 0
             else:
                 ends += 1
-                losses += code != 0 or differs()
+                losses.append(wrong() if code == 0 else [f"it ended with {code}"])
                 fresh()
-        self.row(f"kill -9 in {fault}", kills, losses, "")
+        self.row(f"kill -9 in {fault}", kills, losses)
 
     def kills(self, count: int) -> None:
         """Two fifths in preparation, two in training, the rest in evaluation."""
@@ -187,17 +206,17 @@ class Chaos:
         self.kill("preparation", few, self.prepare, lambda: None, self.prepared_otherwise)
         self.kill("training", count - 2 * few, lambda: fit(self.config(outputs)),
                   lambda: shutil.rmtree(outputs, ignore_errors=True),
-                  lambda: self.result(folder) != self.expected["run"] or self.left(folder))  # fmt: skip
+                  lambda: self.wrong(folder))  # fmt: skip
         self.finish(lambda: fit(self.config(outputs)))
         self.kill("evaluation", few, lambda: evaluate(self.config(outputs)),
                   lambda: (folder / "scores.npz").unlink(missing_ok=True),
-                  lambda: self.result(folder) != self.expected["run"] or self.left(folder))  # fmt: skip
+                  lambda: self.wrong(folder))  # fmt: skip
 
-    def prepared_otherwise(self) -> bool:
-        """Whether the store is another than the undisturbed one, or something is left over beside or in it."""
+    def prepared_otherwise(self) -> list[str]:
+        """What of the store is another than in the undisturbed one, or left over beside or in it."""
         beside = [path.name for path in self.place.iterdir() if path.name.startswith(("store.", "raw."))]
-        left = bool(beside) or self.left(self.place / "store", self.place / "raw")
-        return left or self.store() != self.expected["store"]
+        wrong = [f"{name} is left over" for name in beside] + self.left(self.place / "store", self.place / "raw")
+        return wrong + ["the store differs"] * (self.store() != self.expected["store"])
 
     def overwrites(self) -> None:
         """Kill an overwriting preparation right before each of the calls by which files are made whole, moved, removed;
@@ -209,12 +228,12 @@ class Chaos:
             (self.place / "points.txt").write_text(str(count_calls()))
 
         self.finish(lambda: counted(10**9))
-        points, losses = int((self.place / "points.txt").read_text()), 0
+        points, losses = int((self.place / "points.txt").read_text()), []
         for point in range(1, points + 1):
             self.wait(self.start(lambda: counted(point)))  # noqa: B023
             self.finish(lambda: self.prepare(overwrite=False))
-            losses += self.prepared_otherwise()
-        self.row("kill -9 at each rename, removal and flush of an overwriting preparation", points, losses, "")
+            losses.append(self.prepared_otherwise())
+        self.row("kill -9 at each rename, removal and flush of an overwriting preparation", points, losses)
 
     def pairs(self, count: int) -> None:
         """Kill any one process of a training in two processes, start the same again."""
@@ -223,7 +242,7 @@ class Chaos:
         folder = config.run_directory
         started = time.monotonic()
         self.finish(lambda: fit(config))
-        seconds, expected, kills, losses = time.monotonic() - started, self.result(folder), 0, 0
+        seconds, expected, kills, losses = time.monotonic() - started, self.result(folder), 0, []
         shutil.rmtree(outputs)
         while kills < count:
             child = self.start(lambda: fit(config))
@@ -236,9 +255,9 @@ class Chaos:
                 kills += 1
             if kills == count or (folder / "summary.json").exists():
                 self.finish(lambda: fit(config))
-                losses += self.result(folder) != expected or self.left(folder)
+                losses.append(self.wrong(folder, expected))
                 shutil.rmtree(outputs)
-        self.row("kill -9 of a process of a training in two processes", kills, losses, "")
+        self.row("kill -9 of a process of a training in two processes", kills, losses)
 
     def sweep(self, count: int) -> None:
         """Kill any one process of a sweep of two runs, start the sweep again."""
@@ -264,11 +283,11 @@ class Chaos:
             if process.poll() is None:
                 process.kill()
             process.wait()
-        losses = int(code != 0)
+        losses = [[f"the sweep ended with {code}"] if code else []]
         for seed, name in enumerate(("run", "first run")):
             folder = self.config(outputs, seed).run_directory
-            losses += self.result(folder) != self.expected[name] or self.left(folder)
-        self.row("kill -9 of a process of a sweep, and of the sweep", kills, losses, "")
+            losses.append(self.wrong(folder, name))
+        self.row("kill -9 of a process of a sweep, and of the sweep", kills, losses)
 
     # --- signals
 
@@ -297,7 +316,7 @@ class Chaos:
         self.finish(lambda: fit(config))
         seconds = time.monotonic() - started
         for number in SIGNALS:
-            losses = done = 0
+            losses, done = [], 0
             while done < tries:
                 shutil.rmtree(outputs, ignore_errors=True)
                 steps.unlink(missing_ok=True)
@@ -317,10 +336,11 @@ class Chaos:
                 if code is None:
                     os.kill(child, signal.SIGKILL)
                     os.waitpid(child, 0)
-                losses += self.saved_position(folder) < tuple(map(int, steps.read_text().split()))
+                saved, done_steps = self.saved_position(folder), tuple(map(int, steps.read_text().split()))
+                wrong = [f"epoch and step {saved} were saved of {done_steps}"] * (saved < done_steps)
                 self.finish(lambda: fit(config))
-                losses += self.result(folder) != self.expected["run"] or self.left(folder)
-            self.row(f"{number.name} in a step that does not end, kill -9 after {SAVE_SECONDS:g} s", tries, losses, "")
+                losses.append(wrong + self.wrong(folder))
+            self.row(f"{number.name} in a step that does not end, kill -9 after {SAVE_SECONDS:g} s", tries, losses)
 
     def saved_position(self, folder: Path) -> tuple[int, int]:
         """Epochs, and steps of the running one, that last.pt has finished."""
@@ -338,10 +358,9 @@ class Chaos:
         shutil.rmtree(outputs, ignore_errors=True)
         failed = self.wait(self.start(job))
         said = self.said() if failed else "nothing, it went on"
-        lost = message not in self.log.read_text() or self.left(folder)
+        wrong = [f"it did not say {message!r}"] * (message not in self.log.read_text()) + self.left(folder)
         self.finish(lambda: fit(self.config(outputs)))
-        lost = lost or self.result(folder) != self.expected["run"] or self.left(folder)
-        self.row(fault, 1, int(lost), said)
+        self.row(fault, 1, [wrong + self.wrong(folder)], said)
 
     def faults(self) -> None:
         config = self.config(self.place / "disturbed")
@@ -410,9 +429,9 @@ class Chaos:
         self.wait(self.start(lambda: fit(config)))
         said = self.said()
         os.kill(first, signal.SIGCONT)
-        losses = "in use by process" not in said or self.wait(first) != 0
-        losses += self.result(config.run_directory) != self.expected["run"]
-        self.row("two on one run directory", 1, int(losses), said)
+        wrong = ["the second was not told"] * ("in use by process" not in said)
+        wrong += ["the first did not end well"] * (self.wait(first) != 0)
+        self.row("two on one run directory", 1, [wrong + self.wrong(config.run_directory)], said)
 
     def damages(self) -> None:
         """Files cut, with a bit flipped, or from another run; what reads them next."""
@@ -436,8 +455,8 @@ class Chaos:
                     said = self.said()
                     if file == "best.pt":
                         shutil.copy(folder / "last.pt", folder / file)
-                lost = self.result(folder) != self.expected["run"] or file not in said
-                self.row(f"{name}: {_name(damage)}", 1, int(lost), said)
+                wrong = [f"the file was not named, but: {said}"] * (file not in said)
+                self.row(f"{name}: {_name(damage)}", 1, [wrong + self.wrong(folder)], said)
         for file in ("poses.npy", "index.npz"):
             for damage in (truncate, flip):
                 shutil.rmtree(outputs, ignore_errors=True)
@@ -446,8 +465,8 @@ class Chaos:
                 said = self.said()
                 self.finish(self.prepare)
                 self.finish(lambda: fit(config))
-                lost = not failed or self.result(folder) != self.expected["run"]
-                self.row(f"{file} of the store: {_name(damage)}", 1, int(lost), said)
+                wrong = ["it was not noticed"] * (not failed)
+                self.row(f"{file} of the store: {_name(damage)}", 1, [wrong + self.wrong(folder)], said)
 
 
 def _feed(digest, value) -> None:
@@ -484,8 +503,15 @@ def truncate(path: Path) -> None:
 
 
 def flip(path: Path) -> None:
+    """Flip a bit in the middle of the file, or of a zip's largest member: what lies between members is not read."""
     content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 4
+    place = len(content) // 2
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            largest = max(archive.infolist(), key=lambda member: member.compress_size)
+        name, extra = struct.unpack_from("<HH", content, largest.header_offset + 26)  # their lengths, after the header
+        place = largest.header_offset + 30 + name + extra + largest.compress_size // 2
+    content[place] ^= 4
     path.write_bytes(content)
 
 
@@ -504,7 +530,7 @@ def main() -> int:
     show_log()
     with scratch_folder("bpi_chaos_") as folder:
         chaos = Chaos(folder, given.seed)
-        print("| fault | tries | losses | what was said |\n| --- | --- | --- | --- |")
+        print("| fault | tries | losses | what was said, or lost |\n| --- | --- | --- | --- |")
         if (alone := given.kills - given.sweep - given.pairs) > 0:
             chaos.overwrites()
             chaos.kills(alone)

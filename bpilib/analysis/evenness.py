@@ -1,6 +1,6 @@
 """How even attention is after training, and how even it was before."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -49,12 +49,15 @@ def shares_of_most(maps: Maps) -> dict[str, np.ndarray]:
     return {part: 100 * compute_entropy(weights) / np.log2(weights.shape[-1]) for part, weights in maps.items()}
 
 
-def measure_evenness(configs: Iterable[Config], subset: str = "test") -> pd.DataFrame:
+def measure_evenness(
+    configs: Iterable[Config], subset: str = "test", collected: Mapping[str, Maps] | None = None
+) -> pd.DataFrame:
     """Entropy of attention, trained against untrained, of runs of bpi with learned attention.
 
     Args:
         configs: of finished runs; those without learned attention are left out.
         subset: the clips that it is measured on.
+        collected: name of a run's directory → its trained attention on these clips, where that is there already.
 
     Returns:
         A row a run, part and head (from 1): run (its folder's name), part, head, trained and untrained, the means over
@@ -65,7 +68,10 @@ def measure_evenness(configs: Iterable[Config], subset: str = "test") -> pd.Data
         run = open_run(config)
         if run.config.model != "bpi" or run.config.attention != "learned":
             continue
-        shares = [shares_of_most(collect_outputs(one, subset).maps) for one in (run, build_untrained(run))]
+        trained_maps = (collected or {}).get(config.run_directory.name)
+        if trained_maps is None:
+            trained_maps = collect_outputs(run, subset).maps
+        shares = [shares_of_most(maps) for maps in (trained_maps, collect_outputs(build_untrained(run), subset).maps)]
         for part in shares[0]:
             trained, untrained = (share[part].mean(0) for share in shares)
             for head, values in enumerate(zip(trained, untrained), 1):

@@ -3,9 +3,10 @@
 Accuracies are top-1 in %. Results selected by their accuracy on the test clips have a column of their own.
 """
 
+import contextlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -85,15 +86,30 @@ def find_results(outputs: str | Path) -> tuple[list[Result], pd.DataFrame]:
     return [found[name] for name in sorted(found)], pd.DataFrame(left_out, columns=["run", "reason"])
 
 
+@contextlib.contextmanager
+def _named(file: str) -> Iterator[None]:
+    """Within it, what is wrong with a file's content is said with the file's name."""
+    try:
+        yield
+    except (KeyError, OSError):  # whose message has it
+        raise
+    except (ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"{file}: {error}") from error
+    except Exception as error:
+        raise ValueError(f"{file}: damaged ({error!r:.200})") from error
+
+
 def _read_run(folder: Path, name: str, _: dict[str, Result]) -> Result:
-    saved = parse_yaml((folder / "config.yaml").read_bytes())
-    known = Config.saved(saved)
+    with _named("config.yaml"):
+        saved = parse_yaml((folder / "config.yaml").read_bytes())
+        known = Config.saved(saved)
     if not (folder / "summary.json").exists():
         rows = (folder / "metrics.csv").read_text().count("\n") - 1 if (folder / "metrics.csv").exists() else 0
         done = f"unfinished, {rows} of {saved['epochs']} epochs"
         raise ValueError(f"{done}: run 02_train.ipynb with its parameters again to go on")
-    summary = json.loads((folder / "summary.json").read_text())
-    best = summary["best_test_epoch_as_published"]["test_top1"]
+    with _named("summary.json"):
+        summary = json.loads((folder / "summary.json").read_text())
+        best = float(summary["best_test_epoch_as_published"]["test_top1"])
     scores = _read_scores(folder)
     if (epoch := summary.get("selected_epoch", scores.epoch)) != scores.epoch:
         raise ValueError(f"scores.npz is of epoch {scores.epoch}, summary.json of {epoch}: run 03_evaluate.ipynb again")
@@ -102,7 +118,7 @@ def _read_run(folder: Path, name: str, _: dict[str, Result]) -> Result:
     environment = summary.get("environment", {})
     if not isinstance(environment, dict):
         raise ValueError(f"summary.json: expected a mapping as environment, got {environment!r:.80}")
-    return Result(name, *naming, settings, known.select != "test", scores, float(best), environment)
+    return Result(name, *naming, settings, known.select != "test", scores, best, environment)
 
 
 def _read_ensemble(folder: Path, name: str, found: dict[str, Result]) -> Result:

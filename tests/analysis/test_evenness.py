@@ -5,6 +5,7 @@ import pytest
 import torch
 from small_runs import config_of
 
+from bpilib.analysis import evenness
 from bpilib.analysis.evenness import (
     COLUMNS,
     build_untrained,
@@ -70,3 +71,18 @@ def test_the_table_has_a_row_a_head(trained, place):
         mine = table[table.part == part].sort_values("head")
         np.testing.assert_allclose(mine["trained"], values.mean(0), rtol=1e-6)
     assert (table["trained"] != table["untrained"]).all()
+
+
+def test_attention_that_is_there_already_is_not_computed_again(trained, monkeypatch):
+    whole = measure_evenness([trained])
+    maps = collect_outputs(open_run(trained), "test").maps
+    asked = []
+
+    def collect(run, subset):
+        asked.append(run)
+        return collect_outputs(run, subset)
+
+    monkeypatch.setattr(evenness, "collect_outputs", collect)
+    found = measure_evenness([trained], collected={trained.run_directory.name: maps})
+    assert len(asked) == 1  # the untrained network
+    assert found.equals(whole)

@@ -88,6 +88,7 @@ def test_what_is_damaged_or_unfinished_is_listed_with_the_reason(outputs, name, 
     assert [result.seed for result in results] == [1]
     assert left_out["run"].tolist() == ["synthetic_xview/bpi_joint_seed0"]
     assert reason in left_out["reason"][0] and "\n" not in left_out["reason"][0]
+    assert name in left_out["reason"][0] or "unfinished" in reason
 
 
 @pytest.mark.parametrize(
