@@ -187,9 +187,16 @@ def predict(model: CTRGCNClassifier, feeder: Feeder, batch_size: int) -> np.ndar
     fused = model.fuse()
     logits = torch.zeros(len(feeder), model.num_classes)
     change = "lower test_batch_size, which changes no result, free memory, or set another device"
+    parts = torch.arange(len(feeder)).split(batch_size)[distributed.rank() :: distributed.world_size()]
     with out_of_memory(f"evaluation on {feeder.device} with test_batch_size={batch_size}", change):
-        for part in torch.arange(len(feeder)).split(batch_size)[distributed.rank() :: distributed.world_size()]:
-            logits[part] = fused(feeder.batch(part)[0]).logits.float().cpu()
+        found = []
+        for number, part in enumerate(parts, 1):
+            if number < len(parts) and feeder.device.type != "cpu":  # made while the GPU works on this one
+                feeder.expect(parts[number])
+            found.append(fused(feeder.take(part).x).logits.float())
+        for part, values in zip(parts, found):
+            logits[part] = values.cpu()
+    feeder.close()
     distributed.all_reduce_sum(logits)
     if not torch.isfinite(logits).all():
         raise ValueError("the network's logits are not finite: training diverged; lower lr or use precision='fp32'")

@@ -361,11 +361,22 @@ def test_bones_are_made_in_float32_under_autocast():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["bpi", "gap", "ctrgcn"])
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        ("bpi", {}),
+        ("bpi", {"attention": "even"}),
+        ("bpi", {"modality": "bone_motion", "true_bones": True}),
+        ("gap", {}),
+        ("gap", {"modality": "bone"}),
+        ("gap", {"modality": "joint_motion", "k": 1}),
+        ("ctrgcn", {}),
+    ],
+)
 @pytest.mark.parametrize("half", [False, True], ids=["fp32", "bf16"])
-def test_the_whole_network_is_one_graph_in_training_and_inference(name, half):
+def test_the_whole_network_is_one_graph_in_training_and_inference(name, how, half):
     torch.manual_seed(0)
-    model = build_model(name, UCLA, 5, embed_dim=8, width=8).train()
+    model = build_model(name, UCLA, 5, embed_dim=8, width=8, **how).train()
     x = torch.randn(2, 3, 8, 20, 1)
     for network in (model, model.fuse()):
         torch._dynamo.reset()
