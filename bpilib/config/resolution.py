@@ -10,11 +10,10 @@ import pandas as pd
 from bpilib.config.checks import check_names, check_value, check_values
 from bpilib.config.parameters import FIELDS, MACHINE, NOTEBOOK, PLACE, RESULT, Parameters
 from bpilib.recipes import RAW, benchmarks_of, own_benchmark, recipe
+from bpilib.run_keys import RUN_KEYS
 from bpilib.system.device import pick_device
 from bpilib.system.files import PARAMS, in_project, mask_secrets, mask_url_secrets
 from bpilib.system.tables import text_table
-
-RUN_KEYS = ("dataset", "benchmark", "model", "modality", "seed", "tag")  # what a run directory is called by
 
 
 @dataclass(frozen=True, repr=False)
