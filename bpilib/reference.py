@@ -16,10 +16,10 @@ from bpilib.errors import MissingInputError
 from bpilib.model import BPIClassifier, CTRGCNClassifier, GAPClassifier
 from bpilib.ops.topology_refinement import SUBSETS
 from bpilib.pretrained import from_pretrained as from_pretrained
-from bpilib.runs import build, write_or_check_config
+from bpilib.pretrained.importing import import_once
+from bpilib.runs import Run, build
 from bpilib.skeleton import SKELETONS
 from bpilib.system import checkpoint
-from bpilib.system.lock import lock_run
 from bpilib.system.pickle_keys import check_keys
 
 CLIP_NAME = "ViT-B/32"  # part of the published names of the global head
@@ -304,32 +304,22 @@ def import_weights(config: Config, file: str | Path) -> Config:
         ValueError: weights that do not match, each difference listed; the directory holds a run of other weights.
     """
     config = config.changed(tag=config.tag or "published", text="none")
-    target = config.run_directory / "best.pt"
     file = Path(file)
     if not file.is_file():
         raise MissingInputError(f"no weight file at {file}: set weights_file to one saved by the published code")
-    with lock_run(config.run_directory):
-        _import(config, target, file)
+
+    def load() -> tuple[Run, dict[str, Any]]:
+        run = build(config)
+        load_reference_weights(run.model, file)
+        seen = recognise_modalities(reference_state_dict(run.model))
+        if seen and config.modality not in seen:
+            seem = " or ".join(seen)
+            warnings.warn(
+                f"{file}: what its first layer saw in training looks like {seem}, not like {config.modality}: "
+                f"with another modality accuracy is near chance. Set modality to {seem}, tag to another name",
+                stacklevel=4,
+            )
+        return run, {"file": file.name}
+
+    import_once(config, file, hashlib.sha256(file.read_bytes()).hexdigest(), load)
     return config
-
-
-def _import(config: Config, target: Path, file: Path) -> None:
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    if checkpoint.exists(target):
-        there = checkpoint.load(target).get("imported", {})
-        if there.get("sha256") == digest:
-            return
-        what = f"the weights of {there['file']}" if there else "a trained run"
-        raise ValueError(f"{config.run_directory} holds {what}, not of {file}: set the parameter tag to another name")
-    run = build(config)
-    load_reference_weights(run.model, file)
-    seen = recognise_modalities(reference_state_dict(run.model))
-    if seen and config.modality not in seen:
-        warnings.warn(
-            f"{file}: what its first layer saw in training looks like {' or '.join(seen)}, not like {config.modality}: "
-            f"with another modality accuracy is near chance. Set modality to {' or '.join(seen)}, tag to another name",
-            stacklevel=4,
-        )
-    write_or_check_config(config)
-    imported = {"file": file.name, "sha256": digest}
-    checkpoint.save(target, run.content() | {"imported": imported})

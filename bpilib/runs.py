@@ -12,13 +12,14 @@ import pandas as pd
 import torch
 import yaml
 
-from bpilib.config import RUN_KEYS, Config, resolve, same_setting
+from bpilib.config import Config, resolve, same_setting
 from bpilib.data.copies import find_copies, fingerprint
 from bpilib.data.store import SkeletonStore
 from bpilib.errors import MissingInputError, did_you_mean
 from bpilib.feeders import Feeder
 from bpilib.model import CTRGCNClassifier, build_model
 from bpilib.ops.augmentation import Augmentation
+from bpilib.run_keys import RUN_KEYS
 from bpilib.system import checkpoint
 from bpilib.system.device import keep_malloc_memory, use_device
 from bpilib.system.files import parse_yaml, remove_leftovers, write_atomically

@@ -1,5 +1,6 @@
 """Fixtures shared by the tests: numbers of the published implementation, and small stores."""
 
+import itertools
 import json
 import os
 import signal
@@ -14,10 +15,12 @@ os.environ["OMP_NUM_THREADS"] = os.environ.get("BPI_TEST_THREADS", "1")
 import numpy as np
 import pytest
 import torch
+from disturbed import disturbed
 from fixed_weights import fixed_input, fixed_state
 from making import synthetic_store, write_prompts
 
 from bpilib.data.store import Clip, StoreWriter
+from bpilib.training.trainer import Trainer
 
 # Where the tests are a background job, a shell has Ctrl-C ignored, by them and by all that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -76,6 +79,21 @@ def place(request, tmp_path_factory):
     synthetic_store(folder, subjects=getattr(request.module, "SUBJECTS", 1))
     write_prompts(folder)
     return folder
+
+
+@pytest.fixture
+def at_step(monkeypatch):
+    """at_step(n, what): before step n of a training (from 0, over all epochs of this process) call `what`."""
+    original, calls = Trainer._step, itertools.count()
+
+    def plan(number, what):
+        def first(step, trainer, positions):
+            what()
+            step(trainer, positions)
+
+        monkeypatch.setattr(Trainer, "_step", disturbed(original, calls, number, first))
+
+    return plan
 
 
 @pytest.fixture(scope="session")

@@ -2,13 +2,13 @@
 
 import io
 import json
-import os
 import zipfile
 
 import numpy as np
 import pytest
 import torch
 from bodies import acted, in_room, seen_by
+from bomb import Bomb
 from making import record, tiny_config
 
 from bpilib.classify import Classifier, describe
@@ -147,16 +147,6 @@ def test_a_pt2_of_a_stranger_is_not_opened(tmp_path):
     with pytest.raises(ValueError, match=r"hostile\.pt2 could run code when opened: use the \.onnx"):
         Classifier.load(tmp_path / "hostile.pt2")
     assert not (tmp_path / "executed").exists()
-
-
-class Bomb:
-    """Executes when it is unpickled."""
-
-    def __init__(self, sign):
-        self.sign = sign
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.sign),)
 
 
 def test_times_are_medians_of_both_halves(run, monkeypatch):

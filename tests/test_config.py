@@ -12,12 +12,13 @@ import pandas as pd
 import pytest
 import yaml
 
-from bpilib.config import RUN_KEYS, Config, from_notebook, parameter_table, resolve, text_table
+from bpilib.config import RUN_KEYS, Config, from_notebook, parameter_table, resolve
 from bpilib.data.store import Clip, StoreWriter
 from bpilib.model import build_model
 from bpilib.recipes import BENCHMARKS, ensemble_weights
 from bpilib.skeleton import MODALITIES, NTU, UCLA
 from bpilib.system.files import PARAMS, PROJECT
+from bpilib.system.tables import text_table
 
 J, B, JM, BM = MODALITIES
 LONG, SHORT = [90, 100], [80, 90]

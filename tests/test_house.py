@@ -20,7 +20,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # From the ground up: a file or folder at the top of the package imports from lower levels, and from its own folder.
 LEVELS = (
-    {"errors", "skeleton", "interaction", "metrics", "ops"},
+    {"errors", "skeleton", "interaction", "metrics", "ops", "run_keys"},
     {"system", "gcn"},
     {"model", "text", "recipes", "plots", "report"},
     {"config", "data", "losses", "widgets"},
@@ -33,8 +33,8 @@ LEVELS = (
     {"train"},
 )
 LEVEL = {place: number for number, places in enumerate(LEVELS, 1) for place in places}
-# Arrays in, figures out.
-FIGURES_MAY_IMPORT = {"skeleton", "system.files", "plots"}
+# Arrays in, figures out; of runs they know what the columns that name them are called.
+FIGURES_MAY_IMPORT = {"skeleton", "run_keys", "system.files", "plots"}
 
 
 def place_of(path: Path) -> str:

@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 HOSTILE = "<img src=x onerror=alert(1)>\"'</script></style><script>alert(2)</script>"
 # Where HTML is made: each has its case below. Whatever else wants HTML goes through `bpilib.system.tables`.
 OUTLETS = {
-    "bpilib/config.py",
+    "bpilib/config/resolution.py",
     "bpilib/widgets.py",
     "bpilib/plots/run_table.py",
     "bpilib/plots/player.py",

@@ -7,6 +7,7 @@ from collections import OrderedDict
 
 import pytest
 import torch
+from bomb import Bomb
 from making import tiny_config
 from noise import assert_float32_of
 
@@ -222,26 +223,16 @@ def test_a_long_list_of_problems_is_cut():
     assert len(str(error.value).splitlines()) < 20
 
 
-class Hostile:
-    """Pickles to a call that makes a file."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return (open, (str(self.path), "w"))
-
-
 @pytest.mark.parametrize("save", [torch.save, lambda value, file: file.write_bytes(pickle.dumps(value, 2))])
 def test_a_hostile_file_is_refused_and_not_executed(tmp_path, save):
     model, mark, file = small("ctrgcn"), tmp_path / "executed", tmp_path / "weights.pt"
     before = copy.deepcopy(model.state_dict())
-    save({**reference_state_dict(small("ctrgcn", seed=1)), "extra": Hostile(mark)}, file)
+    save({**reference_state_dict(small("ctrgcn", seed=1)), "extra": Bomb(mark)}, file)
     with pytest.raises((ValueError, pickle.UnpicklingError)):
         load_reference_weights(model, file)
     assert not mark.exists()
     assert same(model, before)
-    pickle.loads(pickle.dumps(Hostile(mark))).close()
+    pickle.loads(pickle.dumps(Bomb(mark)))
     assert mark.exists()  # it would have
 
 

@@ -11,17 +11,17 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 
+import disturbed
 import numpy as np
 import open_clip
 import pandas as pd
 import pytest
 import torch
-from making import HELPERS, events, synthetic_store, write_embeddings, write_prompts
+from making import events, synthetic_store, write_embeddings, write_prompts
 from noise import assert_float32_of
 from small_runs import EPOCHS, assert_same_run, config_of
 
@@ -41,6 +41,7 @@ from bpilib.training.trainer import Trainer
 
 MODELS = ("bpi", "ctrgcn")
 STEPS, CLIPS = 5, 20  # of `config_of` on 1 subject
+NEVER = 10**9  # more steps than a training has
 PROMISED = {"config.yaml", "last.pt", "best.pt", "metrics.csv", "scores.npz", "summary.json"}
 
 
@@ -78,23 +79,6 @@ def progress_of(config) -> tuple[int, int]:
 
 def resumed(folder: Path) -> int:
     return json.loads((folder / "summary.json").read_text())["resumed"]
-
-
-@pytest.fixture
-def at_step(monkeypatch):
-    """at_step(n, what): before step n (from 0, over all epochs of this process) call `what`."""
-    original, count = Trainer._step, [0]
-
-    def plan(number, what):
-        def step(self, positions):
-            count[0] += 1
-            if count[0] == number + 1:
-                what()
-            return original(self, positions)
-
-        monkeypatch.setattr(Trainer, "_step", step)
-
-    return plan
 
 
 class Crash(BaseException):
@@ -478,37 +462,11 @@ def test_nothing_is_saved_twice_or_before_the_first_step(place, tmp_path):
     made.close()
 
 
-LONG_STEP = """
-import os, sys, time
-from pathlib import Path
-sys.path.insert(0, {tests!r})
-from making import tiny_config
-import ctypes
-from bpilib.train import fit
-from bpilib.training.trainer import Trainer
-
-step, done = Trainer._step, [0]
-
-def long(self, positions):
-    done[0] += 1
-    if done[0] == 4:
-        print("long", flush=True)
-        ctypes.CDLL(None).usleep.argtypes = [ctypes.c_uint]
-        for _ in range(3000):  # no Python between its calls but this loop: handlers do run, and the step does not end
-            ctypes.CDLL(None).usleep(100_000)
-    step(self, positions)
-
-Trainer._step = long
-fit(tiny_config(Path({place!r}), Path({outputs!r}), model="ctrgcn", batch_size=4, epochs=2))
-"""
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_in_a_step_that_does_not_end_it_is_saved_before_the_kill(place, whole, tmp_path, number):
     """As papermill does: a signal, and soon after it the kill; here as soon as the checkpoint is there."""
     config = config_of(place, tmp_path, model="ctrgcn")
-    code = LONG_STEP.format(tests=str(HELPERS), place=str(place), outputs=str(tmp_path))
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    process = disturbed.start(place, tmp_path, 3, disturbed.take_long, model="ctrgcn")
     while (line := process.stdout.readline()) != b"long\n":
         assert line, "it ended before"
     process.send_signal(number)
@@ -558,48 +516,13 @@ def test_a_damaged_last_checkpoint_costs_only_the_work_since_the_one_before(plac
     assert_same_run(config.run_directory, whole("ctrgcn"))
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-sys.path.insert(0, {tests!r})
-from making import tiny_config
-from bpilib.train import fit
-from bpilib.training.trainer import Trainer
-
-done, step = [0], Trainer._step
-
-def killed(self, positions):
-    step(self, positions)
-    done[0] += 1
-    if done[0] == {after}:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-Trainer._step = killed
-settings = dict(model={model!r}, batch_size=4, epochs=2, checkpoint_minutes={minutes})
-fit(tiny_config(Path({place!r}), Path({outputs!r}), **settings))
-"""
-
-
-def child(place: Path, outputs: Path, model: str, after: int, minutes: float) -> subprocess.Popen:
-    """A process that trains and is killed in the middle of its step `after`."""
-    code = KILLED.format(
-        tests=str(HELPERS),
-        place=str(place),
-        outputs=str(outputs),
-        model=model,
-        after=after,
-        minutes=minutes,
-    )
-    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-
-
 @pytest.mark.parametrize(
     ("model", "minutes", "left"),
     [("bpi", 0.0, (1, 2)), ("ctrgcn", 10.0, (1, 0))],  # saved after every step; at the end of the epoch only
 )
 def test_killed_in_the_middle_of_an_epoch_and_started_again(place, whole, tmp_path, model, minutes, left):
     config = config_of(place, tmp_path, model=model)
-    process = child(place, tmp_path, model, after=8, minutes=minutes)
+    process = disturbed.start(place, tmp_path, 7, disturbed.kill, model=model, checkpoint_minutes=minutes)
     _, errors = process.communicate(timeout=1500)
     assert process.returncode == -signal.SIGKILL, errors.decode()
     progress = checkpoint.load(config.run_directory / "last.pt")["progress"]
@@ -609,39 +532,14 @@ def test_killed_in_the_middle_of_an_epoch_and_started_again(place, whole, tmp_pa
     assert resumed(config.run_directory) == 1
 
 
-STARVED = """
-import resource, sys
-sys.path.insert(0, {tests!r})
-from pathlib import Path
-import psutil
-from making import tiny_config
-from bpilib.train import fit
-from bpilib.training.trainer import Trainer
-
-step, done = Trainer._step, [0]
-
-def starved(self, positions):
-    done[0] += 1
-    if done[0] == 8:
-        positions = positions.repeat(10**6)
-        used = psutil.Process().memory_info().vms
-        resource.setrlimit(resource.RLIMIT_AS, (used, used))
-    step(self, positions)
-
-Trainer._step = starved
-fit(tiny_config(Path({place!r}), Path({outputs!r}), batch_size=4, epochs=2, checkpoint_minutes=0.0))
-"""
-
-
 def test_out_of_memory_says_what_to_change_and_the_run_goes_on(place, whole, tmp_path):
-    """In a process that may take no more, by a batch that is too large for the feeder."""
-    code = STARVED.format(tests=str(HELPERS), place=str(place), outputs=str(tmp_path))
-    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=1500)
-    said = process.stderr.splitlines()[-1]
-    assert process.returncode == 1, process.stderr
+    process = disturbed.start(place, tmp_path, 7, disturbed.starve, checkpoint_minutes=0.0)
+    errors = process.communicate(timeout=1500)[1].decode()
+    said = errors.splitlines()[-1]
+    assert process.returncode == 1, errors
     assert said.startswith("MemoryError: out of memory in training on cpu with batch_size=4, width=8")
     assert "no checkpoint is lost. The same run goes on with more free memory, precision='bf16'" in said
-    assert "/feeders.py" in process.stderr
+    assert "/feeders.py" in errors
     config = config_of(place, tmp_path)
     assert checkpoint.load(config.run_directory / "last.pt")["progress"]["batch"] == 2
     assert not list(tmp_path.rglob("*.part")) and not (config.run_directory / "run.lock").exists()
@@ -668,7 +566,7 @@ def test_killed_at_any_time_again_and_again(place, whole, tmp_path, model):
     """From outside, wherever it may be: importing, stepping, evaluating, in the middle of a save."""
     config, rng = config_of(place, tmp_path, model=model), random.Random(0)
     for _ in range(8):
-        process = child(place, tmp_path, model, after=10**9, minutes=0.0)
+        process = disturbed.start(place, tmp_path, NEVER, disturbed.kill, model=model, checkpoint_minutes=0.0)
         deadline = time.monotonic() + 120
         before = checkpoint.exists(config.run_directory / "last.pt") and states(config.run_directory)
         while process.poll() is None and time.monotonic() < deadline:  # wait for its first save

@@ -14,6 +14,7 @@ import pandas as pd
 from bpilib.analysis.results import Result, group_seeds
 from bpilib.errors import did_you_mean
 from bpilib.metrics import bootstrap, holm, mcnemar, paired_interval
+from bpilib.run_keys import OWN_KEYS
 
 
 def pair_clips(a: Result, b: Result) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -104,7 +105,7 @@ def choose_results(results: Sequence[Result], names: Sequence[str] | None = None
     firsts = [result for result, key in zip(firsts, clips) if key == max(clips, key=clips.count)]
 
     def distance(pair: tuple[Result, Result]) -> tuple[int, bool]:
-        differ = [getattr(pair[0], key) != getattr(pair[1], key) for key in ("model", "modality", "seed", "tag")]
+        differ = [getattr(pair[0], key) != getattr(pair[1], key) for key in OWN_KEYS]
         return sum(differ), not differ[0]
 
     lead = min(itertools.combinations(firsts, 2), key=distance, default=())

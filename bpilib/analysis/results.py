@@ -15,9 +15,10 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from bpilib.config import RUN_KEYS, Config
+from bpilib.config import Config
 from bpilib.evaluate import Scores
 from bpilib.metrics import bootstrap
+from bpilib.run_keys import RUN_KEYS
 from bpilib.system.files import PARAMS, parse_yaml
 from bpilib.system.tables import interval, plus_minus
 

@@ -6,7 +6,7 @@ camera coordinates as recorded; some arrays have z up, or are centred in every f
 recognised from its numbers.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -25,12 +25,14 @@ class Convention:
 
     Args:
         skeleton: of the clips. Those of NW-UCLA's stay in camera coordinates, as published.
-        probe: some clips (L, M, V, 3); if most of them are bodies, all clips are moved.
+        probe: some clips (L, M, V, 3), of which those count that are finite as float32; if most of them are bodies, all
+            clips are moved.
         copy_single: if a clip comes with a single person, the second becomes a copy (NTU120).
     """
 
     def __init__(self, skeleton: Skeleton, probe: Iterable[np.ndarray], copy_single: bool = False):
-        bodies = [is_body(measure(clip, skeleton), skeleton) for clip in probe if clip.any()] if skeleton is NTU else []
+        clips = _take_finite(probe) if skeleton is NTU else ()
+        bodies = [is_body(measure(clip, skeleton), skeleton) for clip in clips if clip.any()]
         self.moves = 2 * sum(bodies) > len(bodies) > 0
         self.copy_single = copy_single and skeleton is NTU
         self.distances: list[float] = []
@@ -77,6 +79,20 @@ class Convention:
                 "path of a person who walks is lost; weights trained on other preparations expect it"
             )
         return out
+
+
+def choose_probed(count: int) -> list[int]:
+    """The numbers, evenly spread, of the clips of a file that a decision is based on."""
+    return np.unique(np.linspace(0, count - 1, min(count, PROBED)).astype(int)).tolist()
+
+
+def _take_finite(clips: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Those of the clips that are finite as float32."""
+    for poses in clips:
+        with np.errstate(over="ignore"):
+            clip = poses.astype(np.float32)
+        if np.isfinite(clip).all():
+            yield clip
 
 
 def turn_axes(poses: np.ndarray) -> tuple[np.ndarray, str]:

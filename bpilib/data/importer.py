@@ -19,6 +19,12 @@ MAX_CLIP_BYTES = 64 << 20  # of one clip; the largest real one has 0.2 MB
 MAX_CLASSES = 10_000
 
 
+def check_on_error(on_error: str) -> None:
+    """ValueError unless a bad clip is to be left out ("skip") or to end it all ("raise")."""
+    if on_error not in ("skip", "raise"):
+        raise ValueError(f"on_error: expected 'skip' or 'raise', got {on_error!r}")
+
+
 class ImportWriter(StoreWriter):
     """A StoreWriter that lists bad clips, or raises, and checks whether the clips are bodies in metres.
 
@@ -38,8 +44,7 @@ class ImportWriter(StoreWriter):
         overwrite: bool = False,
         inspection: Inspection | None = None,
     ):
-        if on_error not in ("skip", "raise"):
-            raise ValueError(f"on_error: expected 'skip' or 'raise', got {on_error!r}")
+        check_on_error(on_error)
         super().__init__(out, dataset, skeleton, classes, overwrite=overwrite)
         self.on_error, self.count = on_error, 0
         self.inspection = inspection or Inspection(skeleton)

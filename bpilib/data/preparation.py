@@ -15,7 +15,7 @@ from bpilib.data.archives import suggest_files
 from bpilib.data.formats import agcn, clip_folder
 from bpilib.data.formats.npz import import_npz
 from bpilib.data.formats.pyskl import describe_pickle, import_pickle
-from bpilib.data.importer import describe_source, refuse_or_warn, warn_of_problems
+from bpilib.data.importer import check_on_error, describe_source, refuse_or_warn, warn_of_problems
 from bpilib.data.ntu import protocol, raw_files
 from bpilib.data.plausibility import Inspection
 from bpilib.data.store import MANIFEST, Problem, SkeletonStore, StoreWriter, find_leftovers, settle
@@ -96,8 +96,7 @@ def prepare(
             f"unknown data set {dataset!r}: expected {', '.join(BENCHMARKS)}; or, for one of your own, raw: {LAYOUTS}, "
             f"got {raw}{there and f': {there}'}"
         )
-    if on_error not in ("skip", "raise"):
-        raise ValueError(f"on_error: expected 'skip' or 'raise', got {on_error!r}")
+    check_on_error(on_error)
     if options and (dataset != "synthetic" or layout):
         raise ValueError(f"{', '.join(options)}: options of the synthetic data set only")
     if len(places) > 1 and dataset not in protocol.MAX_IDS and layout != "npz":

@@ -19,6 +19,7 @@ from bpilib.plots.style import (
     styled,
     table_columns,
 )
+from bpilib.run_keys import BENCHMARK_KEYS, GROUP_KEYS
 
 A, B = "#6B1F6E", "#E0A000"  # the two runs that are compared
 
@@ -231,8 +232,8 @@ def seed_spread(runs, summary) -> Picture:
     """
     if not len(summary):
         raise ValueError("no finished runs to draw: wait for the first, or look at the failed ones' notebooks")
-    keys = ["dataset", "benchmark", "model", "modality", "tag"]
-    panels = list(summary.groupby(["dataset", "benchmark"], sort=False))
+    keys = list(GROUP_KEYS)
+    panels = list(summary.groupby(list(BENCHMARK_KEYS), sort=False))
     heights = [len(rows) + 1.6 for _, rows in panels]
     figure = new_picture(10, 0.5 + 0.36 * sum(heights) + 0.35 * len(panels))
     low = float(np.nanmin(np.minimum(runs["top1"].min(), (summary["mean"] - summary["std"].fillna(0)).min())))

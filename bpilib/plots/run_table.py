@@ -8,6 +8,7 @@ import numpy as np
 from IPython.display import HTML, display
 
 from bpilib.plots.style import WRONG
+from bpilib.run_keys import RUN_KEYS
 from bpilib.system.files import write_atomically
 
 # Sign and colour of each state, the colours readable on light and on dark ground.
@@ -68,7 +69,7 @@ def state_table(table, base: str | os.PathLike, rows: int | None = 24, log: str 
     shown = table.iloc[np.argsort([order.index(state) for state in table["state"]], kind="stable")[:rows]]
     if rows is None:
         shown = table
-    names = [name for name in ("dataset", "benchmark", "model", "modality", "seed", "tag") if table[name].nunique() > 1]
+    names = [name for name in RUN_KEYS if table[name].nunique() > 1]
     names = names or ["model", "modality", "seed"]
     columns = [*names, "state", "epoch", "test top-1", "starts", ""]
     cells = [_row(row, names, base, log) for row in shown.to_dict("records")]

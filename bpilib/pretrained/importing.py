@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,7 @@ def import_pretrained(config: Config, name: str | Path | None = None) -> Config:
         raise ValueError(f"parameter pretrained: expected one network, got {len(asked)}: several are for notebook 05")
     found = read(asked)
     config = _resolve_run(config, found)
-    with lock_run(config.run_directory):
-        _import(config, found)
+    import_once(config, found.name, found.config["weights"]["sha256"], lambda: _load(config, found))
     return config
 
 
@@ -138,27 +138,44 @@ def _resolve_run(config: Config, found: Found) -> Config:
         raise ValueError(f"{found.name}, its config.json: {error}") from error
 
 
-def _import(config: Config, found: Found) -> None:
-    """Write config.yaml and best.pt, or check that they are there already."""
-    target, digest = config.run_directory / "best.pt", found.config["weights"]["sha256"]
-    if checkpoint.exists(target):
-        there = checkpoint.load(target).get("imported", {})
-        if there.get("sha256") == digest:
-            return
-        what = f"the weights of {there['file']}" if there else "a trained run"
-        raise ValueError(
-            f"{config.run_directory} holds {what}, not of {found.name}: set the parameter tag to another name"
-        )
+def import_once(config: Config, name: str | Path, sha256: str, load: Callable[[], tuple[Run, dict[str, Any]]]) -> None:
+    """Write config.yaml and best.pt of a run whose weights come from elsewhere, unless they are there already.
+
+    Args:
+        config: of the run; its directory is locked meanwhile.
+        name: of the weights, for the message.
+        sha256: of the weights.
+        load: the run with these weights, and what best.pt is to say of them: "file" they came in, and if it is known
+            "data", the checksums of the clips they were trained on.
+
+    Raises:
+        ValueError: the directory holds a run of other weights.
+    """
+    target = config.run_directory / "best.pt"
+    with lock_run(config.run_directory):
+        if checkpoint.exists(target):
+            there = checkpoint.load(target).get("imported", {})
+            if there.get("sha256") == sha256:
+                return
+            what = f"the weights of {there['file']}" if there else "a trained run"
+            raise ValueError(
+                f"{config.run_directory} holds {what}, not of {name}: set the parameter tag to another name"
+            )
+        run, about = load()
+        write_or_check_config(run.config)
+        content = run.content()
+        content["data"] = about.get("data", content["data"])
+        checkpoint.save(target, content | {"imported": about | {"sha256": sha256}})
+
+
+def _load(config: Config, found: Found) -> tuple[Run, dict[str, Any]]:
+    """Build the run of a network with its weights, with what best.pt is to say of them."""
     store = SkeletonStore.open(config.data)
     check_store(found.config, store)
     run = _build_with_texts(config, found, store) or build(config.changed(text="none"), store)
     run.model.load_state_dict(found.state)
     run.epoch = found.config["epoch"]
-    write_or_check_config(run.config)
-    data = found.config["data"]["sha256"]
-    stated = found.config["expected"]
-    imported = {"file": found.name, "sha256": digest, "stated": stated, "data": data}
-    checkpoint.save(target, run.content() | {"data": data, "imported": imported})
+    return run, {"file": found.name, "stated": found.config["expected"], "data": found.config["data"]["sha256"]}
 
 
 def _build_with_texts(config: Config, found: Found, store: SkeletonStore) -> Run | None:

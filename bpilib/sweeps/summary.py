@@ -7,8 +7,9 @@ import pandas as pd
 
 from bpilib.config import Config
 from bpilib.evaluate import Scores, ensemble
+from bpilib.run_keys import GROUP_KEYS
 from bpilib.skeleton import MODALITIES
-from bpilib.sweeps.sweep import COLUMNS, GROUP_KEYS, Sweep, is_finished
+from bpilib.sweeps.sweep import COLUMNS, Sweep, is_finished
 from bpilib.system.tables import plus_minus
 
 CLEAN = "top1_without_copies"
@@ -86,7 +87,7 @@ def summarise(runs: pd.DataFrame, sums: pd.DataFrame) -> pd.DataFrame:
     if CLEAN in every:
         wanted |= {"mean_without_copies": (CLEAN, "mean"), "std_without_copies": (CLEAN, "std")}
     table = every.groupby(list(GROUP_KEYS), sort=False).agg(**wanted).reset_index()
-    model = table.groupby(["dataset", "benchmark", "model", "tag"], sort=False).ngroup()
+    model = table.groupby([key for key in GROUP_KEYS if key != "modality"], sort=False).ngroup()
     return table.iloc[model.argsort(kind="stable")].reset_index(drop=True)  # an ensemble below its streams
 
 

@@ -16,9 +16,10 @@ import pandas as pd
 import yaml
 from distributed import Client, Event, Future
 
-from bpilib.config import NOTEBOOK, RUN_KEYS, Config, resolve
+from bpilib.config import NOTEBOOK, Config, resolve
 from bpilib.data.store import SkeletonStore
 from bpilib.errors import MissingInputError, did_you_mean
+from bpilib.run_keys import GROUP_KEYS, RUN_KEYS
 from bpilib.runs import history, write_or_check_config
 from bpilib.sweeps.clusters import SLURM_OPTIONS, execute_run
 from bpilib.sweeps.notebook_runner import count_starts, is_running
@@ -29,7 +30,6 @@ logger = logging.getLogger(__name__)
 Watch = Callable[[pd.DataFrame], None]
 TRAIN = NOTEBOOKS / "02_train.ipynb"
 MAX_RUNS = 10_000  # runs of a grid
-GROUP_KEYS = tuple(key for key in RUN_KEYS if key != "seed")  # runs that share these are seeds of one another
 COLUMNS = (*GROUP_KEYS, "seed")  # of the sweep's tables
 _FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 

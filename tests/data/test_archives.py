@@ -7,7 +7,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from bodies import acted, in_room
+from bodies import acted, in_room, skeleton_file
 from making import ucla_records
 
 from bpilib.data import prepare
@@ -17,15 +17,7 @@ RECORDS = {name: json.dumps(content).encode() for name, content in ucla_records(
 NTU_NAMES = ("S001C001P001R001A001", "S001C001P003R001A002")
 
 
-def skeleton_text(poses):
-    lines = [str(len(poses))]
-    for frame in poses:
-        lines += ["1", "72057594037900000 0 1 1 1 1 0 0.1 0.1 2", "25"]
-        lines += [f"{x:.6f} {y:.6f} {z:.6f} 250 200 900 500 0 0 0 1 2" for x, y, z in frame]
-    return ("\n".join(lines) + "\n").encode()
-
-
-NTU_FILES = {name: skeleton_text(in_room(clip)) for name, clip in zip(NTU_NAMES, acted(2))}
+NTU_FILES = {name: skeleton_file([in_room(clip)]) for name, clip in zip(NTU_NAMES, acted(2))}
 
 
 def zipped(members):

@@ -5,7 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
-from bodies import acted, in_room, rotation
+from bodies import acted, in_room, rotation, skeleton_file
 
 from bpilib.data import prepare
 from bpilib.data.conventions import Convention, turn_axes
@@ -27,20 +27,10 @@ def recorded():
     return out
 
 
-def skeleton_text(bodies):
-    lines = [str(len(bodies[0]))]
-    for frame in range(len(bodies[0])):
-        lines.append(str(len(bodies)))
-        for number, body in enumerate(bodies):
-            lines += [f"{72057594037900000 + number} 0 1 1 1 1 0 0.1 0.1 2", "25"]
-            lines += [f"{x:.7f} {y:.7f} {z:.7f} 250 200 900 500 0 0 0 1 2" for x, y, z in body[frame]]
-    return "\n".join(lines) + "\n"
-
-
 def write_raw(folder):
     folder.mkdir()
     for name, bodies in recorded().items():
-        (folder / f"{name}.skeleton").write_text(skeleton_text(bodies))
+        (folder / f"{name}.skeleton").write_bytes(skeleton_file(bodies))
     return folder
 
 

@@ -31,6 +31,17 @@ def in_room(poses, place=(0.2, 0.1, 3.0)):
     return poses + np.array(place)
 
 
+def skeleton_file(bodies):
+    """The content of a .skeleton file of NTU's in which these clips (L, 25, 3) move at the same time."""
+    lines = [str(len(bodies[0]))]
+    for frame in range(len(bodies[0])):
+        lines.append(str(len(bodies)))
+        for number, body in enumerate(bodies):
+            lines += [f"{72057594037900000 + number} 0 1 1 1 1 0 0.1 0.1 2", "25"]
+            lines += [f"{x:.7f} {y:.7f} {z:.7f} 250 200 900 500 0 0 0 1 2" for x, y, z in body[frame]]
+    return ("\n".join(lines) + "\n").encode()
+
+
 def rotation(axis, degrees):
     """(3, 3), for row vectors."""
     a, b = {"x": (1, 2), "y": (2, 0), "z": (0, 1)}[axis]

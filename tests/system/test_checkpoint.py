@@ -1,6 +1,5 @@
 """Checkpoints come back whole, damage is noticed, nothing in them is executed, the one before is kept."""
 
-import os
 import pickle
 import subprocess
 import sys
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from bomb import Bomb
 from torch import nn
 
 from bpilib.errors import MissingInputError
@@ -196,16 +196,6 @@ def packed(path: Path):
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in members.items():
             archive.writestr(name, content + (bytes(1 << 22) if name.endswith("data/0") else b""))
-
-
-class Bomb:
-    """Executes when it is unpickled."""
-
-    def __init__(self, sign: Path):
-        self.sign = sign
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.sign),)
 
 
 DAMAGE = [truncated, emptied, flipped, text, foreign_weights, foreign_tensor, other_format, without_content,

@@ -1,11 +1,11 @@
 """TorchScript archives: tensors come out as PyTorch reads them, nothing in them is run."""
 
-import os
 import pickle
 import zipfile
 
 import pytest
 import torch
+from bomb import Bomb
 
 from bpilib.text.torchscript import is_torchscript, read_tensors
 
@@ -54,16 +54,6 @@ def test_other_files_are_none(tmp_path):
     torch.save({"weight": torch.ones(2)}, tmp_path / "plain.pt")
     (tmp_path / "text.pt").write_text("text")
     assert not is_torchscript(tmp_path / "plain.pt") and not is_torchscript(tmp_path / "text.pt")
-
-
-class Bomb:
-    """Executes when it is unpickled."""
-
-    def __init__(self, sign):
-        self.sign = sign
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.sign),)
 
 
 def test_a_hostile_pickle_is_refused_and_not_executed(archive, tmp_path):

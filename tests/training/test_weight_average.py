@@ -13,7 +13,6 @@ from bpilib.runs import build, kept_weights, open_run
 from bpilib.skeleton import UCLA
 from bpilib.system import checkpoint
 from bpilib.train import fit
-from bpilib.training.trainer import Trainer
 from bpilib.training.weight_average import WeightAverage
 
 
@@ -69,20 +68,11 @@ def test_the_scores_are_the_average_s_and_a_lost_best_changes_nothing(averaged):
 
 
 @pytest.mark.parametrize("step", [1, 6])
-def test_a_stopped_run_goes_on_bit_for_bit(averaged, place, tmp_path, monkeypatch, step):
-    original, count = Trainer._step, [0]
-
-    def counted(self, positions):
-        count[0] += 1
-        if count[0] == step + 1:
-            signal.raise_signal(signal.SIGINT)
-        return original(self, positions)
-
+def test_a_stopped_run_goes_on_bit_for_bit(averaged, place, tmp_path, at_step, step):
+    at_step(step, lambda: signal.raise_signal(signal.SIGINT))
     config = config_of(place, tmp_path, weight_average=0.9)
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_step", counted)
-        with pytest.raises(KeyboardInterrupt):
-            fit(config)
+    with pytest.raises(KeyboardInterrupt):
+        fit(config)
     assert checkpoint.load(config.run_directory / "last.pt")["progress"]["batch"] == step % 5 + 1
     fit(config)
     assert_same_run(config.run_directory, averaged.run_directory)

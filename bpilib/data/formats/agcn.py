@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
-from bpilib.data.conventions import PROBED, Convention, is_z_up, turn_y_up
+from bpilib.data.conventions import Convention, choose_probed, is_z_up, turn_y_up
 from bpilib.data.formats.pyskl import check_label
 from bpilib.data.formats.safe_pickle import PickledArray, open_pickle
 from bpilib.data.importer import ImportWriter, choose_class_names, describe_source, find_skeleton, fit_persons
@@ -196,7 +196,7 @@ def _cut(array: np.ndarray) -> np.ndarray:
 
 def _probe(array: np.ndarray) -> Iterator[np.ndarray]:
     """Some of the clips (L, M, V, 3), evenly spread."""
-    for row in np.unique(np.linspace(0, len(array) - 1, min(len(array), PROBED)).astype(int)):
+    for row in choose_probed(len(array)):
         try:
             yield _cut(array[row])
         except ValueError:

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm.auto import tqdm
 
-from bpilib.data.conventions import PROBED, Convention, turn_axes
+from bpilib.data.conventions import Convention, choose_probed, turn_axes
 from bpilib.data.formats.openpose import ENDING, is_folder, read_folder
 from bpilib.data.formats.pyskl import check_label
 from bpilib.data.importer import (
@@ -206,13 +206,10 @@ def _parse_label(text: str, classes: list[str], base: int = 0) -> int:
 
 def _probe(folder: Path, rows: list[tuple[int, dict[str, str]]], skeleton: Skeleton) -> Iterator[np.ndarray]:
     """Some of the clips that can be read, evenly spread."""
-    for number in np.unique(np.linspace(0, len(rows) - 1, min(len(rows), PROBED)).astype(int)):
+    for number in choose_probed(len(rows)):
         with contextlib.suppress(ValueError, OSError):
             path = locate_clip(folder, (rows[number][1]["name"] or "").removesuffix(".npy"))
-            with np.errstate(over="ignore"):
-                clip = load_clip(path, (skeleton.num_joints,)).poses.astype(np.float32)
-            if np.isfinite(clip).all():
-                yield clip
+            yield load_clip(path, (skeleton.num_joints,)).poses
 
 
 class Loaded(NamedTuple):

@@ -16,7 +16,7 @@ from typing import BinaryIO
 import numpy as np
 from tqdm.auto import tqdm
 
-from bpilib.data.conventions import CROWD, PROBED, Convention
+from bpilib.data.conventions import CROWD, Convention, choose_probed
 from bpilib.data.formats.safe_pickle import PickledArray, open_pickle
 from bpilib.data.importer import (
     ImportWriter,
@@ -159,12 +159,9 @@ def _recognise_skeleton(keypoint: PickledArray | None, path: Path) -> Skeleton:
 def _probe(arrays: list[PickledArray], skeleton: Skeleton) -> Iterator[np.ndarray]:
     """Some of the clips (L, M, V, 3), evenly spread; an array that occurs several times in the file counts once."""
     arrays = list({id(array): array for array in arrays}.values())
-    for number in np.unique(np.linspace(0, len(arrays) - 1, min(len(arrays), PROBED)).astype(int)):
+    for number in choose_probed(len(arrays)):
         if arrays[number].shape[2:] == (skeleton.num_joints, 3):
-            with np.errstate(over="ignore"):
-                clip = arrays[number].load().transpose(1, 0, 2, 3).astype(np.float32)
-            if np.isfinite(clip).all():
-                yield clip
+            yield arrays[number].load().transpose(1, 0, 2, 3)
 
 
 def _check_content(content: object, path: Path) -> tuple[dict, list]:

@@ -1,29 +1,15 @@
-"""Every parameter once: name, type, unit, default, meaning; resolved strictly, recipes included.
+"""Every parameter once: name, type, unit, default, meaning, and what it may be."""
 
-`python -m bpilib.config` prints the parameter table of docs/parameters.md.
-"""
-
-import ast
 import dataclasses
 import math
 import re
-import types
-import typing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from bpilib.errors import did_you_mean
 from bpilib.model import MODELS
-from bpilib.recipes import BENCHMARKS, PLAIN_NAME, RAW, benchmarks_of, own_benchmark, recipe
+from bpilib.recipes import BENCHMARKS, PLAIN_NAME
 from bpilib.skeleton import MODALITIES
-from bpilib.system.device import pick_device
-from bpilib.system.files import PARAMS, in_project, mask_secrets, mask_url_secrets
-from bpilib.system.tables import text_table
 
-RUN_KEYS = ("dataset", "benchmark", "model", "modality", "seed", "tag")  # what a run directory is called by
 # What a parameter changes: the numbers of a run, or only where, how fast and on what it runs.
 RESULT, PLACE, MACHINE, NOTEBOOK = "result", "place", "machine", "notebook"
 _SUFFIX = re.compile(r"[A-Za-z0-9._-]{0,64}")  # of a run directory's name
@@ -45,7 +31,7 @@ def _param(
     fits: re.Pattern | None = None,
     models: tuple[str, ...] = MODELS,
 ) -> Any:
-    """A field of `Config` with what is known of the parameter.
+    """A field of `Parameters` with what is known of the parameter.
 
     Args:
         default: value where none is given.
@@ -65,8 +51,8 @@ def _param(
 
 
 @dataclass(frozen=True, repr=False)
-class Config:
-    """A resolved run; make it with `resolve`. The fields' metadata are the table of docs/parameters.md."""
+class Parameters:
+    """The values of all parameters; the fields' metadata are the table of docs/parameters.md."""
 
     dataset: str = _param("ucla", f"data set: {', '.join(BENCHMARKS)}, or the name of one of your own", fits=PLAIN_NAME)
     benchmark: str = _param(
@@ -307,237 +293,14 @@ class Config:
     )
     cores: int = _param(4, "cores of a run where there is no GPU, or of a SLURM job (06)", NOTEBOOK, at_least=1)
 
-    @property
-    def run_directory(self) -> Path:
-        """outputs/<dataset>_<benchmark>/<model>_<modality>_seed<seed>[_<tag>]"""
-        name = f"{self.model}_{self.modality}_seed{self.seed}" + (f"_{self.tag}" if self.tag else "")
-        return Path(self.outputs) / f"{self.dataset}_{self.benchmark}" / name
 
-    def result_settings(self) -> dict[str, Any]:
-        """What the numbers of a run depend on, as plain values; two runs whose values are equal are the same run.
-
-        Passwords within URLs are masked, here and in `settings`, so that what is saved compares with what is given.
-        """
-        used = [f for f in _FIELDS.values() if f.metadata["changes"] == RESULT and self.model in f.metadata["models"]]
-        batch_norm = {"devices x nodes": 1 if self.sync_batchnorm else self.devices * self.nodes}
-        return {f.name: mask_url_secrets(getattr(self, f.name)) for f in used} | batch_norm
-
-    @classmethod
-    def saved(cls, values: dict[str, Any]) -> "Config":
-        """From a run's config.yaml, checked like parameters; those that it does not have yet are the default.
-
-        Raises:
-            ValueError: a value that no parameter can have.
-        """
-        config = cls(**{name: _checked(name, value) for name, value in values.items() if name in _FIELDS})
-        _check_names(vars(config))
-        return config
-
-    def settings(self) -> dict[str, Any]:
-        """All parameters, as plain values for YAML.
-
-        What looks like a secret is masked. Of parameters that are compared when the run is found again, only what is
-        secret in a URL: the path of a weight file stays as it is, since it is read again.
-        """
-        masks = {
-            name: mask_url_secrets if f.metadata["changes"] == RESULT else mask_secrets for name, f in _FIELDS.items()
-        }
-        return {name: masks[name](getattr(self, name)) for name in _FIELDS}
-
-    def changed(self, **changes: Any) -> "Config":
-        """A copy with other settings, checked like those of `resolve`; what they imply is not looked up anew."""
-        config = dataclasses.replace(self, **{name: _checked(name, value) for name, value in changes.items()})
-        _check_names(vars(config))
-        return config
-
-    def __repr__(self) -> str:
-        """As a dataclass has it, secrets masked: notebooks keep what a cell ends with."""
-        return f"Config({', '.join(f'{name}={mask_secrets(getattr(self, name))!r}' for name in _FIELDS)})"
-
-    def _repr_html_(self) -> str:
-        """In a notebook: what names the run and what differs from its recipe as a table, all parameters folded."""
-        named = {name: getattr(self, name) for name in (*RUN_KEYS, "data", "raw")}
-        recipe_alone = resolve(**named)
-        own = [name for name in _FIELDS if name in RUN_KEYS or getattr(self, name) != getattr(recipe_alone, name)]
-        whole = self.table().map(str)
-        return (
-            f"{text_table(whole.loc[own]).to_html()}<details><summary>all {len(whole)} parameters, the others as "
-            f'published or by default</summary><div style="max-height:30em;overflow:auto">'
-            f"{text_table(whole).to_html()}</div></details>"
-        )
-
-    def table(self, *groups: str) -> pd.DataFrame:
-        """Name, value, unit and meaning of every parameter, for the notebooks."""
-        groups = groups or (RESULT, PLACE, MACHINE, NOTEBOOK)
-        rows = [
-            (f.name, mask_secrets(getattr(self, f.name)), f.metadata["unit"], f.metadata["meaning"])
-            for f in _FIELDS.values()
-            if f.metadata["changes"] in groups
-        ]
-        return pd.DataFrame(rows, columns=["parameter", "value", "unit", "meaning"]).set_index("parameter")
-
-
-_FIELDS = {f.name: f for f in dataclasses.fields(Config)}
-
-
-def same_setting(saved: Any, now: Any) -> bool:
-    """Whether a value of a config.yaml or checkpoint, which may have been masked, is the one that is given now."""
-    return saved == now or saved in (mask_url_secrets(now), mask_secrets(now))
-
-
-def _checked(name: str, value: Any) -> Any:
-    """`value` as parameter `name` holds it, or ValueError."""
-    if name not in _FIELDS:
-        raise ValueError(f"unknown parameter {name!r}{did_you_mean(name, _FIELDS)} (known: {', '.join(_FIELDS)})")
-    field = _FIELDS[name]
-    if name == "compile" and isinstance(value, bool):  # as files have it that were written when it was yes or no
-        value = "default" if value else "none"
-    kinds = list(typing.get_args(field.type) if isinstance(field.type, types.UnionType) else (field.type,))
-    if field.metadata["optional"]:
-        kinds.append(types.NoneType)
-    plain = [typing.get_origin(kind) or kind for kind in kinds]
-    if isinstance(value, Path) and str in plain:
-        value = str(value)
-    if isinstance(value, int) and not isinstance(value, bool) and float in plain:
-        value = float(value)
-    fits = type(value) in plain
-    if fits and isinstance(value, list):
-        item = typing.get_args(next(kind for kind in kinds if typing.get_origin(kind) is list))[0]
-        fits = all(type(entry) is item for entry in value)
-    if not fits:
-        wanted = " or ".join("None" if kind is types.NoneType else kind.__name__ for kind in plain)
-        raise ValueError(
-            f"parameter {name}: expected {wanted}, got {type(value).__name__} {value!r}{_papermill_hint(plain, value)}"
-        )
-    choices = field.metadata["choices"]
-    if choices and value is not None and value not in choices:
-        known = ", ".join(choices)
-        raise ValueError(f"parameter {name}: unknown {value!r}{did_you_mean(value, choices)} (expected one of {known})")
-    return value
-
-
-def _papermill_hint(wanted: list[type], value: Any) -> str:
-    """How papermill's command line passes a value of the wanted types, if it may have passed this one as another."""
-    if isinstance(value, str) and float in wanted:
-        return ": in YAML write 1.0e-4, since 1e-4 arrives as text"
-    if isinstance(value, str) and list in wanted:
-        return ": papermill's -p passes a list as text; pass it with -y, such as -y 'steps: [90, 100]'"
-    if isinstance(value, int | float) and str in wanted:
-        return ": papermill's -p passes what looks like a number as a number; pass text with -r, such as -r tag 2"
-    return ""
-
-
-def resolve(**given: Any) -> Config:
-    """A full configuration from any subset of parameters; the rest as published, or the default.
-
-    Args:
-        given: parameters by name; None means "as published". Relative paths lie in the project folder.
-
-    Raises:
-        ValueError: unknown name (the nearest known one is named), wrong type, unknown choice, impossible value.
-    """
-    given = {name: _checked(name, value) for name, value in given.items()}
-    values: dict[str, Any] = {name: f.default for name, f in _FIELDS.items()} | given
-    dataset = values["dataset"]
-    values["data"] = values["data"] or f"data/prepared/{dataset}"
-    values["raw"] = values["raw"] or RAW.get(dataset, f"data/{dataset}")
-    for name, field in _FIELDS.items():
-        if field.metadata["path"]:
-            values[name] = _absolute(values[name]) if values[name] or field.default else None
-    if values["prompts"] is None:
-        beside = Path(f"{values['data']}.prompts.yaml")  # as notebook 08 writes it
-        values["prompts"] = str(beside if beside.exists() else PARAMS / "prompts" / f"{dataset}.yaml")
-    protocols = benchmarks_of(dataset, values["data"]) or (own_benchmark(values, bool(given.get("raw"))),)
-    values["benchmark"] = values["benchmark"] or protocols[0]
-    if values["benchmark"] not in protocols:
-        raise ValueError(f"parameter benchmark: {dataset} has {', '.join(protocols)}, not {values['benchmark']!r}")
-    for name, value in recipe(values).items():
-        if values[name] is None:
-            values[name] = _checked(name, value)
-    if values["test_batch_size"] is None:
-        values["test_batch_size"] = values["batch_size"]
-    if values["text"] is None:
-        values["text"] = "clip" if pick_device(values["device"]).type == "cuda" else "minilm"
-    values["unseen"] = sorted({*(values["unseen"] or [])}) or None
-    _check_values(values)
-    return Config(**values)
-
-
-def _absolute(place: str | list[str]) -> str | list[str]:
-    """A path, or each of a list, absolute: what is relative lies in the project folder."""
-    return [str(in_project(entry)) for entry in place] if isinstance(place, list) else str(in_project(place))
-
-
-def _check_values(values: dict[str, Any]) -> None:
-    """Numbers within their limits, names fit for paths."""
-    for name, field in _FIELDS.items():
-        value, facts = values[name], field.metadata
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            _check_limits(name, value, facts["at_least"], facts["above"], facts["below"])
-    _check_names(values)
-    if values["model"] == "ctrgcn" and values["k"] is not None:
-        raise ValueError("parameter k: ctrgcn has no bone operator; leave k at None")
-    if values["kernel"] == "triton" and (values["compile"] != "none" or pick_device(values["device"]).type != "cuda"):
-        raise ValueError(
-            "parameter kernel: triton runs on NVIDIA GPUs, and not together with the parameter compile; "
-            f"device is {pick_device(values['device'])}, compile {values['compile']}: leave kernel at plain"
-        )
-    if values["test_yaw"] is not None and not values["test_yaw"]:
-        raise ValueError("parameter test_yaw: expected at least one angle, or None for clips as they are")
-    if values["heldout_view"] is not None and values["heldout_by"] != "view":
-        raise ValueError(f"parameter heldout_view: set heldout_by to view, it is {values['heldout_by']}")
-    if values["select"] == "heldout":
-        values["heldout_by"] = values["heldout_by"] or "subject"
-
-
-def _check_names(values: dict[str, Any]) -> None:
-    """ValueError where what becomes part of a path has other than plain characters."""
-    for name, field in _FIELDS.items():
-        fits, value = field.metadata["fits"], values[name]
-        if fits is not None and value is not None and not fits.fullmatch(value):
-            raise ValueError(f"parameter {name}: expected letters, digits, '.', '_' or '-', got {value!r}")
-
-
-def _check_limits(name: str, value: float, at_least: float, above: float, below: float) -> None:
-    """ValueError where a number is outside its limits, infinite, or not a number."""
-    if math.isfinite(value) and at_least <= value < below and value > above:
-        return
-    limits = [f"at least {at_least:g}"] if math.isfinite(at_least) else []
-    limits += [f"more than {above:g}"] if math.isfinite(above) else []
-    limits += [f"less than {below:g}" if below < 1 << 20 else f"less than {below:,}"] if math.isfinite(below) else []
-    raise ValueError(f"parameter {name}: expected {' and '.join(limits) or 'a finite number'}, got {value}")
-
-
-def from_notebook(namespace: dict[str, Any]) -> Config:
-    """`resolve` with what a notebook's parameters cell and papermill's injected cell set.
-
-    Papermill only warns of a mistyped name; here it raises. The names are read from the cells' source, so that
-    other variables of a session, and cells run twice, do no harm.
-
-    Args:
-        namespace: the notebook's `globals()`.
-    """
-    sources = namespace.get("In", [])
-    names: dict[str, None] = {}
-    for heading in ("# parameters", "# Parameters"):  # the notebook's own cell, papermill's
-        last = next((source for source in reversed(sources) if source.lstrip().startswith(heading)), "")
-        for statement in ast.parse(last).body:
-            targets = statement.targets if isinstance(statement, ast.Assign) else []
-            targets = [statement.target] if isinstance(statement, ast.AnnAssign) else targets
-            names |= {target.id: None for target in targets if isinstance(target, ast.Name)}
-    if not names:
-        raise ValueError("no parameters found: run the cell that begins with '# parameters' before this one")
-    return resolve(**{name: namespace[name] for name in names})
+FIELDS = {f.name: f for f in dataclasses.fields(Parameters)}
 
 
 def parameter_table() -> str:
     """The parameter table of docs/parameters.md, Markdown."""
     lines = ["| parameter | default | unit | meaning |", "| --- | --- | --- | --- |"]
-    for f in _FIELDS.values():
+    for f in FIELDS.values():
         choices = f" ({', '.join(f.metadata['choices'])})" if f.metadata["choices"] else ""
         lines.append(f"| `{f.name}` | `{f.default!r}` | {f.metadata['unit']} | {f.metadata['meaning']}{choices} |")
     return "\n".join(lines) + "\n"
-
-
-if __name__ == "__main__":
-    print(parameter_table(), end="")
