@@ -214,7 +214,7 @@ class Parameters:
         at_least=1,
     )
     precision: str = _param(
-        "auto", "of training; auto: bf16 where the device has it", MACHINE, "", ("auto", "fp32", "tf32", "bf16", "fp16")
+        "auto", "of training; auto: bf16 where it is the fastest", MACHINE, "", ("auto", "fp32", "tf32", "bf16", "fp16")
     )
     compile: str = _param(
         "none",
