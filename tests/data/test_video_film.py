@@ -222,6 +222,8 @@ def test_films_again_are_the_same_bytes_and_clips_of_films_that_are_gone_go(labe
 
 
 def test_a_bad_film_raises_where_that_is_asked_for_and_none_that_is_good_always_does(labelled, tmp_path):
+    with pytest.raises(ValueError, match="on_error: expected 'skip' or 'raise', got 'ignore'"):
+        folder.write_clips(labelled, tmp_path / "clips", "model", on_error="ignore")
     with pytest.raises(ValueError, match="empty: expected a person"):
         folder.write_clips(labelled, tmp_path / "clips", "model", on_error="raise")
     (labelled / "clips.csv").write_text("name,label,subject,split\nempty,wave,1,train\n")

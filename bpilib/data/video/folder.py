@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from bpilib.data.formats import clip_folder
-from bpilib.data.importer import CLASS_NAMES_FILE
+from bpilib.data.importer import CLASS_NAMES_FILE, check_on_error
 from bpilib.data.video.clips import cut
 from bpilib.data.video.film import KINDS, find_film
 from bpilib.data.video.landmarks import Landmarks, Wanted, track_films
@@ -68,6 +68,7 @@ def write_clips(
         MissingInputError: no clips.csv.
         ValueError: a clips.csv that is something else; no film could be used; with on_error="raise" any trouble.
     """
+    check_on_error(on_error)
     folder, out = Path(folder), Path(out)
     if not (folder / clip_folder.LIST).is_file():
         raise MissingInputError(f"no {clip_folder.LIST} in {folder}: expected name,label,subject,split of each film")
