@@ -525,6 +525,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=ROOT / "outputs" / "chaos.json")
     given = parser.parse_args()
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup has it ignored, and then a training does not end by it either
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)  # a fork must not find threads that are not there
     show_log()
