@@ -156,10 +156,14 @@ def measure(plain: bool) -> dict[str, list[float]]:
 
 
 def measure_compiler() -> None:
-    """Measure ours as it is and through torch.compile, alternately in this process, and print the table."""
+    """Measure ours as it is and through torch.compile, alternately in this process, and print the table.
+
+    One thread, by the time of this process on a core, so that other programs matter little.
+    """
+    torch.set_num_threads(1)
     FOLDER.mkdir(parents=True, exist_ok=True)
     rows = {}
-    print(f"bpi, width 64, batches of {BATCH}, torch {torch.__version__}, {torch.get_num_threads()} threads, clips/s")
+    print(f"bpi, width 64, batches of {BATCH}, torch {torch.__version__}, one thread, clips/s")
     print(f"{'':44} {'eager':>9} {'compiled':>9} {'ratio':>7}")
     for skeleton, precision in itertools.product((UCLA, NTU), ("fp32", "bf16")):
         works = [make_network_works(False, skeleton, precision, mode) for mode in ("none", "default")]
@@ -167,7 +171,7 @@ def measure_compiler() -> None:
             seconds: list[list[float]] = [[], []]
             for _ in range(ROUNDS):
                 for found, kind in zip(seconds, works):
-                    found += time_calls(kind[name])
+                    found += time_calls(kind[name], clock=time.process_time)
             eager, compiled = (BATCH[skeleton.name] / statistics.median(found) for found in seconds)
             key = f"network, {name}, {skeleton.name}, {precision}"
             rows[key] = {"eager": eager, "compiled": compiled}
