@@ -17,9 +17,9 @@ class Writer:
         """behind: in a thread, while the caller goes on."""
         self.behind = behind
         self._thread = ThreadPoolExecutor(1, "writer") if behind else None
-        self._asked: list[Future[None]] = []
+        self._asked: list[Future[object]] = []
 
-    def do(self, write: Callable[[], None]) -> None:
+    def do(self, write: Callable[[], object]) -> None:
         """Write now, or as soon as what was asked for before is written."""
         if self._thread is None:
             write()
