@@ -119,6 +119,8 @@ def test_notebooks_are_stripped_and_shaped(path):
     assert len(parameters) == 1
     source = "".join(parameters[0]["source"])
     assert source.startswith("# parameters\n")
+    assert 'figure_style = "screen"' in source
+    assert "use_style(config.figure_style)" in "\n".join("".join(cell["source"]) for cell in code)
     for statement in ast.parse(source).body:  # literals only
         ast.literal_eval(statement.value)
     for cell in code:
