@@ -137,6 +137,12 @@ def test_hours_are_drawn_in_minutes():
     assert figure.axes[1].get_xlabel() == "minutes of the recording"
 
 
+def test_the_name_of_an_unsure_stretch_stands_clear_of_its_line():
+    shares = np.array([[0.9, 0.05, 0.05], [0.3, 0.36, 0.34], [0.05, 0.05, 0.9]])
+    best = film_figures.class_timeline([0, 3, 6], [3, 6, 9], shares, CLASSES).axes[0]
+    assert [(text.get_position()[1] > 50) for text in best.texts] == [False, True, False]
+
+
 def test_the_skeleton_lies_on_the_film():
     image, points = np.zeros((48, 64, 3), np.uint8), np.full((2, 25, 2), np.nan)
     points[0] = RNG.uniform(0, 40, (25, 2))
