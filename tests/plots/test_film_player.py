@@ -8,6 +8,7 @@ import re
 import numpy as np
 import pytest
 from figures import attention_of, joints_of
+from lab import FLAGS, chromium
 from matplotlib.collections import LineCollection
 from PIL import Image
 
@@ -87,6 +88,26 @@ def test_pictures_are_small_and_the_player_is_bounded(monkeypatch):
     kept = shown.payload["frames"]
     assert 10 < len(kept) <= 20 and kept[0]["second"] == 0 and kept[-1]["second"] == 4.9
     assert shown.payload["fps"] == pytest.approx(10 * len(kept) / 50)  # the same length in seconds
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+@pytest.mark.skipif(chromium() is None, reason="no chromium here: apt-get install chromium")
+def test_panels_stand_in_one_row_or_two_by_two(tmp_path):
+    """Never three and one, which leaves half of the player empty: at 830 pixels, JupyterLab's in a window of 1280."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright here: pip install -e '.[test]'")
+    jpeg = film_player.jpeg(np.zeros((48, 64, 3), np.uint8))
+    (tmp_path / "page.html").write_text(play([moment(0, jpeg=jpeg)], [window()])._repr_html_())
+    rows = "() => [...document.querySelectorAll('figure')].map(e => e.getBoundingClientRect().top)"
+    with sync_api.sync_playwright() as playwright:
+        page = playwright.chromium.launch(executable_path=chromium(), args=FLAGS).new_page()
+        for width, in_a_row in ((1300, 4), (830, 4), (700, 2), (350, 1)):
+            page.set_viewport_size({"width": width, "height": 900})
+            page.goto((tmp_path / "page.html").as_uri())
+            frame = page.frames[1]
+            frame.wait_for_function("document.querySelector('#grid').style.gridTemplateColumns")
+            tops = frame.evaluate(rows)
+            assert [tops.count(top) for top in sorted({*tops})] == [in_a_row] * (4 // in_a_row)
 
 
 @pytest.mark.parametrize(
