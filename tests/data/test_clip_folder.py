@@ -131,6 +131,13 @@ def test_a_file_that_is_not_found_for_its_capitals_is_named(tmp_path):
         load(folder)
 
 
+def test_a_clip_in_another_format_is_named(tmp_path):
+    folder = write(tmp_path / "raw", ["good,wave,1,train", "bad,wave,1,test"], {"good": poses(5, 25, 3)})
+    (folder / "bad.csv").write_text("0.1,0.2,0.3")
+    with pytest.warns(UserWarning, match=r"bad\.npy: no such file, but bad\.csv: expected a \.npy file, which"):
+        load(folder)
+
+
 def test_an_unknown_tracker_is_named_with_those_there_are(tmp_path):
     folder = write(tmp_path / "raw", ["good,wave,1,train"], {"good": poses(5, 33, 3)})
     with pytest.raises(ValueError, match="unknown tracker 'mediapip': expected one of mediapipe, kinect_v1"):

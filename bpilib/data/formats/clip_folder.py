@@ -43,6 +43,7 @@ from bpilib.skeleton import NTU, SKELETONS, Skeleton
 
 LIST = "clips.csv"
 JOINTS = tuple(skeleton.num_joints for skeleton in SKELETONS.values())
+ENDINGS = (".npz", ".csv", ".txt", ".json", ".mat", ".pkl", ".mp4")  # of what clips are kept in, too
 STRAYS = 100  # files that a name without one is compared with
 HOW = "expected clips.csv with the columns name,label,subject,split, and a .npy file for each name"
 
@@ -121,7 +122,7 @@ def import_folder(
                 place = (f"{name}.npy" if path.suffix else name, 0)
                 if not path.exists():
                     strays = _find_strays(folder, rows) if strays is None else strays
-                    raise ValueError(_describe_missing(name, strays))
+                    raise ValueError(_describe_missing(folder, name, strays))
                 clip = load_clip(path, (skeleton.num_joints,), tracker)
                 if clip.said:
                     turned[name] = clip.said
@@ -206,8 +207,11 @@ def _find_strays(folder: Path, rows: list[tuple[int, dict[str, str]]]) -> list[s
     return [file.as_posix() for file in itertools.islice(strays, STRAYS)]
 
 
-def _describe_missing(name: str, strays: list[str]) -> str:
+def _describe_missing(folder: Path, name: str, strays: list[str]) -> str:
     """Say of a clip that its file is not there, and what may be it."""
+    others = (folder / f"{name}{ending}" for ending in ENDINGS)
+    if other := next((path for path in others if path.is_file()), None):
+        return f"no such file, but {other.name}: expected a .npy file, which numpy.save writes of the clip's numbers"
     names = {file[: -len(".npy")]: file for file in strays}
     if near := difflib.get_close_matches(name, names, 1):
         return f"no such file, but {names[near[0]]}: one name for both the file and its row, .npy in small letters"
