@@ -1,6 +1,7 @@
 """The structure that the design promises: imports go down, notebooks are stripped, the package is whole."""
 
 import ast
+import itertools
 import json
 import re
 import subprocess
@@ -119,6 +120,8 @@ def test_notebooks_are_stripped_and_shaped(path):
     assert len(parameters) == 1
     source = "".join(parameters[0]["source"])
     assert source.startswith("# parameters\n")
+    assert 'figure_style = "screen"' in source
+    assert "use_style(config.figure_style)" in "\n".join("".join(cell["source"]) for cell in code)
     for statement in ast.parse(source).body:  # literals only
         ast.literal_eval(statement.value)
     for cell in code:
@@ -126,6 +129,15 @@ def test_notebooks_are_stripped_and_shaped(path):
         assert cell["outputs"] == [] and cell["execution_count"] is None
         assert len(text.splitlines()) <= 25
         assert not re.search(r"^class ", text, re.M)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_heading_of_a_notebook_stands_above_its_cells(path):
+    """A section that is prose alone is followed by the next in the same cell: else a cell was put between the two."""
+    cells = json.loads(path.read_text())["cells"]
+    for one, other in itertools.pairwise(cells[1:]):
+        if one["cell_type"] == other["cell_type"] == "markdown" and "".join(other["source"]).startswith("## "):
+            assert not any(line.startswith("## ") for line in one["source"]), other["source"][0]
 
 
 def test_every_notebook_links_to_all_the_others():

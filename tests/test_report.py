@@ -7,6 +7,7 @@ import re
 import nbformat
 import numpy as np
 import pytest
+from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
@@ -73,6 +74,20 @@ def test_a_page_of_one_notebook_links_to_the_notebooks_themselves(tmp_path):
     for name in ("never", "none"):
         with pytest.raises(MissingInputError, match="no executed notebook"):
             write_page(tmp_path / f"{name}.ipynb", tmp_path / "page.html")
+
+
+def test_html_of_a_cell_stays_around_what_it_holds(tmp_path):
+    answer = "<details><summary>Answer</summary>\n\nNo, since a<sub>uv</sub> is **0**.\n</details>\n\nOn."
+    executed(tmp_path / "03_evaluate.ipynb", title=f"03\n\n{answer}")
+    page = BeautifulSoup(write_page(tmp_path / "03_evaluate.ipynb", tmp_path / "page.html").read_text(), "html.parser")
+    assert page.details.get_text().split() == ["Answer", "No,", "since", "auv", "is", "0."]
+    assert page.details.find("sub").get_text() == "uv" and page.details.find("strong").get_text() == "0"
+
+
+def test_the_page_of_the_tour_folds_its_answers():
+    page = BeautifulSoup((PROJECT / "docs" / "tour.html").read_text(), "html.parser")
+    assert [len(answer.get_text()) > 100 for answer in page.find_all("details")][-3:] == [True] * 3
+    assert "" not in [index.get_text() for index in page.find_all("sub")]
 
 
 def test_links_to_docs_lead_to_the_project_s(tmp_path):

@@ -435,7 +435,11 @@ def find_empty_classes(store: SkeletonStore, benchmark: str) -> dict[str, list[s
 
 
 def describe_empty_classes(store: SkeletonStore, benchmark: str) -> list[str]:
-    """Say `find_empty_classes` in sentences, one a part; none where every class has clips in both."""
+    """Say `find_empty_classes` in sentences, one a part; none where every class has clips in both.
+
+    A store of one class is said so, too: there is nothing to tell apart.
+    """
     effect = {"train": "can't be learned", "test": "will have no accuracy"}
     found = find_empty_classes(store, benchmark).items()
-    return [f"no {part} clip of {', '.join(names)}, which {effect[part]}" for part, names in found if names]
+    alone = [f"one class alone, {store.classes[0]}: nothing to tell apart"] if len(store.classes) == 1 else []
+    return alone + [f"no {part} clip of {', '.join(names)}, which {effect[part]}" for part, names in found if names]

@@ -228,6 +228,17 @@ MAPPINGS = {
 }  # fmt: skip
 
 
+def find_mapping(tracker: str) -> Mapping:
+    """Find a tracker's mapping by its name.
+
+    Raises:
+        ValueError: unknown tracker.
+    """
+    if tracker not in MAPPINGS:
+        raise ValueError(f"unknown tracker {tracker!r}: expected one of {', '.join(MAPPINGS)}")
+    return MAPPINGS[tracker]
+
+
 def to_ntu(poses: np.ndarray, tracker: str) -> np.ndarray:
     """Convert a clip of another tracker to NTU's joints.
 
@@ -243,9 +254,7 @@ def to_ntu(poses: np.ndarray, tracker: str) -> np.ndarray:
         ValueError: unknown tracker, different joints, numbers that are not finite, no person at all, not metres; in an
             image, keypoints that are hardly ever seen, or normalised coordinates instead of pixels.
     """
-    if tracker not in MAPPINGS:
-        raise ValueError(f"unknown tracker {tracker!r}: expected one of {', '.join(MAPPINGS)}")
-    mapping, poses = MAPPINGS[tracker], np.asarray(poses)
+    mapping, poses = find_mapping(tracker), np.asarray(poses)
     joints, dims = len(mapping.joints), 2 if mapping.flat else 3
     channels = (2, 3) if mapping.flat else range(3, 6)
     if poses.ndim == 3:
@@ -254,7 +263,9 @@ def to_ntu(poses: np.ndarray, tracker: str) -> np.ndarray:
         other = poses.ndim == 4 and poses.shape[2] != joints
         raise ValueError(
             f"expected numbers (L, {joints}, {dims}) or (L, M, {joints}, {dims}), the joints of {tracker}, got "
-            f"{poses.dtype} {poses.shape}" + (f": {suggest_trackers(poses.shape[2])}" if other else "")
+            f"{poses.dtype} {poses.shape}"
+            + (f": {suggest_trackers(poses.shape[2])}" if other else "")
+            + (f"; if a row holds the joints of a frame: reshape(len(clip), {joints}, -1)" if poses.ndim == 2 else "")
         )
     flat = np.pad(poses[..., :dims], ((0, 0), (0, 0), (0, 0), (0, 3 - dims))).astype(float)
     if mapping.flat:  # NaN and -1 are what some trackers write for a point that was not seen
@@ -306,6 +317,8 @@ def to_ntu(poses: np.ndarray, tracker: str) -> np.ndarray:
         out *= TORSO / torso
     elif not TORSOS[0] < torso < TORSOS[1]:
         mend = "divide millimetres by 1000, centimetres by 100"
+        if tracker == "mediapipe" and torso > FEW_PIXELS:
+            mend += "; if these are landmarks in an image, save pose_world_landmarks, not pose_landmarks"
         if mapping.unit != 1:
             mend = f"{tracker} gives millimetres, so that metres are to be multiplied by 1000"
         told = describe_likely_trackers([poses], tracker)
@@ -392,8 +405,12 @@ def describe_likely_trackers(clips: list[np.ndarray], tracker: str | None = None
 
 
 def start_inspection(skeleton: Skeleton, tracker: str | None) -> Inspection:
-    """Start the inspection of clips that come with the joints of a tracker, or (None) of `skeleton`."""
-    flat = MAPPINGS[tracker].flat if tracker else False
+    """Start the inspection of clips that come with the joints of a tracker, or (None) of `skeleton`.
+
+    Raises:
+        ValueError: unknown tracker.
+    """
+    flat = find_mapping(tracker).flat if tracker else False
     return Inspection(skeleton, flat, lambda clips: describe_likely_trackers(clips, tracker))
 
 

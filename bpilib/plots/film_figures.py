@@ -125,7 +125,9 @@ def class_timeline(begins, ends, probabilities, classes: Sequence[str], title: s
             best.axvspan(*span, color="#F1F3F5" if (k % 2) else "white", lw=0, zorder=0)
             room = (span[1] - span[0]) / (edges[-1] - edges[0])
             if room * 95 > len(names[k]):  # as many letters as fit
-                best.text(sum(span) / 2, 8, names[k], ha="center", va="bottom", fontsize=10, fontweight="bold")
+                low = 100 * certain[start : stop + 1].min() < 45  # the line runs where the name would stand
+                y, side = (104, "top") if low else (8, "bottom")
+                best.text(sum(span) / 2, y, names[k], ha="center", va=side, fontsize=10, fontweight="bold")
     best.set(ylim=(0, 108), ylabel="likeliest, %", yticks=[0, 50, 100])
     best.grid(axis="y", color=GRID)
     figure.colorbar(mesh, ax=[best, ax], label="probability", pad=0.01, aspect=25)

@@ -38,7 +38,7 @@ class FilmPlayer:
         self.payload = payload
         script = json.dumps(payload, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
         page = PAGE.read_text(encoding="utf-8").replace("SIZE", str(size)).replace("DATA", script)
-        frame = f"width:100%;height:{size + 170}px;border:1px solid #c4c9cf;border-radius:8px;background:#fff"
+        frame = f"width:100%;height:{size + 190}px;border:1px solid #c4c9cf;border-radius:8px;background:#fff"
         self.page = page  # no class bpi-figure: a dark theme would make a negative of the film
         self.data = (
             f'<div style="max-width:1280px"><iframe srcdoc="{html.escape(page)}" '

@@ -84,7 +84,8 @@ def occlusion_by_class(
     axes[2].set_title("a stretch of time", pad=27)
     axes[2].set_xlabel("frames of the network's window")
     bar = figure.colorbar(ScalarMappable(norm, signed_colors()), ax=axes, format="{x:+.2g}", pad=0.01, aspect=30)
-    bar.set_label("the logit falls by (dot: the 95 % interval leaves out 0)")
+    bar.set_label("the logit falls by")
+    axes[0].set_xlabel("dot: the 95 % interval leaves out 0")  # beside the colours it is too long for a few classes
     done = "frozen at its mean place" if how == "frozen" else "doing what it does in the average clip"
     figure.suptitle(f"What does each class need? (its logit with a region {done})")
     return figure

@@ -239,7 +239,9 @@ def _to_html(notebook: nbformat.NotebookNode, name: str, index: str) -> str:
         if cell.cell_type == "code":
             cell.outputs = [kept for out in cell.outputs if (kept := _without_kernel(out))]
     template = (Path(__file__).parent / "page.html.j2").read_text(encoding="utf-8")
-    exporter = HTMLExporter(raw_template=template, embed_images=True, anchor_link_text="")
+    # With embed_images nbconvert closes every tag of a cell's HTML on the spot: an answer to be folded out is then
+    # outside of its <details>, and a subscript outside of its <sub>. Images of outputs and attachments are in any case.
+    exporter = HTMLExporter(raw_template=template, embed_images=False, anchor_link_text="")
     text, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": name}, "index": index})
     return guard(text)
 

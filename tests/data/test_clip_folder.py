@@ -114,8 +114,39 @@ def test_what_spreadsheets_write(tmp_path):
     assert store.names.tolist() == ["ü"] and store.cameras.tolist() == [3] and store.subjects.tolist() == [0]
 
 
+def test_names_are_found_in_either_form_of_their_accents(tmp_path):
+    """A list has "ä" as one character, files copied from a Mac have two, or the other way round."""
+    one, two = "w\u00e4ve", "wa\u0308ve"
+    folder = write(tmp_path / "raw", [f"{one}_1,wave,1,train", f"{two}_2,wave,2,test"], {})
+    for name in (f"{two}_1", f"{one}_2"):
+        np.save(folder / f"{name}.npy", poses(5, 25, 3))
+    store = load(folder)
+    assert store.names.tolist() == [f"{one}_1", f"{two}_2"] and store.problems() == []
+
+
+def test_a_file_that_is_not_found_for_its_capitals_is_named(tmp_path):
+    folder = write(tmp_path / "raw", ["good,wave,1,train", "bad,wave,1,test"], {"good": poses(5, 25, 3)})
+    (folder / "bad.NPY").write_bytes(npy(poses(5, 25, 3)))
+    with pytest.warns(UserWarning, match=r"bad\.npy: no such file, but bad\.NPY: .* \.npy in small letters"):
+        load(folder)
+
+
+def test_a_clip_in_another_format_is_named(tmp_path):
+    folder = write(tmp_path / "raw", ["good,wave,1,train", "bad,wave,1,test"], {"good": poses(5, 25, 3)})
+    (folder / "bad.csv").write_text("0.1,0.2,0.3")
+    with pytest.warns(UserWarning, match=r"bad\.npy: no such file, but bad\.csv: expected a \.npy file, which"):
+        load(folder)
+
+
+def test_an_unknown_tracker_is_named_with_those_there_are(tmp_path):
+    folder = write(tmp_path / "raw", ["good,wave,1,train"], {"good": poses(5, 33, 3)})
+    with pytest.raises(ValueError, match="unknown tracker 'mediapip': expected one of mediapipe, kinect_v1"):
+        load(folder, tracker="mediapip")
+
+
 BAD_ROWS = {  # row → (what is said of it, in which file)
     "bad,wave,1,train": ("no such file", "bad.npy"),
+    "moore,wave,1,train": ("no such file, but more.npy: one name for both the file and its row", "moore.npy"),
     "../outside,wave,1,train": ("expected that of a .npy file in the folder", "clips.csv"),
     "/etc/outside,wave,1,train": ("expected that of a .npy file in the folder", "clips.csv"),
     "good/../../outside,wave,1,train": ("expected that of a .npy file in the folder", "clips.csv"),
@@ -124,7 +155,7 @@ BAD_ROWS = {  # row → (what is said of it, in which file)
     ",wave,1,train": ("expected that of a .npy file in the folder", "clips.csv"),
     "good,wave,1,train": ("name good comes a second time", "clips.csv"),
     "more,walk,1,train": ("expected the name of one of the 2 classes or its number, got 'walk'", "clips.csv"),
-    "more,,1,train": ("expected the name of one of the 2 classes", "clips.csv"),
+    "more,,1,train": ("expected the name of a class or its number, got nothing", "clips.csv"),
     "more,2,1,train": ("label 2 outside 0...1", "more.npy"),
     "more,wave,anna,train": ("subject: expected a whole number or nothing, got 'anna'", "clips.csv"),
     "more,wave,-1,train": ("subject: expected a whole number", "clips.csv"),
@@ -183,18 +214,18 @@ NAN = poses(5, 25, 3)
 NAN[3, 2, 1] = np.nan
 BAD_FILES = {
     "joints": (poses(5, 20, 3), "expected (L, 25, 3) or (L, M, 25, 3)"),
-    "flat": (poses(5, 75), "got (5, 75)"),
+    "flat": (poses(5, 75), "got (5, 75); if a row holds the joints of a frame: reshape(len(clip), joints, 3)"),
     "empty": (poses(0, 25, 3), "(L, 25, 3)|empty"),
     "nobody": (poses(5, 0, 25, 3), "(L, 25, 3)|empty"),
     "nan": (NAN, "not finite"),
     "huge": (np.full((2, 25, 3), 1e300), "not finite"),
     "complex": (np.zeros((2, 25, 3), complex), "expected a .npy file of numbers, got complex128"),
     "words": (np.full((2, 25, 3), "a"), "expected a .npy file of numbers, got <U1"),
-    "objects": (npy(np.full((2, 25, 3), None), allow_pickle=True), "not a .npy file of numbers"),
-    "text": (b"hello", "not a .npy file of numbers"),
-    "nothing": (b"", "not a .npy file of numbers"),
+    "objects": (npy(np.full((2, 25, 3), None), allow_pickle=True), "save one array, all frames with the same"),
+    "text": (b"hello", "not a .npy file of numbers (it begins with b'hello'): numpy.save writes such files"),
+    "nothing": (b"", "not a .npy file of numbers (it is empty)"),
     "npz": (npz(poses(5, 25, 3)), "got an npz"),
-    "truncated": (npy(poses(5, 25, 3))[:-4], "not a .npy file of numbers"),
+    "truncated": (npy(poses(5, 25, 3))[:-4], "it ends too early; copy it again"),
     "lying": (
         npy(poses(5, 25, 3)).replace(b"(5, 25, 3), }      ", b"(5000000, 25, 3), }"),
         "not a .npy file of numbers",

@@ -173,6 +173,9 @@ def test_classes_without_clips_are_named(make_store):
     store.classes[1:2] = []
     store.labels[:] = range(3)
     assert describe_empty_classes(store, "b") == []
+    store.classes[1:] = []
+    store.labels[:] = 0
+    assert describe_empty_classes(store, "b") == ["one class alone, class 0: nothing to tell apart"]
 
 
 def test_a_store_says_in_its_manifest_what_its_clips_are(place):

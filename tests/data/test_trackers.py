@@ -160,6 +160,11 @@ def test_other_units_than_metres_are_refused(unit, torso):
         to_ntu(seen_by("kinect_v1") * unit, "kinect_v1")
 
 
+def test_landmarks_in_pixels_are_told_from_the_world():
+    with pytest.raises(ValueError, match=r"a torso of about 0.5, got one of 1.*; .* save pose_world_landmarks, not"):
+        to_ntu(300 * seen_by("mediapipe"), "mediapipe")
+
+
 @pytest.mark.parametrize("tracker", ["kinect_v2", "mediapipe", "human36m"])
 def test_a_joint_that_is_0_0_0_for_a_while_is_filled_in(tracker):
     clip = seen_by(tracker)
@@ -201,6 +206,7 @@ def test_the_score_of_a_keypoint_is_not_its_depth():
         (np.ones((4, 25, 3)), "coco", r"set tracker to kinect_v2 or openpose_25 \(kinect_v2: x, y, z in metres"),
         (np.ones((4, 33, 2)), "mediapipe", "expected numbers"),
         (np.ones((33, 3)), "mediapipe", "expected numbers"),
+        (np.ones((4, 99)), "mediapipe", r"got float64 \(4, 99\); .* reshape\(len\(clip\), 33, -1\)"),
         (np.full((4, 33, 3), "a"), "mediapipe", "expected numbers"),
         (np.full((4, 33, 3), np.nan), "mediapipe", "not finite"),
         (np.zeros((4, 33, 3)), "mediapipe", "no person"),

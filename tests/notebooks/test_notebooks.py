@@ -1,5 +1,6 @@
 """Every notebook executed headless, as a user does with papermill, on a small run of the synthetic data set."""
 
+import itertools
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import sys
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pandas as pd
 import papermill
 import pytest
@@ -313,10 +315,15 @@ def test_10_plays_recorded_landmarks_without_mediapipe(tmp_path):
     table = pd.read_csv(classes)
     assert table.columns.tolist() == ["begin", "end", "clap", "kick", "squat", "wave"] and len(table) == 4
     assert {path.suffix for path in kept.iterdir()} == {".csv", ".png", ".pdf"}
-    film = {"film": str(tmp_path / "clips" / "kick_05_00.npy"), "raw": None}  # a run that is there, a file that is not
+    acts = [np.load(tmp_path / "clips" / f"{action}_05_00.npy") for action in ("kick", "wave", "squat", "clap")]
+    np.save(tmp_path / "long.npy", np.concatenate(acts))
+    film = {"film": str(tmp_path / "long.npy"), "raw": None}  # a run that is there, a file that is not
     second = run("10_video", tmp_path, **(there | film))
-    assert "kick_05_00.npy: " in printed(second) and "top-1" not in printed(second)
-    assert html(second).count("<iframe") == 1 and (kept / "kick_05_00.classes.csv").exists()
+    assert "long.npy: " in printed(second) and "top-1" not in printed(second)
+    assert html(second).count("<iframe") == 1 and (pd.read_csv(kept / "long.classes.csv")["begin"].diff() < 3)[1:].all()
+    spans = [(float(a), float(b)) for a, b in re.findall(r"([\d.]+) to ([\d.]+) s: ", printed(second))]
+    assert spans and all(a < b for a, b in spans)
+    assert all(one[1] <= other[0] for one, other in itertools.pairwise(spans))  # windows overlap, what is said does not
 
 
 SLOW = pytest.mark.slow

@@ -8,6 +8,7 @@ import re
 import numpy as np
 import pytest
 from figures import attention_of, joints_of
+from lab import FLAGS, chromium
 from matplotlib.collections import LineCollection
 from PIL import Image
 
@@ -89,6 +90,26 @@ def test_pictures_are_small_and_the_player_is_bounded(monkeypatch):
     assert shown.payload["fps"] == pytest.approx(10 * len(kept) / 50)  # the same length in seconds
 
 
+@pytest.mark.browser
+@pytest.mark.slow
+@pytest.mark.skipif(chromium() is None, reason="no chromium here: apt-get install chromium")
+def test_panels_stand_in_one_row_or_two_by_two(tmp_path):
+    """Never three and one, which leaves half of the player empty: at 830 pixels, JupyterLab's in a window of 1280."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright here: pip install -e '.[test]'")
+    jpeg = film_player.jpeg(np.zeros((48, 64, 3), np.uint8))
+    (tmp_path / "page.html").write_text(play([moment(0, jpeg=jpeg)], [window()])._repr_html_())
+    rows = "() => [...document.querySelectorAll('figure')].map(e => e.getBoundingClientRect().top)"
+    with sync_api.sync_playwright() as playwright:
+        page = playwright.chromium.launch(executable_path=chromium(), args=FLAGS).new_page()
+        for width, in_a_row in ((1300, 4), (830, 4), (700, 2), (350, 1)):
+            page.set_viewport_size({"width": width, "height": 900})
+            page.goto((tmp_path / "page.html").as_uri())
+            frame = page.frames[1]
+            frame.wait_for_function("document.querySelector('#grid').style.gridTemplateColumns")
+            tops = frame.evaluate(rows)
+            assert [tops.count(top) for top in sorted({*tops})] == [in_a_row] * (4 // in_a_row)
+
+
 @pytest.mark.parametrize(
     ("frames", "windows", "message"),
     [
@@ -135,6 +156,12 @@ def test_hours_are_drawn_in_minutes():
     shares = np.tile([0.2, 0.5, 0.3], (len(begins), 1))
     figure = film_figures.class_timeline(begins, begins + 3, shares, CLASSES)
     assert figure.axes[1].get_xlabel() == "minutes of the recording"
+
+
+def test_the_name_of_an_unsure_stretch_stands_clear_of_its_line():
+    shares = np.array([[0.9, 0.05, 0.05], [0.3, 0.36, 0.34], [0.05, 0.05, 0.9]])
+    best = film_figures.class_timeline([0, 3, 6], [3, 6, 9], shares, CLASSES).axes[0]
+    assert [(text.get_position()[1] > 50) for text in best.texts] == [False, True, False]
 
 
 def test_the_skeleton_lies_on_the_film():

@@ -53,7 +53,7 @@ CALLS = {
     "attention_heatmaps.attention_maps": lambda draw: draw(MAPS, JOINTS, UCLA, title=NAMES[0] + NAMES[4]),
     "attention_heatmaps.attention_heads": lambda draw: draw(MAPS, JOINTS, UCLA, "arm", np.ones(8)),
     "attention_heatmaps.received_attention": lambda draw: draw(
-        {part: np.repeat(m.mean((0, 1))[None], K, 0) for part, m in MAPS.items()}, JOINTS, NAMES, UCLA, NAMES[7]
+        {part: np.repeat(m.mean((0, 1))[None], K, 0) for part, m in MAPS.items()}, JOINTS, NAMES, UCLA, NAMES[-1]
     ),
     "attention_heatmaps.contrasted_attention": lambda draw: draw(
         *(RANDOM.normal(size=(KEYS, 3)) for _ in range(3)), JOINTS, (30, 12), UCLA
@@ -93,7 +93,7 @@ CALLS = {
         (NAMES[0], NAMES[4]), NAMES[7],
     ),
     "film_figures.class_timeline": lambda draw: draw(
-        np.arange(6.0), np.arange(6.0) + 2, RANDOM.dirichlet(np.ones(K), 6), NAMES, NAMES[7]
+        np.arange(6.0), np.arange(6.0) + 2, RANDOM.dirichlet(np.ones(K), 6), NAMES, NAMES[-1]
     ),
     "occlusion.occlusion_by_class": lambda draw: draw(
         *(RANDOM.normal(size=(K, n, 3)) for n in (20, 3, 8)), NAMES, UCLA, 52
@@ -204,3 +204,24 @@ def test_names_in_one_line():
     short = [fit_name(name, 12) for name in NAMES[2:7]]
     assert short == ["<img src=x …", "(no name)", "x" * 11 + "…", "挥手 👋", "two lines \\…"]
     assert all(len(fit_name(name)) <= 40 and "\n" not in fit_name(name) for name in itertools.chain(NAMES, [3]))
+
+
+OF_CLASSES = (
+    "accuracy.confused_pairs", "accuracy.confusion", "accuracy.per_class_bars", "activation.class_activation_by_class",
+    "attention_heatmaps.received_attention", "clips.clip_lengths", "film_figures.class_timeline",
+    "occlusion.occlusion_by_class", "text.similarity",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("figure_style", ["screen", "paper"])
+@pytest.mark.parametrize("name", OF_CLASSES)
+@pytest.mark.parametrize("few", [2, 4])
+def test_few_classes_leave_room_for_every_label(name, few, figure_style, monkeypatch):
+    """A figure of few classes is low: what stands upright beside its colours has to fit in, too."""
+    classes = {"NAMES": ["clap", "kick", "squat", "wave"][:few], "K": few}
+    for variable, value in (classes | {"MATRIX": MATRIX[:few, :few], "LABELS": LABELS % few}).items():
+        monkeypatch.setitem(globals(), variable, value)
+    monkeypatch.setattr(style, "_chosen_style", figure_style)
+    figure = CALLS[name](DRAW[name])
+    figure.draw_without_rendering()
+    assert cut_off(figure) == []

@@ -11,7 +11,10 @@ a subject is a whole number or empty.
 
 import contextlib
 import csv
+import difflib
 import hashlib
+import itertools
+import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -40,6 +43,8 @@ from bpilib.skeleton import NTU, SKELETONS, Skeleton
 
 LIST = "clips.csv"
 JOINTS = tuple(skeleton.num_joints for skeleton in SKELETONS.values())
+ENDINGS = (".npz", ".csv", ".txt", ".json", ".mat", ".pkl", ".mp4")  # of what clips are kept in, too
+STRAYS = 100  # files that a name without one is compared with
 HOW = "expected clips.csv with the columns name,label,subject,split, and a .npy file for each name"
 
 
@@ -91,6 +96,7 @@ def import_folder(
     if classes is None:  # labels of published data sets count from 0
         base, said = detect_base((row["label"] or "" for _, row in rows), names)
     unnamed = {path.relative_to(folder).as_posix(): None for path in sorted(folder.rglob("*.npy"))}
+    strays: list[str] | None = None  # from the first row on whose file is not there
     turned: dict[str, str] = {}  # clip → how its axes were read
     with ImportWriter(out, dataset, skeleton, names, on_error, overwrite, inspection) as writer:
         parts: dict[str, list[int]] = {"train": [], "test": []}
@@ -99,7 +105,7 @@ def import_folder(
             name, place = (row["name"] or "").removesuffix(".npy"), (LIST, line)
             try:
                 path = locate_clip(folder, name)
-                unnamed.pop(f"{name}.npy", None)
+                unnamed.pop(path.relative_to(folder).as_posix(), None)
                 if name in seen:
                     raise ValueError(f"name {name} comes a second time")
                 seen.add(name)
@@ -114,6 +120,9 @@ def import_folder(
                 if not path.exists() and (there := [other for other in unnamed if other.endswith(f"/{name}.npy")]):
                     raise ValueError(f"no such file, but {', '.join(there[:3])}: add the folder to the name")
                 place = (f"{name}.npy" if path.suffix else name, 0)
+                if not path.exists():
+                    strays = _find_strays(folder, rows) if strays is None else strays
+                    raise ValueError(_describe_missing(folder, name, strays))
                 clip = load_clip(path, (skeleton.num_joints,), tracker)
                 if clip.said:
                     turned[name] = clip.said
@@ -181,9 +190,32 @@ def locate_clip(folder: Path, name: str) -> Path:
     if {"", ".", ".."} & {*name.split("/")} or {"\\", "\0", ":"} & {*name}:
         slash = ", with / between folders" if "\\" in name else ""
         raise ValueError(f"name {name[:100]!r}: expected that of a .npy file in the folder{slash}")
-    path = folder / PurePosixPath(f"{name}.npy")
-    frames = folder / PurePosixPath(name)
-    return frames if not path.is_file() and is_folder(frames) else path
+    path, frames = folder / PurePosixPath(f"{name}.npy"), folder / PurePosixPath(name)
+    # An "ä" is one character or two: lists have it in one, files that were copied from a Mac in two.
+    forms = (unicodedata.normalize(form, name) for form in ("NFC", "NFD"))
+    files = [path, *(folder / PurePosixPath(f"{form}.npy") for form in forms)]
+    if found := next((file for file in files if file.is_file()), None):
+        return found
+    return frames if is_folder(frames) else path
+
+
+def _find_strays(folder: Path, rows: list[tuple[int, dict[str, str]]]) -> list[str]:
+    """Find clips, at most `STRAYS`, that no row names, or that are not found since .npy has other capitals."""
+    named = {(row["name"] or "").removesuffix(".npy") for _, row in rows}
+    files = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.suffix.lower() == ".npy")
+    strays = (file for file in files if file.suffix != ".npy" or file.with_suffix("").as_posix() not in named)
+    return [file.as_posix() for file in itertools.islice(strays, STRAYS)]
+
+
+def _describe_missing(folder: Path, name: str, strays: list[str]) -> str:
+    """Say of a clip that its file is not there, and what may be it."""
+    others = (folder / f"{name}{ending}" for ending in ENDINGS)
+    if other := next((path for path in others if path.is_file()), None):
+        return f"no such file, but {other.name}: expected a .npy file, which numpy.save writes of the clip's numbers"
+    names = {file[: -len(".npy")]: file for file in strays}
+    if near := difflib.get_close_matches(name, names, 1):
+        return f"no such file, but {names[near[0]]}: one name for both the file and its row, .npy in small letters"
+    return "no such file"
 
 
 def _parse_number(key: str, text: str) -> int:
@@ -201,6 +233,8 @@ def _parse_label(text: str, classes: list[str], base: int = 0) -> int:
         return alike.index(normalise_name(text))
     if text.isdecimal() and len(text) < 10:
         return int(text) - base  # the writer knows the range
+    if not text:
+        raise ValueError("label: expected the name of a class or its number, got nothing")
     raise ValueError(f"label: expected the name of one of the {len(classes)} classes or its number, got {text[:50]!r}")
 
 
@@ -248,6 +282,8 @@ def load_clip(path: Path, joints: tuple[int, ...], tracker: str | None = None) -
         v = "/".join(map(str, joints))
         other = poses.ndim == 4 and (poses.shape[-2] not in joints or poses.shape[-1] == 2)
         what = f"expected (L, {v}, 3) or (L, M, {v}, 3) with L of at least 1, got {poses.shape}"
+        if poses.ndim == 2:
+            what += "; if a row holds the joints of a frame: reshape(len(clip), joints, 3)"
         raise ValueError(what + (suggest_for_clip(poses) if other else ""))
     return Loaded(poses, poses, said)
 
@@ -295,10 +331,20 @@ def _read_npy(path: Path) -> np.ndarray:
         raise ValueError("no such file")
     if path.stat().st_size > MAX_CLIP_BYTES:
         raise ValueError(f"{path.stat().st_size} bytes, more than the {MAX_CLIP_BYTES} a clip may have")
+    with path.open("rb") as file:
+        start = file.read(6)
+    if start != b"\x93NUMPY" and start[:2] != b"PK":
+        what = f"it begins with {start!r}" if start else "it is empty"
+        raise ValueError(f"not a .npy file of numbers ({what}): numpy.save writes such files")
     try:
         poses = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped: a false shape takes no memory
     except (ValueError, EOFError) as error:
-        raise ValueError(f"not a .npy file of numbers ({error})") from error
+        why = f"not a .npy file of numbers ({error})"
+        if "Python objects" in str(error):
+            why += ": save one array, all frames with the same joints and persons, absent persons as zeros"
+        elif "greater than file size" in str(error):
+            why += ": it ends too early; copy it again"
+        raise ValueError(why) from error
     if not isinstance(poses, np.ndarray) or poses.dtype.kind not in "fiu":
         raise ValueError(f"expected a .npy file of numbers, got {getattr(poses, 'dtype', 'an npz')}")
     return poses
