@@ -270,7 +270,7 @@ class Parameters:
     )
     figure_style: str = _param(
         "screen",
-        "of figures; paper: column width, no questions as titles, fit for grey print (00, 01, 03 to 09)",
+        "of figures; paper: column width, no questions as titles, fit for grey print",
         NOTEBOOK,
         choices=("screen", "paper"),
     )

@@ -123,6 +123,8 @@ def prepare(
         if not overwrite and _is_store(out):  # made earlier, or by another process while this one waited
             return _reopen(out, dataset, raw, tracker, benchmark)
         if tracker and layout not in ("folder", "pickle"):
+            if missing := [place for place in places if not place.exists()]:
+                raise MissingInputError(f"no raw data at {missing[0]}: expected {LAYOUTS}")
             only = f"only clips of a {clip_folder.LIST} or a .pkl are made NTU's"
             raise ValueError(f"tracker: {only}, got {raw}: set tracker to None")
         if layout:

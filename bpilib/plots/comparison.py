@@ -179,7 +179,7 @@ def classes(table, a: str, b: str) -> Picture:
     handles, texts = left.get_legend_handles_labels()
     star = "* p < 0.05, corrected for the number of classes (Holm)" if min(rows["p_holm"]) < 0.05 else None
     figure.legend(handles[::-1], texts[::-1], loc="outside lower center", ncols=2, title=star)
-    figure.suptitle("Which classes does one run know better? (clips of the class)")
+    figure.suptitle("Which classes does one run know better? (in brackets: the class's test clips)")
     return figure
 
 

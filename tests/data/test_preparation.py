@@ -267,6 +267,9 @@ def test_changed_clips_and_another_tracker_are_noticed(tmp_path):
 
 
 def test_only_a_folder_has_another_tracker_s_joints(tmp_path):
+    np.savez(tmp_path / "a.npz", x_train=0)
+    with pytest.raises(MissingInputError, match=r"no raw data at .*nowhere"):
+        prepare("mine", raw=tmp_path / "nowhere", out=tmp_path / "store", tracker="coco")
     with pytest.raises(ValueError, match=r"only clips of a clips\.csv .*a\.npz: set tracker to None"):
         prepare("mine", tmp_path / "a.npz", tmp_path / "store", tracker="coco")
 
