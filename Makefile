@@ -11,7 +11,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO := outputs/demo
-SHORT := -p epochs 6 -p text minilm
+SHORT := -p epochs 5 -p repeats 4 -p text minilm
 RUN := $(BIN)/papermill --no-progress-bar
 # Threads that wait let others have their core, and two steps of the demo at a time have half of the cores each.
 export OMP_WAIT_POLICY ?= passive
