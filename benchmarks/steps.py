@@ -2,7 +2,8 @@
 
     make bench                          (a quarter of an hour on two cores; a table, and outputs/bench/steps.json)
     python benchmarks/steps.py feeder   (only the rows of the feeder, in three minutes; outputs/bench/feeder.json)
-    python benchmarks/steps.py compiler (ours with and without torch.compile, alternately; outputs/bench/compiler.json)
+    python benchmarks/steps.py compiler     (ours with and without torch.compile; outputs/bench/compiler.json)
+    python benchmarks/steps.py precisions   (ours in float32 and bf16, in a minute; outputs/bench/precisions.json)
 
 Ours and plain (`plain.py`) are measured alternately, each in its own process. Plain runs with PyTorch's defaults. A
 third process runs plain with the allocator setting that bpilib uses on a CPU (`keep_malloc_memory` of
@@ -47,6 +48,11 @@ BATCH = {"ucla": 32, "ntu": 16}
 ROUNDS, REPEATS = 2, 3
 FEEDER_SECONDS = 2
 Work = Callable[[], object]
+# What `compare` sets against each other: precision and the parameter compile, twice.
+PAIRS = {
+    "compiler": [((precision, "none"), (precision, "default")) for precision in ("fp32", "bf16")],
+    "precisions": [(("fp32", "none"), ("bf16", "none"))],
+}
 
 
 def time_calls(work: Work, least: float = 0, clock: Callable[[], float] = time.perf_counter) -> list[float]:
@@ -155,28 +161,27 @@ def measure(plain: bool) -> dict[str, list[float]]:
     return rows | measure_feeder(plain)
 
 
-def measure_compiler() -> None:
-    """Measure ours as it is and through torch.compile, alternately in this process, and print the table.
+def compare(what: str) -> None:
+    """Measure pairs of ways to run BPI on NW-UCLA's clips, alternately in this process, and print the table.
 
     One thread, by the time of this process on a core, so that other programs matter little.
     """
     torch.set_num_threads(1)
     FOLDER.mkdir(parents=True, exist_ok=True)
-    rows = {}
-    print(f"bpi, width 64, batches of {BATCH}, torch {torch.__version__}, one thread, clips/s")
-    print(f"{'':44} {'eager':>9} {'compiled':>9} {'ratio':>7}")
-    for skeleton, precision in itertools.product((UCLA, NTU), ("fp32", "bf16")):
-        works = [make_network_works(False, skeleton, precision, mode) for mode in ("none", "default")]
+    clips, rows = BATCH["ucla"], {}
+    print(f"bpi, width 64, NW-UCLA, batches of {clips}, torch {torch.__version__}, one thread, clips/s")
+    for pair in PAIRS[what]:
+        works = [make_network_works(False, UCLA, *way) for way in pair]
         for name in works[0]:
             seconds: list[list[float]] = [[], []]
             for _ in range(ROUNDS):
                 for found, kind in zip(seconds, works):
                     found += time_calls(kind[name], clock=time.process_time)
-            eager, compiled = (BATCH[skeleton.name] / statistics.median(found) for found in seconds)
-            key = f"network, {name}, {skeleton.name}, {precision}"
-            rows[key] = {"eager": eager, "compiled": compiled}
-            print(f"{key:44} {eager:9,.1f} {compiled:9,.1f} {compiled / eager:6.2f}x", flush=True)
-    write_atomically(FOLDER / "compiler.json", json.dumps(rows, indent=1) + "\n")
+            before, after = (clips / statistics.median(found) for found in seconds)
+            first, second = (f"{precision}, compile {mode}" for precision, mode in pair)
+            rows[f"{name}: {first} | {second}"] = [before, after]
+            print(f"{name:9}  {first} {before:.1f}  {second} {after:.1f}  {after / before:.2f}x", flush=True)
+    write_atomically(FOLDER / f"{what}.json", json.dumps(rows, indent=1) + "\n")
 
 
 def open_feeder_stores(folder: str) -> tuple[SkeletonStore, SkeletonStore]:
@@ -280,8 +285,8 @@ if __name__ == "__main__":
         print(json.dumps(work(sys.argv[2] != "ours")))
     elif sys.argv[1:] in ([], ["feeder"]):
         main(*sys.argv[1:] or ["steps"])
-    elif sys.argv[1:] == ["compiler"]:
+    elif len(sys.argv) == 2 and sys.argv[1] in PAIRS:
         keep_malloc_memory()
-        measure_compiler()
+        compare(sys.argv[1])
     else:
-        sys.exit(f"expected no argument, feeder or compiler, got {' '.join(sys.argv[1:])}")
+        sys.exit(f"expected no argument, feeder, {' or '.join(PAIRS)}, got {' '.join(sys.argv[1:])}")
