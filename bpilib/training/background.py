@@ -3,6 +3,9 @@
 import logging
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from torch import Tensor
 
 _log = logging.getLogger(__name__)
 
@@ -10,7 +13,7 @@ _log = logging.getLogger(__name__)
 class Writer:
     """Does one write after another, in the order in which they were asked for: in a thread, or at once.
 
-    What a write reads must not change before `wait` has returned.
+    What a write reads must not change before `wait` has returned: see `copy_to_host`.
     """
 
     def __init__(self, behind: bool) -> None:
@@ -45,3 +48,12 @@ class Writer:
                 self.wait()
             except Exception:
                 _log.exception("the last files could not be written")
+
+
+def copy_to_host(value: Any) -> Any:
+    """A copy of nested dicts and lists with their tensors on the host, that no later step changes."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {name: copy_to_host(entry) for name, entry in value.items()}
+    return [copy_to_host(entry) for entry in value] if isinstance(value, list) else value

@@ -39,7 +39,7 @@ from bpilib.system.distributed import rank_zero_only
 from bpilib.system.files import write_atomically
 from bpilib.system.threads import set_threads, usable_cores
 from bpilib.training import data_parallel
-from bpilib.training.background import Writer
+from bpilib.training.background import Writer, copy_to_host
 from bpilib.training.optimizer import build_sgd
 from bpilib.training.progress import EpochSums, FinishedStep, Progress, UnreadStep, learning_rate
 from bpilib.training.start import start_from
@@ -359,7 +359,7 @@ class Trainer:
             self._resume_content(self.progress, torch.get_rng_state()) if name == "last.pt" else self._kept.content()
         )
         if self._writer.behind:
-            content = _on_host(content)
+            content = copy_to_host(content)
         position = (self.progress.epoch, self.progress.batch)
 
         def write() -> None:
@@ -386,7 +386,7 @@ class Trainer:
                     sums = self._sums_with(progress.sums, unread)
                     progress = dataclasses.replace(progress, sums=sums)
                 content = self._content(progress, step.statistics)
-                content = _on_host(content | self._resume_content(progress, step.random))
+                content = copy_to_host(content | self._resume_content(progress, step.random))
             checkpoint.save(self.folder / "last.pt", content, urgent=True)
             self._saved = (step.progress.epoch, step.progress.batch)
             _log.info("saved in %s: epoch %d, step %d", self.folder, *(n for n in self._saved))
@@ -447,12 +447,3 @@ class Trainer:
         clips = self.batches * min(self.config.batch_size, len(self.feeder))
         summary = summarize(self.run, scores, self.progress, clips, self.precision)
         write_atomically(self.folder / "summary.json", json.dumps(summary, indent=1) + "\n")
-
-
-def _on_host(value: Any) -> Any:
-    """A copy of nested dicts and lists with their tensors on the host, that no later step changes."""
-    if isinstance(value, Tensor):
-        return value.detach().to("cpu", copy=True)
-    if isinstance(value, dict):
-        return {name: _on_host(entry) for name, entry in value.items()}
-    return [_on_host(entry) for entry in value] if isinstance(value, list) else value
