@@ -82,6 +82,10 @@ def test_other_runs_are_not_overwritten_and_a_bad_network_leaves_nothing(place, 
     make_run(tmp_path, tag="trained")
     with pytest.raises(ValueError, match=r"holds a trained run, not of net: set the parameter tag"):
         import_pretrained(mine.changed(tag="trained"), other)
+    begun = mine.changed(tag="trained").run_directory
+    (begun / "best.pt").rename(begun / "last.pt")  # as until the end of a training
+    with pytest.raises(ValueError, match=r"holds a trained run, not of net: set the parameter tag"):
+        import_pretrained(mine.changed(tag="trained"), other)
     with pytest.raises(MissingInputError, match="no pretrained network"):
         import_pretrained(mine.changed(tag="none"), "nothing_like_it")
     with pytest.raises(ValueError, match="expected one network, got 2"):
