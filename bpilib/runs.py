@@ -418,7 +418,7 @@ def open_run(config: Config, which: str = "best") -> Run:
     remove_leftovers(config.run_directory)
     last = path.with_name("last.pt")
     selected = selected_epoch(config) if which == "best" else None
-    if selected is None and not checkpoint.exists(path) and checkpoint.exists(last):
+    if selected is None and path != last and checkpoint.find_weights(config.run_directory) == last:
         text = f"{config.run_directory} is not trained to its end: these are the weights of its last checkpoint"
         warnings.warn(text, stacklevel=2)
         path = last

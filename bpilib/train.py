@@ -27,8 +27,9 @@ def fit(config: Config, watch: Watch | None = None, draw_confusion: DrawConfusio
 
     Args:
         config: from `bpilib.config.resolve`.
-        watch: called after each epoch with the history so far (see metrics.csv), for live curves. An exception that it
-            raises ends the watching, not the training.
+        watch: called after each epoch with the history so far (see metrics.csv), for live curves; less often where it
+            would take more than a twentieth of the time, but after the last epoch always. An exception that it raises
+            ends the watching, not the training.
         draw_confusion: (K, K) counts and class names to an (H, W, 3) uint8 image for TensorBoard; with several
             devices, a function of an importable module.
 
@@ -97,7 +98,7 @@ def _train(
         return
     with _memory(config):
         trainer = Trainer(config, draw_confusion, store)
-        interruption.save = trainer.save_finished_step
+        interruption.save = trainer.checkpoints.save_finished_step
         with contextlib.closing(trainer):
             trainer.run_epochs(interruption.is_set, watch, interruption.deferred)
 
@@ -107,7 +108,7 @@ def train_share(config: Config, stop: Callable[[], bool], draw_confusion: DrawCo
     with contextlib.ExitStack() as stack:
         stack.enter_context(_memory(config))
         trainer = stack.enter_context(contextlib.closing(Trainer(config, draw_confusion)))
-        stack.enter_context(saving_when_stopped(trainer.save_finished_step))
+        stack.enter_context(saving_when_stopped(trainer.checkpoints.save_finished_step))
         trainer.run_epochs(stop, None)
 
 

@@ -35,7 +35,7 @@ from bpilib.runs import build, history, open_run
 from bpilib.system import checkpoint, files
 from bpilib.system.signals import Interruption
 from bpilib.train import fit
-from bpilib.training import trainer
+from bpilib.training import saving, trainer
 from bpilib.training.progress import EpochSums, learning_rate
 from bpilib.training.trainer import Trainer
 
@@ -425,7 +425,7 @@ def test_the_last_finished_step_is_saved_whatever_is_under_way(place, whole, tmp
     made = Trainer(config)
 
     def save_and_crash(*_, **__):
-        in_another_thread(made.save_finished_step)
+        in_another_thread(made.checkpoints.save_finished_step)
         crash()
 
     def at_the_seventh(*_):
@@ -440,26 +440,13 @@ def test_the_last_finished_step_is_saved_whatever_is_under_way(place, whole, tmp
     elif where == "evaluation":
         monkeypatch.setattr(trainer, "score", save_and_crash)
     else:
-        monkeypatch.setattr(trainer.pd.DataFrame, "to_csv", save_and_crash)  # last.pt holds the end of the epoch by now
+        monkeypatch.setattr(pd.DataFrame, "to_csv", save_and_crash)  # last.pt holds the end of the epoch by now
     with contextlib.closing(made), pytest.raises(Crash):
         made.run_epochs(lambda: False, None)
     expected = {"forward": (1, 2), "backward": (1, 2), "evaluation": (0, STEPS), "save": (1, 0)}
     assert progress_of(config) == expected[where]
     monkeypatch.undo()
     assert_same_run(fit(config), whole("bpi"))
-
-
-def test_nothing_is_saved_twice_or_before_the_first_step(place, tmp_path):
-    made = Trainer(config_of(place, tmp_path, model="ctrgcn"))
-    made.save_finished_step()
-    assert not (made.folder / "last.pt").exists()
-    made.run.model.train()
-    made._step(np.arange(4))
-    made.save_finished_step()
-    before = states(made.folder)
-    made.save_finished_step()
-    assert states(made.folder) == before and not (made.folder / "last.previous.pt").exists()
-    made.close()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -871,7 +858,7 @@ def test_threads_are_part_of_the_run(place, tmp_path, at_step, monkeypatch):
         with pytest.raises(Crash):
             fit(config.changed(checkpoint_minutes=0.0))
         torch.set_num_threads(1)
-        monkeypatch.setattr(trainer, "usable_cores", lambda: 1)
+        monkeypatch.setattr(saving, "usable_cores", lambda: 1)
         with pytest.warns(UserWarning, match="uses 2 CPU threads, as it did before, on 1 cores"):
             folder = fit(config.changed(threads=None))
         assert torch.get_num_threads() == json.loads((folder / "summary.json").read_text())["threads"] == 2

@@ -153,9 +153,9 @@ def import_once(config: Config, name: str | Path, sha256: str, load: Callable[[]
     """
     target = config.run_directory / "best.pt"
     with lock_run(config.run_directory):
-        held = [path for path in (target, target.with_name("last.pt")) if checkpoint.exists(path)]
-        if held:  # last.pt alone: of a training that has not ended
-            there = checkpoint.load(held[0]).get("imported", {})
+        held = checkpoint.find_weights(config.run_directory)
+        if checkpoint.exists(held):
+            there = checkpoint.load(held).get("imported", {})
             if there.get("sha256") == sha256:
                 return
             what = f"the weights of {there['file']}" if there else "a trained run"

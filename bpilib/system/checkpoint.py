@@ -199,3 +199,13 @@ def take_fitting(module: torch.nn.Module, state: dict[str, Tensor], skip: str = 
 def exists(path: str | Path) -> bool:
     """Whether there is anything for `load` to read."""
     return Path(path).exists() or _previous(Path(path)).exists()
+
+
+def find_weights(directory: Path) -> Path:
+    """The checkpoint of a run's weights: its best.pt, or its last.pt until training has ended and there is one.
+
+    Args:
+        directory: of the run. Where neither is there, the answer is best.pt.
+    """
+    best, last = directory / "best.pt", directory / "last.pt"
+    return last if exists(last) and not exists(best) else best

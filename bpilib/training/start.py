@@ -49,8 +49,7 @@ def start_from(run: Run, place: str | Path) -> str:
         return _start_from_checkpoint(run, found.name, {"config": settings, "model": found.state, "text": {}})
     path = in_project(place)
     if not path.is_file() and path.suffix != ".pt":
-        best, last = path / "best.pt", path / "last.pt"
-        path = last if checkpoint.exists(last) and not checkpoint.exists(best) else best
+        path = checkpoint.find_weights(path)
     if not checkpoint.exists(path):
         raise MissingInputError(f"parameter start_from: no checkpoint at {path}: name the directory of a trained run")
     try:

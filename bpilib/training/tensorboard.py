@@ -17,6 +17,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from bpilib.evaluate import Scores
 from bpilib.runs import Run
+from bpilib.training.pace import Pace
 
 DrawConfusion = Callable[[np.ndarray, list[str]], np.ndarray]
 # Section of TensorBoard → columns of metrics.csv in it; others have one of their own, or the one they name.
@@ -42,13 +43,15 @@ class TensorBoardLogger:
         self.folder = folder / "tensorboard"
         self.draw_confusion = draw_confusion
         self._writer = SummaryWriter(str(self.folder), purge_step=epoch + 1)
+        self._pace = Pace()
+        self._drawn = 0  # epoch of the last confusion matrix
 
     def close(self) -> None:
         """Flush, and write no more."""
         self._writer.close()
 
     def epoch(self, epoch: int, values: dict[str, float], scores: Scores | None) -> None:
-        """Curves of an epoch, and the confusion matrix where it was evaluated.
+        """Curves of an epoch, and where it was evaluated the confusion matrix, as often as `Pace` has it.
 
         Args:
             epoch: from 1.
@@ -59,10 +62,14 @@ class TensorBoardLogger:
         for name, value in values.items():
             if not math.isnan(value):
                 self._writer.add_scalar(section.get(name, name), value, epoch)
-        if scores is not None:
-            image = self._confusion_image(scores)
-            self._writer.add_image("confusion", image, epoch, dataformats="HWC")
+        if scores is not None and self._pace.is_due():
+            self._draw_confusion(epoch, scores)
         self._writer.flush()
+
+    def _draw_confusion(self, epoch: int, scores: Scores) -> None:
+        with self._pace.measured():
+            self._writer.add_image("confusion", self._confusion_image(scores), epoch, dataformats="HWC")
+        self._drawn = epoch
 
     def _confusion_image(self, scores: Scores) -> np.ndarray:
         """(H, W, 1 or 3) uint8: drawn as was asked for, or in shades where that fails or there are too many classes."""
@@ -78,7 +85,9 @@ class TensorBoardLogger:
         return np.kron(np.uint8(255 * share), np.ones((side, side), np.uint8))[:, :, None]
 
     def finish(self, run: Run, scores: Scores) -> None:
-        """Precision against recall, and the projector's points, of the weights that a run ends with."""
+        """Confusion matrix, precision against recall, and projector's points, of the weights that a run ends with."""
+        if self._drawn != run.epoch:
+            self._draw_confusion(run.epoch, scores)
         shares = softmax(scores.logits, 1)
         is_class = scores.labels[:, None] == np.arange(len(scores.classes))  # (n, K)
         curves = {"all classes": (is_class.ravel(), shares.ravel())}

@@ -346,6 +346,17 @@ def test_what_the_other_lacks_is_said():
     assert taken == 0 and left[0] == "body.weight (8, 4) here, none there"
 
 
+@pytest.mark.parametrize(
+    ("there", "expected"),
+    [([], "best"), (["last"], "last"), (["last.previous"], "last"), (["best", "last"], "best"),
+     (["best.previous", "last"], "best"), (["best"], "best")],
+)  # fmt: skip
+def test_last_pt_stands_in_until_there_is_a_best_pt(tmp_path, there, expected):
+    for name in there:
+        checkpoint.save(tmp_path / f"{name}.pt", {})
+    assert checkpoint.find_weights(tmp_path) == tmp_path / f"{expected}.pt"
+
+
 def test_what_is_urgent_is_in_its_place_before_the_disk_is_waited_for(tmp_path, monkeypatch):
     path, seen = tmp_path / "last.pt", []
 

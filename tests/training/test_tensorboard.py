@@ -57,6 +57,17 @@ def test_curves_have_a_point_an_epoch_and_nan_has_none(tmp_path):
     assert (first.step, first.width, first.height) == (1, 48, 48)
 
 
+def test_a_drawing_that_takes_long_is_made_now_and_then_and_of_the_end(tmp_path, run_of, monkeypatch):
+    run, scores = run_of("ctrgcn")
+    book = TensorBoardLogger(tmp_path, 0)
+    for epoch in (1, 2, 3):
+        monkeypatch.setattr(book._pace, "is_due", lambda due=epoch == 1: due)
+        book.epoch(epoch, {}, scores)
+    book.finish(run, scores)
+    book.close()
+    assert [image.step for image in events(tmp_path).Images("confusion")] == [1, run.epoch]
+
+
 def test_without_a_drawing_the_confusion_matrix_is_shades(tmp_path, monkeypatch):
     shown = []
     book = TensorBoardLogger(tmp_path, 0)
