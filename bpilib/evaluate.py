@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.metrics import confusion_matrix
 
 from bpilib.config import Config
 from bpilib.data.copies import find_benchmark_copies
@@ -67,7 +66,9 @@ class Scores:
 
     def confusion(self) -> np.ndarray:
         """(K, K) counts, rows the true classes."""
-        return confusion_matrix(self.labels, self.predictions, labels=np.arange(len(self.classes)))
+        count = len(self.classes)
+        pairs = self.labels.astype(np.int64) * count + self.predictions
+        return np.bincount(pairs, minlength=count**2).reshape(count, count)
 
     def per_class(self) -> pd.DataFrame:
         """One row a class.

@@ -20,7 +20,8 @@ from bpilib.runs import history
 from bpilib.system.device import full_float32, out_of_memory, product_precision, usage
 from bpilib.training.trainer import Trainer
 
-STEPS = 3  # of training that are tried; the first one is slower and not counted
+STEPS = 3  # of training that are tried at most; the first one is slower and not counted
+ENOUGH = 0.5  # seconds of counted steps after which no further one is tried
 LONG = 12 * 3600  # seconds from which on something is said about it
 # Parameters that runs may differ in and be equally fast, step by step, on as many clips.
 _AS_FAST = (
@@ -231,12 +232,14 @@ def _measure(trainer: Trainer) -> Speed:
 
 
 def _timed(work: Callable[[], None], times: int, device: torch.device) -> float:
-    """Mean seconds of all calls but the first."""
-    started = time.perf_counter()
-    for n in range(times):
-        if n == 1:
+    """Mean seconds of so many calls without the first, or of fewer where they take long."""
+    started, spent, counted = 0.0, 0.0, -1
+    while counted < times - 1 and spent < ENOUGH:
+        if counted <= 0:
             started = time.perf_counter()
         work()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-    return (time.perf_counter() - started) / (times - 1)
+        counted += 1
+        spent = time.perf_counter() - started if counted else 0.0
+    return spent / counted
