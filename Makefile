@@ -64,10 +64,10 @@ demo-text: demo-joint
 	$(SHARE) $(RUN) notebooks/09_text.ipynb $(DEMO)/09_text.ipynb -f params/demo.yaml
 
 demo-your-data: demo-data
-	$(SHARE) $(RUN) notebooks/08_your_data.ipynb $(DEMO)/08_your_data.ipynb -p tag demo -p text minilm
+	$(SHARE) $(RUN) notebooks/08_your_data.ipynb $(DEMO)/08_your_data.ipynb -p tag demo -p text minilm -p epochs 6
 
 demo-video: demo-your-data
-	$(SHARE) $(RUN) notebooks/10_video.ipynb $(DEMO)/10_video.ipynb -p tag demo -p text minilm
+	$(SHARE) $(RUN) notebooks/10_video.ipynb $(DEMO)/10_video.ipynb -p tag demo -p text minilm -p epochs 6
 
 demo-ensemble: demo-evaluate demo-bone
 	$(SHARE) $(RUN) notebooks/05_ensemble.ipynb $(DEMO)/05_ensemble.ipynb -f params/demo.yaml
