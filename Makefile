@@ -11,7 +11,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO := outputs/demo
-SHORT := -p epochs 5 -p repeats 4 -p text minilm
+SHORT := -p epochs 5 -p repeats 3 -p batch_size 16 -p text minilm
 RUN := $(BIN)/papermill --no-progress-bar
 # Threads that wait let others have their core, and of the demo's steps three run at a time, with a share of the cores
 # each.
@@ -64,10 +64,10 @@ demo-text: demo-joint
 	$(SHARE) $(RUN) notebooks/09_text.ipynb $(DEMO)/09_text.ipynb -f params/demo.yaml
 
 demo-your-data: demo-data
-	$(SHARE) $(RUN) notebooks/08_your_data.ipynb $(DEMO)/08_your_data.ipynb -p tag demo -p text minilm -p epochs 6
+	$(SHARE) $(RUN) notebooks/08_your_data.ipynb $(DEMO)/08_your_data.ipynb -p tag demo -p text minilm
 
 demo-video: demo-your-data
-	$(SHARE) $(RUN) notebooks/10_video.ipynb $(DEMO)/10_video.ipynb -p tag demo -p text minilm -p epochs 6
+	$(SHARE) $(RUN) notebooks/10_video.ipynb $(DEMO)/10_video.ipynb -p tag demo -p text minilm
 
 demo-ensemble: demo-evaluate demo-bone
 	$(SHARE) $(RUN) notebooks/05_ensemble.ipynb $(DEMO)/05_ensemble.ipynb -f params/demo.yaml
