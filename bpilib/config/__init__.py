@@ -4,9 +4,7 @@ from bpilib.config.notebook import from_notebook
 from bpilib.config.parameters import NOTEBOOK, RESULT, parameter_table
 from bpilib.config.resolution import Config, resolve, same_setting
 from bpilib.run_keys import RUN_KEYS
-from bpilib.system.tables import text_table  # beside a configuration's own tables, for notebooks
 
 __all__ = [
     "NOTEBOOK", "RESULT", "RUN_KEYS", "Config", "from_notebook", "parameter_table", "resolve", "same_setting",
-    "text_table",
 ]  # fmt: skip

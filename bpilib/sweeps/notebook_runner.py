@@ -14,6 +14,7 @@ import platform
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from bpilib.system.files import PROJECT, mask_notebook, mask_secrets, write_atomically
 from bpilib.system.lock import try_lock
+from bpilib.system.scratch import scratch_folder
 
 LOG = "run.log"
 PAUSE = 0.5  # seconds between two polls
@@ -177,14 +179,16 @@ def _main(notebook: str, kept: str) -> None:
     beside.unlink(missing_ok=True)
     os.close(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))  # papermill writes parameters unmasked
     try:
-        papermill.execute_notebook(
-            notebook,
-            beside,
-            parameters,
-            progress_bar=False,
-            on_cell_execute=begin,
-            on_cell_executed=lambda **_: busy.clear(),
-        )
+        with scratch_folder("bpi_notebook_") as scratch:
+            tempfile.tempdir = str(scratch)  # of Jupyter's connection file, which stays where this process is killed
+            papermill.execute_notebook(
+                notebook,
+                beside,
+                parameters,
+                progress_bar=False,
+                on_cell_execute=begin,
+                on_cell_executed=lambda **_: busy.clear(),
+            )
     except (PapermillExecutionError, InterruptedError) as error:
         sys.exit(str(error).rstrip())
     finally:

@@ -5,7 +5,6 @@ The steps are those of a run in a folder that is removed again: the run itself i
 
 import contextlib
 import random
-import tempfile
 import time
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -18,6 +17,7 @@ from bpilib.config import Config
 from bpilib.data.store import SkeletonStore
 from bpilib.runs import history
 from bpilib.system.device import full_float32, out_of_memory, product_precision, usage
+from bpilib.system.scratch import scratch_folder
 from bpilib.training.trainer import Trainer
 
 STEPS = 3  # of training that are tried at most; the first one is slower and not counted
@@ -179,10 +179,10 @@ def _try(config: Config) -> Trial:
     before = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
     try:
         with (
-            tempfile.TemporaryDirectory(prefix="bpi_") as folder,
+            scratch_folder("bpi_trial_") as folder,
             out_of_memory(f"a trial step with batch_size={share}, width={config.width}, text={config.text}", change),
         ):
-            trial = config.changed(outputs=folder, start_from=None, compile="none", **alone)
+            trial = config.changed(outputs=str(folder), start_from=None, compile="none", **alone)
             with contextlib.closing(Trainer(trial, None, store)) as trainer:
                 speed = _measure(trainer)
                 scored = len(trainer.run.indices("test")) + len(trainer.run.indices("heldout"))

@@ -8,6 +8,7 @@ import threading
 import time
 
 import nbformat
+import psutil
 import pytest
 
 from bpilib.sweeps import notebook_runner
@@ -107,6 +108,26 @@ except KeyboardInterrupt:
     assert execute_notebook(path, folder, {}, by="the second") == ("finished", "")
     assert (folder / "summary.json").read_text() == "saved by the first"
     assert record(folder) == ["start"] and count_starts(folder) == 1
+
+
+def test_a_kill_leaves_no_file_that_the_next_run_does_not_remove(notebook, tmp_path, monkeypatch):
+    """Such as Jupyter's connection file, with the key to the kernel."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    began = tmp_path / "began"
+    path = notebook([f"import pathlib, time; pathlib.Path({str(began)!r}).touch(); time.sleep(3600)"])
+    told = threading.Thread(target=execute_notebook, args=(path, tmp_path / "killed", {}))
+    told.start()
+    while not began.exists():
+        time.sleep(0.1)
+    (runner,) = (p for p in psutil.Process().children() if "bpilib.sweeps.notebook_runner" in p.cmdline())
+    for process in (runner, *runner.children(recursive=True)):
+        process.kill()
+    told.join()
+    assert [file.suffix for file in temporary.rglob("*.json")] == [".json"]
+    assert execute_notebook(notebook([]), tmp_path / "next", {}) == ("finished", "")
+    assert not list(temporary.iterdir())
 
 
 def test_who_waits_for_a_held_directory_can_be_stopped(notebook, tmp_path):
