@@ -58,7 +58,10 @@ def keep_malloc_memory() -> None:
         libc.mallopt(trim_threshold, (1 << 31) - 1)
 
 
-_NO_MEMORY = re.compile("can't allocate memory|out of memory|ALLOC_FAILED|bad_alloc")
+_NO_MEMORY = re.compile(
+    "can't allocate memory|out of memory|ALLOC_FAILED|bad_alloc"
+    "|could not (create|execute) a primitive$"  # oneDNN, which has no other words for it
+)
 
 
 @contextlib.contextmanager

@@ -247,6 +247,7 @@ GPU = (
         (torch.OutOfMemoryError(GPU), r"\(CUDA out of memory. Tried to allocate 2.00 GiB. .* 1.12 GiB is free.\)"),
         (RuntimeError("CUDA error: out of memory"), r"\(CUDA error: out of memory\)"),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when"), r"\(.* CUBLAS_STATUS_ALLOC_FAILED when\)"),
+        (RuntimeError("could not create a primitive"), r"\(could not create a primitive\)"),
         (MemoryError("std::bad_alloc"), r"\(std::bad_alloc\)"),
         (MemoryError(), r"\(no memory\)"),
     ],
