@@ -14,6 +14,9 @@ import pytest
 from executed import NOTEBOOKS, SMALL, small_sweep
 from lab import BEYOND, FLAGS, PATIENCE, READY, chromium, plain, serve
 
+from bpilib.analysis import attention
+from bpilib.plots import attention_skeleton
+
 sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright here: pip install -e '.[test]'")
 pytestmark = [
     pytest.mark.browser,
@@ -130,10 +133,10 @@ def test_a_function_of_bpilib_explains_itself(opened):
     notebook.start("notebook:run-cell")
     notebook.wait()
     check(notebook)
-    notebook.put_cursor_after("attention.look")
+    notebook.put_cursor_after("attention.compute_flows")
     page.keyboard.press("Shift+Tab")
-    look, flow = "through a BPI or GAP network in test mode", "a small directed diagram for all clips"
-    page.locator(".jp-Tooltip").filter(has_text=look).wait_for(timeout=PATIENCE)
+    first, second = (f.__doc__.splitlines()[0] for f in (attention.compute_flows, attention_skeleton.part_flow))
+    page.locator(".jp-Tooltip").filter(has_text=first).wait_for(timeout=PATIENCE)
     picture(page, "tooltip")
     page.keyboard.press("Escape")
     page.get_by_role("menuitem", name="Help", exact=True).click()
@@ -141,7 +144,7 @@ def test_a_function_of_bpilib_explains_itself(opened):
     page.locator(".lm-DockPanel-tabBar").get_by_text("04_attention.ipynb").click()
     page.wait_for_function(READY)
     notebook.put_cursor_after("part_flow")
-    page.locator(".jp-Inspector").filter(has_text=flow).wait_for(timeout=PATIENCE)
+    page.locator(".jp-Inspector").filter(has_text=second).wait_for(timeout=PATIENCE)
     picture(page, "inspector")
     assert notebook.problems == []
 
