@@ -234,7 +234,7 @@ def test_copies_are_drawn_and_counted_apart_from_01_to_07(tmp_path):
     there = {"dataset": "ucla", "data": str(tmp_path / "store"), "outputs": str(tmp_path / "outputs")}
     first = run("01_prepare_data", tmp_path, raw=str(write_folder(tmp_path / "raw", records)), **there)
     said = "3 of the 20 test clips"
-    assert f"{said} (15.0 %) are copies of training clips (3 equal)" in printed(first) and pictures(first) == 5
+    assert f"{said} (15.0 %) are copies of training clips (3 equal)" in printed(first) and pictures(first) == 6
     place = tmp_path / "outputs/ucla_xview"
     assert pd.read_csv(place / "copies.csv")["test"].tolist() == copies
     assert {"copy_test.png", "copy_train.png"} <= {path.name for path in (place / "figures").iterdir()}
