@@ -66,6 +66,25 @@ def mcnemar(right_a: np.ndarray, right_b: np.ndarray) -> float:
     return float(stats.binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
 
 
+def sign_flips(values: np.ndarray) -> float:
+    """Two-sided p of a mean of 0, by giving each of clips' values (n,) either sign: the paired permutation test.
+
+    All signs are tried where there are few clips, otherwise 9,999 random ones. Of right and wrong it is `mcnemar`.
+    """
+    if not values.any():
+        return 1.0
+    result = stats.permutation_test((values,), np.mean, permutation_type="samples", n_resamples=9999, batch=100, rng=0)
+    return float(result.pvalue)
+
+
+def seed_interval(differences: np.ndarray) -> tuple[float, float]:
+    """95 % interval of the mean of seeds' differences (s,), by Student's t; NaN with fewer than two seeds."""
+    if len(differences) < 2:
+        return np.nan, np.nan
+    half = stats.t.ppf(0.975, len(differences) - 1) * differences.std(ddof=1) / np.sqrt(len(differences))
+    return float(differences.mean() - half), float(differences.mean() + half)
+
+
 def paired_interval(right_a: np.ndarray, right_b: np.ndarray) -> tuple[float, float]:
     """95 % interval, in percentage points, of the difference in accuracy a - b on the same clips, (n,) bool each.
 

@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bpilib.metrics import bootstrap, harmonic_mean, holm, mcnemar, paired_interval, share_right, wilson
+from bpilib.metrics import (
+    bootstrap,
+    harmonic_mean,
+    holm,
+    mcnemar,
+    paired_interval,
+    seed_interval,
+    share_right,
+    sign_flips,
+    wilson,
+)
 
 
 def test_wilson_interval_equals_the_textbook():
@@ -47,6 +57,27 @@ def test_mcnemar_is_the_exact_permutation_test_of_pairs():
     )
     assert mcnemar(a, b) == pytest.approx(exact.pvalue)
     assert mcnemar(a, b) == mcnemar(b, a)
+
+
+def test_sign_flips_of_right_and_wrong_are_mcnemar():
+    a = np.array([1, 1, 1, 1, 1, 0, 1, 0, 1], bool)
+    b = np.array([0, 0, 0, 0, 0, 1, 1, 0, 1], bool)
+    assert sign_flips(a.astype(float) - b) == pytest.approx(mcnemar(a, b))  # 9 clips: all 512 signs
+    assert sign_flips(b.astype(float) - a) == pytest.approx(mcnemar(a, b))
+    assert sign_flips(np.zeros(5)) == 1
+
+
+def test_sign_flips_of_means_over_seeds_find_a_shift_and_nothing_else():
+    gain = np.random.default_rng(1).normal(0, 0.3, 400)
+    assert sign_flips(gain - gain.mean()) > 0.9
+    assert sign_flips(gain - gain.mean() + 0.08) < 0.001
+
+
+def test_the_interval_over_seeds_is_student_s():
+    values = np.array([1.3, -0.2, 0.9])
+    expected = stats.ttest_1samp(values, 0).confidence_interval()
+    assert seed_interval(values) == pytest.approx(tuple(expected))
+    assert np.isnan(seed_interval(values[:1])).all()
 
 
 def test_mcnemar_by_hand():

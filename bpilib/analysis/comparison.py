@@ -13,7 +13,7 @@ import pandas as pd
 
 from bpilib.analysis.results import Result, group_seeds
 from bpilib.errors import did_you_mean
-from bpilib.metrics import bootstrap, holm, mcnemar, paired_interval
+from bpilib.metrics import bootstrap, holm, mcnemar, paired_interval, seed_interval, sign_flips
 from bpilib.run_keys import OWN_KEYS
 
 
@@ -55,6 +55,54 @@ def compare_pairs(results: Sequence[Result]) -> pd.DataFrame:
     columns = ["a", "b", "clips", "both", "only_a", "only_b", "neither", "difference", "low", "high", "p"]
     table = pd.DataFrame(rows, columns=columns)
     return table.assign(p_holm=holm(table["p"]))
+
+
+def compare_seeds(results: Sequence[Result], chosen: Sequence[Result]) -> pd.DataFrame:
+    """Compare settings by the means of the seeds that both were trained with: every pair with two seeds or more.
+
+    Two questions have an interval each. Would these networks differ as much on other clips? And would networks of other
+    seeds on these clips?
+
+    Args:
+        results: of one benchmark.
+        chosen: one of each setting that is compared; its other seeds are found among the results.
+
+    Returns:
+        a, b (names of the chosen), seeds (those that both have, "0, 1, 2"), clips, mean_a, mean_b (%), difference of
+        the means a - b, low, high (its 95 % bootstrap interval over clips, percentage points), p (permutation of the
+        clips), p_holm (corrected for the number of pairs), by_seed (the difference with each seed, "+1.3, -0.2"),
+        seeds_low, seeds_high (95 % t interval over seeds).
+    """
+    groups = group_seeds(results)
+    seeds = {r.name: {other.seed: other for other in group} for group in groups for r in group}
+    rows = []
+    for a, b in itertools.combinations(chosen, 2):
+        shared = sorted(seeds[a.name].keys() & seeds[b.name].keys())
+        if len(shared) < 2:
+            continue
+        pairs = [pair_clips(seeds[a.name][seed], seeds[b.name][seed])[:2] for seed in shared]
+        right_a, right_b = (np.array(side, float) for side in zip(*pairs))  # (s, n) each
+        gain = (right_a - right_b).mean(0)
+        by_seed = 100 * (right_a - right_b).mean(1)
+        rows.append(
+            {
+                "a": a.name,
+                "b": b.name,
+                "seeds": ", ".join(map(str, shared)),
+                "clips": len(gain),
+                "mean_a": 100 * right_a.mean(),
+                "mean_b": 100 * right_b.mean(),
+                "difference": 100 * gain.mean(),
+                **dict(zip(("low", "high"), bootstrap(gain))),
+                "p": sign_flips(gain),
+                "by_seed": ", ".join(f"{points:+.1f}" for points in by_seed),
+                **dict(zip(("seeds_low", "seeds_high"), seed_interval(by_seed))),
+            }
+        )
+    table = pd.DataFrame(rows)
+    if rows:
+        table.insert(table.columns.get_loc("p") + 1, "p_holm", holm(table["p"]))
+    return table
 
 
 def compare_classes(a: Result, b: Result) -> pd.DataFrame:

@@ -3,7 +3,7 @@ import pytest
 from making import save_result
 from scipy import stats
 
-from bpilib.analysis.comparison import choose_results, compare_classes, compare_pairs, pair_clips
+from bpilib.analysis.comparison import choose_results, compare_classes, compare_pairs, compare_seeds, pair_clips
 from bpilib.analysis.results import find_results, remove_copies
 
 
@@ -67,6 +67,37 @@ def test_pairs_are_compared_again_without_copies(tmp_path):
     assert (whole["clips"], whole["only_a"], whole["only_b"]) == (6, 4, 0) and whole["p"] == 2 / 2**4
     assert (rest["clips"], rest["both"], rest["only_a"], rest["only_b"]) == (3, 2, 1, 0) and rest["p"] == 1
     assert rest["difference"] == pytest.approx(100 / 3)
+
+
+def test_settings_are_compared_over_the_seeds_that_both_have(tmp_path):
+    rng, right = np.random.default_rng(0), {}
+    for model, share, seeds in (("bpi", 0.8, (0, 1, 2, 5)), ("ctrgcn", 0.5, (0, 1, 2)), ("gap", 0.5, (2,))):
+        for seed in seeds:
+            right[model, seed] = rng.random(200) < share
+            save_result(tmp_path, right[model, seed].tolist(), model=model, seed=seed)
+    results, _ = find_results(tmp_path)
+    table = compare_seeds(results, choose_results(results))
+    (row,) = table.to_dict("records")  # gap has no second seed
+    gain = np.mean([right["bpi", seed].astype(float) - right["ctrgcn", seed] for seed in (0, 1, 2)], 0)
+    by_seed = [100 * (right["bpi", seed].mean() - right["ctrgcn", seed].mean()) for seed in (0, 1, 2)]
+    assert (row["seeds"], row["clips"]) == ("0, 1, 2", 200)
+    assert row["difference"] == pytest.approx(100 * gain.mean()) == pytest.approx(row["mean_a"] - row["mean_b"])
+    assert row["by_seed"] == ", ".join(f"{points:+.1f}" for points in by_seed)
+    expected = stats.ttest_1samp(by_seed, 0).confidence_interval()
+    assert (row["seeds_low"], row["seeds_high"]) == pytest.approx(tuple(expected))
+    normal = 196 * gain.std(ddof=1) / np.sqrt(200)
+    assert (row["low"], row["high"]) == pytest.approx((100 * gain.mean() - normal, 100 * gain.mean() + normal), abs=1)
+    assert row["p"] < 0.001 and row["p_holm"] == row["p"]
+
+
+def test_one_seed_each_is_no_comparison_over_seeds_and_the_same_networks_do_not_differ(tmp_path):
+    for seed in (0, 1):
+        for model in ("bpi", "ctrgcn"):
+            save_result(tmp_path, [True, False, True], model=model, seed=seed)
+    results, _ = find_results(tmp_path)
+    assert compare_seeds([r for r in results if r.seed == 0], results[:1]).empty
+    (row,) = compare_seeds(results, choose_results(results)).to_dict("records")
+    assert (row["difference"], row["p"], row["seeds_low"], row["seeds_high"]) == (0, 1, 0, 0)
 
 
 def test_classes_are_sorted_and_their_intervals_stay_honest_with_few_clips(tmp_path):

@@ -17,7 +17,7 @@ import pytest
 import torch
 import yaml
 from executed import NOTEBOOKS, ROOT, SMALL, run, small_sweep
-from making import ucla_records, write_folder
+from making import save_result, ucla_records, write_folder
 
 from bpilib.model import build_model
 from bpilib.reference import reference_state_dict
@@ -225,6 +225,19 @@ def test_07_compares_the_runs_there_are_and_lists_the_others(places, trained, tm
     assert "without_copies" not in (out / "table.csv").read_text()
     one = run("07_compare", folder, outputs=there["outputs"], runs=["bpi_joint_seed0"])
     assert "nothing to compare yet" in printed(one) and pictures(one) == 2
+
+
+def test_07_compares_settings_over_the_seeds_that_both_have(tmp_path):
+    for seed in (0, 1):
+        save_result(tmp_path / "outputs", [True, True, False, True], seed=seed, copies=["clip0"])
+        right = [True, False, False, seed == 1]
+        save_result(tmp_path / "outputs", right, seed=seed, model="ctrgcn", copies=["clip0"])
+    notebook = run("07_compare", tmp_path, outputs=str(tmp_path / "outputs"))
+    assert "all test clips:" in printed(notebook) and "without copies:" in printed(notebook)
+    place = tmp_path / "outputs/comparison/synthetic_xview"
+    whole, rest = (pd.read_csv(place / f"{name}.csv").iloc[0] for name in ("seeds", "seeds_without_copies"))
+    assert (whole["clips"], whole["by_seed"]) == (4, "+50.0, +25.0") and whole["a"].startswith("synthetic_xview/bpi")
+    assert (rest["clips"], rest["by_seed"]) == (3, "+66.7, +33.3")
 
 
 @pytest.mark.slow
