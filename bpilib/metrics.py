@@ -78,8 +78,11 @@ def sign_flips(values: np.ndarray) -> float:
 
 
 def seed_interval(differences: np.ndarray) -> tuple[float, float]:
-    """95 % interval of the mean of seeds' differences (s,), by Student's t; NaN with fewer than two seeds."""
-    if len(differences) < 2:
+    """95 % interval of the mean of seeds' differences (s,), by Student's t.
+
+    NaN with fewer than three seeds: of two it is of no use, and of no width where their differences happen to be equal.
+    """
+    if len(differences) < 3:
         return np.nan, np.nan
     half = stats.t.ppf(0.975, len(differences) - 1) * differences.std(ddof=1) / np.sqrt(len(differences))
     return float(differences.mean() - half), float(differences.mean() + half)

@@ -77,7 +77,7 @@ def test_the_interval_over_seeds_is_student_s():
     values = np.array([1.3, -0.2, 0.9])
     expected = stats.ttest_1samp(values, 0).confidence_interval()
     assert seed_interval(values) == pytest.approx(tuple(expected))
-    assert np.isnan(seed_interval(values[:1])).all()
+    assert np.isnan(seed_interval(values[:2])).all()
 
 
 def test_mcnemar_by_hand():

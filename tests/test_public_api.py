@@ -121,6 +121,12 @@ def test_commands(module):
     subprocess.run([sys.executable, "-m", module], check=True, capture_output=True)
 
 
+@pytest.mark.parametrize("module", ["bpilib.text", "bpilib.report", "bpilib.pretrained"])
+def test_commands_with_arguments_explain_themselves(module):
+    said = subprocess.run([sys.executable, "-m", module, "--help"], check=True, capture_output=True, text=True).stdout
+    assert said.startswith(f"usage: python -m {module} ")
+
+
 def test_the_report_command(tmp_path):
     cell = {"cell_type": "code", "id": "a", "source": "1 + 1", "metadata": {}, "execution_count": 1, "outputs": []}
     notebook = {"cells": [cell], "metadata": {"papermill": {}}, "nbformat": 4, "nbformat_minor": 5}

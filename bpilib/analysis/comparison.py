@@ -71,7 +71,7 @@ def compare_seeds(results: Sequence[Result], chosen: Sequence[Result]) -> pd.Dat
         a, b (names of the chosen), seeds (those that both have, "0, 1, 2"), clips, mean_a, mean_b (%), difference of
         the means a - b, low, high (its 95 % bootstrap interval over clips, percentage points), p (permutation of the
         clips), p_holm (corrected for the number of pairs), by_seed (the difference with each seed, "+1.3, -0.2"),
-        seeds_low, seeds_high (95 % t interval over seeds).
+        seeds_low, seeds_high (95 % t interval over three seeds or more).
     """
     groups = group_seeds(results)
     seeds = {r.name: {other.seed: other for other in group} for group in groups for r in group}
