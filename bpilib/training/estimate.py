@@ -233,13 +233,11 @@ def _measure(trainer: Trainer) -> Speed:
 
 def _timed(work: Callable[[], None], times: int, device: torch.device) -> float:
     """Mean seconds of so many calls without the first, or of fewer where they take long."""
-    started, spent, counted = 0.0, 0.0, -1
-    while counted < times - 1 and spent < ENOUGH:
-        if counted <= 0:
-            started = time.perf_counter()
+    seconds: list[float] = []
+    while len(seconds) < times and sum(seconds[1:]) < ENOUGH:
+        started = time.perf_counter()
         work()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        counted += 1
-        spent = time.perf_counter() - started if counted else 0.0
-    return spent / counted
+        seconds.append(time.perf_counter() - started)
+    return sum(seconds[1:]) / len(seconds[1:])

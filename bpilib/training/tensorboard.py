@@ -44,7 +44,7 @@ class TensorBoardLogger:
         self.draw_confusion = draw_confusion
         self._writer = SummaryWriter(str(self.folder), purge_step=epoch + 1)
         self._pace = Pace()
-        self._drawn = 0  # epoch of the last confusion matrix
+        self._drawn: set[int] = set()  # epochs whose confusion matrix is there
 
     def close(self) -> None:
         """Flush, and write no more."""
@@ -69,7 +69,7 @@ class TensorBoardLogger:
     def _draw_confusion(self, epoch: int, scores: Scores) -> None:
         with self._pace.measured():
             self._writer.add_image("confusion", self._confusion_image(scores), epoch, dataformats="HWC")
-        self._drawn = epoch
+        self._drawn.add(epoch)
 
     def _confusion_image(self, scores: Scores) -> np.ndarray:
         """(H, W, 1 or 3) uint8: drawn as was asked for, or in shades where that fails or there are too many classes."""
@@ -86,7 +86,7 @@ class TensorBoardLogger:
 
     def finish(self, run: Run, scores: Scores) -> None:
         """Confusion matrix, precision against recall, and projector's points, of the weights that a run ends with."""
-        if self._drawn != run.epoch:
+        if run.epoch not in self._drawn:
             self._draw_confusion(run.epoch, scores)
         shares = softmax(scores.logits, 1)
         is_class = scores.labels[:, None] == np.arange(len(scores.classes))  # (n, K)

@@ -68,6 +68,16 @@ def test_a_drawing_that_takes_long_is_made_now_and_then_and_of_the_end(tmp_path,
     assert [image.step for image in events(tmp_path).Images("confusion")] == [1, run.epoch]
 
 
+def test_the_confusion_of_the_selected_epoch_is_drawn_once(tmp_path, run_of):
+    run, scores = run_of("ctrgcn")
+    book = TensorBoardLogger(tmp_path, 0)
+    for epoch in (run.epoch, run.epoch + 1):  # an earlier one than the last is kept
+        book.epoch(epoch, {}, scores)
+    book.finish(run, scores)
+    book.close()
+    assert [image.step for image in events(tmp_path).Images("confusion")] == [run.epoch, run.epoch + 1]
+
+
 def test_without_a_drawing_the_confusion_matrix_is_shades(tmp_path, monkeypatch):
     shown = []
     book = TensorBoardLogger(tmp_path, 0)
