@@ -71,8 +71,9 @@ def state_table(table, base: str | os.PathLike, rows: int | None = 24, log: str 
         shown = table
     names = [name for name in RUN_KEYS if table[name].nunique() > 1]
     names = names or ["model", "modality", "seed"]
-    columns = [*names, "state", "epoch", "test top-1", "starts", ""]
-    cells = [_row(row, names, base, log) for row in shown.to_dict("records")]
+    accuracy = next(name for name in ("heldout_top1", "test_top1") if name in table)
+    columns = [*names, "state", "epoch", "held-out top-1" if accuracy == "heldout_top1" else "test top-1", "starts", ""]
+    cells = [_row(row, names, accuracy, base, log) for row in shown.to_dict("records")]
     body = "".join(f"<tr>{''.join(f'<td style={chr(34)}{_CELL}{chr(34)}>{c}</td>' for c in row)}</tr>" for row in cells)
     top = "".join(f'<th style="{_CELL}">{column}</th>' for column in columns)
     rest = len(table) - len(shown)
@@ -84,15 +85,15 @@ def state_table(table, base: str | os.PathLike, rows: int | None = 24, log: str 
     )
 
 
-def _row(row: dict, names: list[str], base: str | os.PathLike, log: str) -> list[str]:
-    """The cells of a run."""
+def _row(row: dict, names: list[str], accuracy: str, base: str | os.PathLike, log: str) -> list[str]:
+    """The cells of a run; `accuracy` names that of its last evaluation."""
     sign, color = STATES[row["state"]]
     share = 100 * row["epoch"] / row["epochs"]
     bar = (
         f'<div style="width:90px;height:5px;border-radius:3px;background:rgba(128,128,128,.25)"><div style="width:'
         f'{share:.0f}%;height:5px;border-radius:3px;background:{color}"></div></div>'
     )
-    top1 = "" if np.isnan(row["test_top1"]) else f"{row['test_top1']:.1f} %"
+    top1 = "" if np.isnan(row[accuracy]) else f"{row[accuracy]:.1f} %"
     files = [("notebook", os.path.join(row["folder"], "02_train.ipynb"))]
     files += [("log", os.path.join(row["folder"], log))] if row["state"] == "failed" else []
     links = [

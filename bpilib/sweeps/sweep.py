@@ -52,6 +52,15 @@ class Sweep:
     configs: list[Config]
     slurm: dict[str, Any]
 
+    @property
+    def for_choosing(self) -> bool:
+        """The runs serve to choose a setting: of one data set, all keep clips from training, and the last epoch.
+
+        A run that selects its epoch on held-out clips has no accuracy on these by which settings could be compared.
+        """
+        data = {(config.dataset, config.benchmark, config.data) for config in self.configs}
+        return len(data) == 1 and all(config.heldout_by and config.select == "last" for config in self.configs)
+
 
 def load_sweep(path: str | Path, outputs: str | Path = "outputs", here: bool = True) -> Sweep:
     """Read a table of runs and check it completely.
@@ -175,8 +184,8 @@ def run_sweep(
         notebook: executed for each run.
 
     Returns:
-        The table of states, also in runs.csv: one row per run with state (finished, skipped, failed, interrupted),
-        epoch, test_top1 (%), starts, message, folder.
+        The table of states, also in runs.csv: one row per run as of `read_states`, with state finished, skipped,
+        failed or interrupted.
 
     Raises:
         MissingInputError, ValueError: see `check_sweep`.
@@ -245,17 +254,18 @@ def is_finished(config: Config) -> bool:
 
 def read_states(sweep: Sweep, ended: dict[int, tuple[str, str]] | None = None) -> pd.DataFrame:
     """Look up the state of every run, one row each: settings, state, epoch, epochs, test_top1 (%), starts, message,
-    folder.
+    folder. In place of test_top1 a sweep for choosing has heldout_top1 (%).
 
     Args:
         sweep: from `load_sweep`.
         ended: run number → state and message, of runs known to have ended.
     """
+    accuracy = "heldout_top1" if sweep.for_choosing else "test_top1"
     rows = []
     for number, config in enumerate(sweep.configs):
         folder = config.run_directory
         state, message = (ended or {}).get(number) or ("running" if is_running(folder) else "waiting", "")
-        epoch, top1 = _read_progress(config)
+        epoch, top1 = _read_progress(config, accuracy)
         row = {name: getattr(config, name) for name in COLUMNS}
         rows.append(
             row
@@ -263,7 +273,7 @@ def read_states(sweep: Sweep, ended: dict[int, tuple[str, str]] | None = None) -
                 "state": state,
                 "epoch": epoch,
                 "epochs": config.epochs,
-                "test_top1": top1,
+                accuracy: top1,
                 "starts": count_starts(folder),
                 "message": message,
                 "folder": str(folder),
@@ -272,11 +282,11 @@ def read_states(sweep: Sweep, ended: dict[int, tuple[str, str]] | None = None) -
     return pd.DataFrame(rows)
 
 
-def _read_progress(config: Config) -> tuple[int, float]:
-    """Epochs done, and the last test accuracy in %."""
+def _read_progress(config: Config, accuracy: str) -> tuple[int, float]:
+    """Epochs done, and the last accuracy in %, of the column `accuracy`."""
     try:
         rows = history(config)
     except (OSError, ValueError):  # not there yet, or nothing in it
         return 0, math.nan
-    tested = rows.reindex(columns=["test_top1"]).dropna()["test_top1"]
-    return int(rows["epoch"].max()) if len(rows) else 0, float(tested.iloc[-1]) if len(tested) else math.nan
+    known = rows.reindex(columns=[accuracy]).dropna()[accuracy]
+    return int(rows["epoch"].max()) if len(rows) else 0, float(known.iloc[-1]) if len(known) else math.nan

@@ -22,10 +22,10 @@ def run(name: str, folder: Path, **parameters) -> nbformat.NotebookNode:
     return notebook
 
 
-def small_sweep(there: dict[str, str], folder: Path) -> Path:
-    """A table of two runs of one epoch, for 06."""
+def small_sweep(there: dict[str, str], folder: Path, **parameters) -> Path:
+    """A table of two runs of one epoch, for 06; `parameters` of both are set too."""
     common = {"dataset": "synthetic", "data": there["data"], "text": "minilm", "tag": "sweep", "device": "cpu"}
-    common |= {"epochs": 1, "repeats": 1, "width": 8}
+    common |= {"epochs": 1, "repeats": 1, "width": 8} | parameters
     folder.mkdir(parents=True, exist_ok=True)
     table = folder / "table.yaml"
     table.write_text(json.dumps({"defaults": common, "grid": {"modality": ["joint", "bone"]}}))

@@ -204,6 +204,23 @@ def test_06_runs_a_table_and_sums_it_up(places, prepared):
     assert f'href="../../{trained.relative_to(folder / "outputs")}/02_train.ipynb"' in (out / "runs.html").read_text()
 
 
+def test_06_ranks_settings_by_held_out_clips_and_shows_no_test_accuracy(places, prepared, tmp_path):
+    table = small_sweep(places[1], tmp_path, heldout_by="subject")
+    outputs = tmp_path / "outputs"
+    notebook = run("06_sweep", tmp_path, sweep=str(table), outputs=str(outputs), workers=2, cores=1)
+    assert "2 of 2 runs finished, 0 failed" in printed(notebook)
+    out = outputs / "sweeps/table"
+    ranking = pd.read_csv(out / "ranking.csv")
+    assert sorted(ranking["setting"]) == ["first", "modality bone"] and (ranking["seeds"] == 1).all()
+    for modality, setting in (("joint", "first"), ("bone", "modality bone")):
+        trained = outputs / f"synthetic_xview/bpi_{modality}_seed0_sweep"
+        heldout = json.loads((trained / "summary.json").read_text())["heldout_top1"]
+        assert ranking.set_index("setting").loc[setting, "mean"] == pytest.approx(heldout)
+    assert not {"test_top1", "top1"} & set(pd.read_csv(out / "runs.csv"))
+    shown = "".join(str(o.get("data", "")) for c in notebook.cells for o in c.get("outputs", []))
+    assert "held-out top-1" in shown and "test top-1" not in shown
+
+
 def test_07_compares_the_runs_there_are_and_lists_the_others(places, trained, tmp_path):
     folder, there = tmp_path, places[1] | {"outputs": str(tmp_path / "outputs")}
     for name in ("bpi_joint_seed0", "bpi_bone_seed0"):
