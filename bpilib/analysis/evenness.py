@@ -21,9 +21,10 @@ COLUMNS = ("run", "part", "head", "trained", "untrained")
 
 @torch.no_grad()
 def build_untrained(run: Run) -> Run:
-    """The run as it was before its first step, but for BatchNorm, whose statistics are those of training clips.
+    """The run with random weights, drawn with its seed; BatchNorm's statistics are those of training clips.
 
-    Without them the features of an untrained network would have another scale than those that it is trained with.
+    Without these the features of an untrained network would have another scale than those that it is trained with. It is
+    how the run was before its first step, unless that started from the weights of another (`start_from`).
 
     Args:
         run: a run of any model; it stays as it is.
