@@ -23,8 +23,8 @@ COLUMNS = ("run", "part", "head", "trained", "untrained")
 def build_untrained(run: Run) -> Run:
     """The run with random weights, drawn with its seed; BatchNorm's statistics are those of training clips.
 
-    Without these the features of an untrained network would have another scale than those that it is trained with. It is
-    how the run was before its first step, unless that started from the weights of another (`start_from`).
+    Without these the features of an untrained network would have another scale than those that it is trained with. So
+    was the run before its first step, unless it started from the weights of another (`start_from`).
 
     Args:
         run: a run of any model; it stays as it is.
