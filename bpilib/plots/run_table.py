@@ -20,6 +20,7 @@ STATES = {
     "skipped": ("✓", "#8A9199"),
     "waiting": ("○", "#8A9199"),
 }
+_ACCURACIES = {"heldout_top1": "held-out top-1", "test_top1": "test top-1"}  # column → heading; a table has one
 _CELL = "padding:2px 10px;text-align:left;white-space:nowrap"
 
 
@@ -71,8 +72,8 @@ def state_table(table, base: str | os.PathLike, rows: int | None = 24, log: str 
         shown = table
     names = [name for name in RUN_KEYS if table[name].nunique() > 1]
     names = names or ["model", "modality", "seed"]
-    accuracy = next(name for name in ("heldout_top1", "test_top1") if name in table)
-    columns = [*names, "state", "epoch", "held-out top-1" if accuracy == "heldout_top1" else "test top-1", "starts", ""]
+    accuracy = next(name for name in _ACCURACIES if name in table)
+    columns = [*names, "state", "epoch", _ACCURACIES[accuracy], "starts", ""]
     cells = [_row(row, names, accuracy, base, log) for row in shown.to_dict("records")]
     body = "".join(f"<tr>{''.join(f'<td style={chr(34)}{_CELL}{chr(34)}>{c}</td>' for c in row)}</tr>" for row in cells)
     top = "".join(f'<th style="{_CELL}">{column}</th>' for column in columns)

@@ -10,8 +10,7 @@ from bpilib.config import Config
 from bpilib.metrics import seed_interval
 from bpilib.sweeps.sweep import Sweep, is_finished
 
-_KEPT = ("heldout_by", "heldout_view", "heldout")  # say which clips are kept from training
-_NO_SETTING = {"seed", "tag", *_KEPT}  # two runs that differ in nothing else are of one setting
+_NO_SETTING = ("seed", "tag", "heldout_by", "heldout_view", "heldout")  # what runs of one setting may differ in
 _FIRST = "first"
 
 
@@ -41,8 +40,8 @@ def rank_settings(sweep: Sweep) -> pd.DataFrame:
     of_seeds = of_seeds[list(dict.fromkeys(parts))].dropna()
     by_setting = {title: rows.droplevel("setting") for title, rows in of_seeds.groupby("setting")}
     nothing = of_seeds.iloc[:0].droplevel("setting")
-    rows = [_summarise(title, by_setting.get(title, nothing), by_setting.get(_FIRST, nothing)) for title in titles]
-    table = pd.DataFrame(rows).drop_duplicates("setting")
+    first = by_setting.get(_FIRST, nothing)
+    table = pd.DataFrame([_summarise(title, by_setting.get(title, nothing), first) for title in dict.fromkeys(titles)])
     return table.sort_values("mean", ascending=False, kind="stable", na_position="last").reset_index(drop=True)
 
 
