@@ -20,20 +20,19 @@ from torch import Tensor
 from bpilib.classify import OPENERS, Logits, Network, describe
 from bpilib.errors import did_you_mean
 from bpilib.reference import reference_state_dict
+from bpilib.rounding import Sample, sample_clips
 from bpilib.runs import Run
-from bpilib.system.device import full_float32
 from bpilib.system.files import write_atomically
 
 FILES = {"onnx": "classifier.onnx", "pt2": "classifier.pt2", "published": "published.pt"}
-CHECKED = 8  # clips on which an exported file is compared with PyTorch
-TOLERANCE = 1e-4  # of the largest difference between two clips' logits
 
 
 def export_run(run: Run, what: str = "all") -> dict[str, Path]:
     """Write a run's classifier to the folder `export` of its run directory.
 
     Before they are written, the files are loaded and run on test clips, one alone and several at once: their logits
-    must equal those of the trained network up to 1e-4 of the largest difference between two clips.
+    must equal those of the trained network up to what roundings of float32 may do (`bpilib.rounding`): 1e-4 of the
+    largest difference between two clips, or more in a network that makes more of them.
 
     Args:
         run: from `open_run`.
@@ -54,8 +53,8 @@ def export_run(run: Run, what: str = "all") -> dict[str, Path]:
     contents: dict[str, bytes] = {}
     found: dict[str, float] = {}  # file → its largest difference from PyTorch
     if {"onnx", "pt2"} & {*wanted}:
-        x, logits = _check_clips(run)
-        program = _export_program(run, x)
+        clips = sample_clips(run)
+        program = _export_program(run, clips.x)
     for name in wanted:
         if name == "published":
             state = {key: tensor.cpu() for key, tensor in reference_state_dict(run.model).items()}
@@ -63,27 +62,15 @@ def export_run(run: Run, what: str = "all") -> dict[str, Path]:
             continue
         contents[name] = _save_onnx(program, about) if name == "onnx" else _save_pt2(program, about)
         network, _ = OPENERS[f".{name}"](contents[name])
-        found[name] = _measure_difference(FILES[name], network, x, logits)
+        found[name] = _measure_difference(FILES[name], network, clips)
     folder = run.config.run_directory / "export"
     paths = {name: write_atomically(folder / FILES[name], content) for name, content in contents.items()}
     if found:
         unit = "the largest difference between two clips' logits"
-        check = {"unit": unit, "clips": CHECKED, "at most": TOLERANCE, **found}
+        check = {"unit": unit, "clips": len(clips.x), "at most": clips.noise, **found}
         sheet = about | {"difference from PyTorch": check, "torch": torch.__version__}
         write_atomically(folder / "classifier.json", json.dumps(sheet, indent=1) + "\n")
     return paths
-
-
-@full_float32()
-def _check_clips(run: Run) -> tuple[Tensor, np.ndarray]:
-    """Choose test clips spread over the split: x (8, 3, T, V, M) on the CPU, and the trained network's logits."""
-    feeder = run.feeder("test")
-    x = feeder.batch(np.linspace(0, len(feeder) - 1, CHECKED).astype(int))[0]
-    was_training = run.model.training
-    with torch.no_grad():
-        logits = run.model.eval()(x).logits.cpu().numpy()
-    run.model.train(was_training)
-    return x.cpu(), logits
 
 
 def _export_program(run: Run, x: Tensor) -> torch.export.ExportedProgram:
@@ -123,17 +110,18 @@ def _save_onnx(program: torch.export.ExportedProgram, about: dict[str, Any]) -> 
     return proto.SerializeToString()
 
 
-def _measure_difference(file: str, network: Network, x: Tensor, logits: np.ndarray) -> float:
-    """The largest difference of a file's logits from those given, relative to that between two clips.
+def _measure_difference(file: str, network: Network, clips: Sample) -> float:
+    """The largest difference of a file's logits from the network's, relative to that between two clips.
 
     Raises:
-        ValueError: it exceeds `TOLERANCE`.
+        ValueError: it exceeds what roundings may do.
     """
-    got = np.concatenate([network(x[:1].numpy()), network(x[1:].numpy())])
-    difference = float(np.abs(got - logits).max() / (np.ptp(logits, axis=0).max() or np.abs(logits).max()))
-    if not difference <= TOLERANCE:
+    got = np.concatenate([network(clips.x[:1].numpy()), network(clips.x[1:].numpy())])
+    difference = float(np.abs(got - clips.logits).max()) / clips.scale
+    if not difference <= clips.noise:
         raise ValueError(
-            f"{file}: its logits differ from PyTorch's by {difference:.1e} of the difference between clips, at most "
-            f"{TOLERANCE:g} expected; nothing was written. Another version of torch, onnx or onnxruntime may do better"
+            f"{file}: its logits differ from PyTorch's by {difference:.1e} of the difference between clips, "
+            f"at most {clips.noise:.1e} expected; nothing was written. Another version of torch, onnx or onnxruntime "
+            "may do better"
         )
     return difference

@@ -27,7 +27,7 @@ LEVELS = (
     {"config", "data", "losses", "widgets"},
     {"feeders"},
     {"runs"},
-    {"evaluate", "classify"},
+    {"evaluate", "classify", "rounding"},
     {"pretrained"},
     {"reference"},
     {"training", "analysis", "sweeps", "export"},

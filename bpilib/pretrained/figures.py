@@ -5,41 +5,42 @@ from typing import Any
 import numpy as np
 
 from bpilib.evaluate import Scores
-
-# Of the largest difference between two clips' logits: how far another processor, number of threads or version of
-# PyTorch may move a logit. docs/weights.md has what was measured.
-FLOAT_NOISE = 1e-4
+from bpilib.rounding import LEAST
 
 
-def state_figures(scores: Scores) -> dict[str, Any]:
-    """Make the figures that are stated of scores: of all clips, and of those that are no copies where some are."""
+def state_figures(scores: Scores, noise: float = LEAST) -> dict[str, Any]:
+    """Make the figures that are stated of scores: of all clips, and of those that are no copies where some are.
+
+    Args:
+        scores: of the test clips.
+        noise: how far roundings may move a logit, as a share of the largest difference between two clips' logits.
+    """
     rest = scores.without_copies()
-    return _count(scores) | ({} if rest is None else {"without_copies": _count(rest)})
+    return _count(scores, noise) | ({} if rest is None else {"without_copies": _count(rest, noise)})
 
 
-def _count(scores: Scores) -> dict[str, Any]:
+def _count(scores: Scores, noise: float) -> dict[str, Any]:
     low, high = scores.interval()
     return {
         "clips": len(scores.labels),
         "right": int((scores.predictions == scores.labels).sum()),
         "top1": round(scores.top(1), 4),
         "interval_95": [round(low, 2), round(high, 2)],
-        "undecided": count_undecided(scores),
+        "undecided": count_undecided(scores, noise),
     }
 
 
-def count_undecided(scores: Scores) -> int:
+def count_undecided(scores: Scores, noise: float = LEAST) -> int:
     """Count the clips that float noise could make right or wrong.
 
-    A clip is right if its class has the highest logit. Noise moves each logit by at most `FLOAT_NOISE` of the largest
+    A clip is right if its class has the highest logit. Noise moves each logit by at most `noise` of the largest
     difference between two clips' logits, so the margin of the class over the best other one by at most twice that.
     """
     rows = np.arange(len(scores.labels))
     others = scores.logits.copy()
     others[rows, scores.labels] = -np.inf
     margin = scores.logits[rows, scores.labels] - others.max(1)
-    noise = FLOAT_NOISE * np.ptp(scores.logits, axis=0).max()
-    return int((np.abs(margin) <= 2 * noise).sum())
+    return int((np.abs(margin) <= 2 * noise * np.ptp(scores.logits, axis=0).max()).sum())
 
 
 def compare(stated: dict[str, Any], scores: Scores) -> tuple[str, bool]:

@@ -20,6 +20,7 @@ from bpilib.pretrained.figures import state_figures
 from bpilib.pretrained.importing import OF_NETWORK
 from bpilib.pretrained.loading import FORMAT, check_store, read_config
 from bpilib.pretrained.places import CARD, CONFIG, TENSORS
+from bpilib.rounding import sample_clips
 from bpilib.runs import Run, open_run
 from bpilib.system.files import write_atomically
 
@@ -55,7 +56,7 @@ def save_pretrained(trained: Run | Config, folder: str | Path, half: bool = True
     saved = dataclasses.replace(run, model=model)
     scores = mark_copies(score(saved), run.store, run.config.benchmark)
     content = safetensors_bytes(state, {"format": "pt"})
-    config = _describe_network(saved, scores, half)
+    config = _describe_network(saved, scores, sample_clips(saved).noise, half)
     config["weights"] = {"file": TENSORS, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
     (folder / CONFIG).unlink(missing_ok=True)  # it marks a whole network, and is written last
     write_atomically(folder / TENSORS, content)
@@ -87,7 +88,7 @@ def _convert_tensors(model: CTRGCNClassifier, half: bool) -> dict[str, Tensor]:
     return state
 
 
-def _describe_network(run: Run, scores: Scores, half: bool) -> dict[str, Any]:
+def _describe_network(run: Run, scores: Scores, noise: float, half: bool) -> dict[str, Any]:
     """Collect what config.json says, but for the weights' checksum."""
     about, model = describe(run), run.model
     classes, name = about.pop("classes"), about.pop("model")
@@ -111,6 +112,6 @@ def _describe_network(run: Run, scores: Scores, half: bool) -> dict[str, Any]:
         "started_from": None if run.config.start_from is None else PurePath(run.config.start_from).name,
         "text_digest": run.text_digest,
         "data": {"clips": len(run.store), "train": len(run.indices("train")), "sha256": run.store.manifest["sha256"]},
-        "expected": state_figures(scores),
+        "expected": state_figures(scores, noise),
         "torch_version": torch.__version__,
     }

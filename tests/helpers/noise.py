@@ -1,10 +1,7 @@
 """What float32 may change in a network's outputs, found from the network itself, so that it holds on every processor.
 
-Sums in another order, fused multiply-adds and vectorised functions give other last digits on another processor. How
-far these grow on their way through ten blocks depends on the weights: so each weight is moved by at most one unit in
-the last place, in float64, and the change of an output is one rounding of every layer. A sum of n terms in whatever
-order is off by about sqrt(n) roundings, and the longest have some 1000 terms: 32 times that is what float32 may do.
-A wrong formula is off by far more than that, and in float64 it stands out by ten more digits.
+`bpilib.rounding` says how; here it is done in float64, where nothing else moves. A wrong formula is off by far more
+than that, and in float64 it stands out by ten more digits.
 """
 
 import copy
@@ -15,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-ROUNDINGS = 32
+from bpilib.rounding import ROUNDINGS, shake
 
 
 @contextmanager
@@ -27,16 +24,6 @@ def in_float64() -> Iterator[None]:
         yield
     finally:
         torch.Tensor.float = original
-
-
-def _shaken(network: nn.Module, seed: int) -> nn.Module:
-    """A copy whose weights and statistics are each up to one unit of float32 rounding beside their place."""
-    generator, shaken = torch.Generator().manual_seed(seed), copy.deepcopy(network)
-    for tensor in [*shaken.parameters(), *shaken.buffers()]:
-        if tensor.is_floating_point():
-            step = torch.rand(tensor.shape, generator=generator, dtype=torch.float64)
-            tensor.mul_(1 + torch.finfo(torch.float32).eps * (2 * step - 1))
-    return shaken
 
 
 @torch.no_grad()
@@ -53,7 +40,7 @@ def exact(network: nn.Module, run: Callable[[nn.Module], dict[str, Tensor]]) -> 
     network = copy.deepcopy(network).eval().double()
     with in_float64():
         outputs = run(network)
-        others = [run(_shaken(network, seed)) for seed in range(2)]
+        others = [run(shake(network, seed)) for seed in range(2)]
     allowed = {
         name: ROUNDINGS * max(torch.linalg.vector_norm(other[name] - value).item() for other in others)
         for name, value in outputs.items()
