@@ -31,8 +31,8 @@ def export_run(run: Run, what: str = "all") -> dict[str, Path]:
     """Write a run's classifier to the folder `export` of its run directory.
 
     Before they are written, the files are loaded and run on test clips, one alone and several at once: their logits
-    must equal those of the trained network up to what roundings of float32 may do (`bpilib.rounding`): 1e-4 of the
-    largest difference between two clips, or more in a network that makes more of them.
+    must equal those of the trained network up to 1e-4 of the largest difference between two clips, or more, up to
+    1e-2, in a network that amplifies float32's roundings (`bpilib.rounding`).
 
     Args:
         run: from `open_run`.

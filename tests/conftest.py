@@ -31,7 +31,7 @@ DATA = Path(__file__).parent / "goldens"
 
 
 def _seed(name: str) -> None:
-    """Global draws that belong to a fixture or test: the same whichever tests ran before it, on whichever worker."""
+    """Seed the global generators by the name of a fixture or test: its draws are the same whatever ran before it."""
     seed = zlib.crc32(name.encode())
     random.seed(seed)
     np.random.seed(seed)

@@ -11,6 +11,7 @@ import pretended_gpu as gpu
 import pytest
 import torch
 from making import tiny_config
+from noise import assert_float32_of, assert_probabilities_of, exact, fields
 from shares import know_tiny_clip
 from torch import nn
 
@@ -54,40 +55,39 @@ def lively(name, skeleton, x):
 def test_forward_in_every_precision_without_waiting(name, skeleton):
     x = torch.randn(2, 3, 16, skeleton.num_joints, skeleton.persons)
     model = lively(name, skeleton, x)
-    with torch.no_grad():
-        expected = model(x)
+    expected, rounding = exact(model, lambda network: fields(network(x.double())))
+    bounds = {name: BOUND | {"fp32": rounding[name] / value.norm()} for name, value in expected.items()}
     with gpu.pretended_gpu() as ledger:
         mine = copy.deepcopy(model).to("cuda")
         there = x.to("cuda")
         for network in (mine, mine.fuse()):
-            for precision, bound in BOUND.items():
+            for precision in BOUND:
                 ledger.clear()
                 with torch.no_grad(), autocast(precision, gpu.CUDA)[0]:
                     out = network(there)
                 assert not ledger.waits, (precision, ledger.waits)
                 assert out.logits.device == gpu.CUDA and ledger.kernels["bmm"] >= 30  # conv3 by products
-                assert distance(out.logits.float().cpu(), expected.logits) < bound, precision
-                if name != "ctrgcn":
-                    assert distance(out.part_embeddings.float().cpu(), expected.part_embeddings) < bound, precision
+                for what in {"logits", "part_embeddings"} & expected.keys():
+                    apart = distance(getattr(out, what).float().cpu(), expected[what])
+                    assert apart <= bounds[what][precision], (precision, what)
 
 
 @pytest.mark.parametrize("name", ["bpi", "gap", "ctrgcn"])
 def test_what_the_notebooks_do_with_a_trained_run(place, tmp_path, name):
     config = tiny_config(place, tmp_path, model=name)
     run = build(config)
-    expected = score(run)
-    clip = run.store.sample(0)
-    alone = Classifier.of(run).classify(clip)
+    clip = run.store.sample(int(run.indices("test")[0]))
+    x = run.feeder("test").batch(np.arange(len(run.indices("test"))))[0]
     with gpu.pretended_gpu():
         there = build(config.changed(device="cuda"))
         there.model.load_state_dict(run.model.state_dict())
-        found = score(there)
-        assert distance(torch.from_numpy(found.logits), torch.from_numpy(expected.logits)) < BOUND["fp32"]
-        np.testing.assert_allclose(Classifier.of(there).classify(clip), alone, rtol=1e-4)
-        if name != "ctrgcn":
-            logits = torch.from_numpy(collect_outputs(there).logits)
-            assert distance(logits, torch.from_numpy(expected.logits)) < BOUND["fp32"]
+        found = [score(there).logits]
+        found += [collect_outputs(there).logits] if name != "ctrgcn" else []
+        shares = Classifier.of(there).classify(clip)
         state = torch.load(export_run(there, "published")["published"], weights_only=True)
+    for logits in found:
+        assert_float32_of(run.model, x, {"logits": logits})
+    assert_probabilities_of(run.model, x[:1], shares[None])
     assert {tensor.device.type for tensor in state.values()} == {"cpu"}
     assert {type(tensor) for tensor in state.values()} == {torch.Tensor}
 

@@ -1,4 +1,4 @@
-"""What roundings may do to logits: measured on the network, and far below what a wrong formula does."""
+"""What roundings may do to logits: measured on the network, bounded below and above."""
 
 import numpy as np
 import pytest
@@ -43,19 +43,29 @@ def test_clips_are_spread_and_the_run_is_left_as_it_was(run):
 
 
 def test_noise_follows_how_far_a_network_carries_roundings(run):
-    """A classifier whose weights cancel: logits that are the small difference of large numbers."""
+    """A classifier with a large bias: logits that differ little beside their size."""
     clips = sample_clips(run)
     with torch.no_grad():
         run.model.classifier.bias += 1e3 * clips.scale
     assert clips.noise >= LEAST
     assert sample_clips(run).noise > ROUNDINGS * 1e3 * torch.finfo(torch.float32).eps / 8 > LEAST
     with torch.no_grad():
-        run.model.classifier.bias *= 1e3
+        run.model.classifier.bias *= 30
     assert sample_clips(run).noise == MOST
 
 
-def test_logits_that_are_all_zero_have_a_scale(run):
+@pytest.mark.parametrize(("bias", "scale"), [(0, 1), (40, 40)])
+def test_logits_that_are_all_the_same_have_a_scale(run, bias, scale):
     with torch.no_grad():
-        run.model.classifier.weight.zero_()
-        run.model.classifier.bias.zero_()
-    assert sample_clips(run)[2:] == (1, LEAST)
+        run.model.classifier.weight.mul_(1e-12)
+        run.model.classifier.bias.fill_(bias)
+    if not bias:
+        run.model.classifier.weight.data.zero_()
+    assert sample_clips(run)[2:] == (pytest.approx(scale), LEAST)
+
+
+def test_logits_that_are_not_finite_are_refused(run):
+    with torch.no_grad():
+        run.model.classifier.bias[0] = torch.nan
+    with pytest.raises(ValueError, match="logits are not finite"):
+        sample_clips(run)

@@ -4,11 +4,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
+from noise import assert_probabilities_of
 from untrained_runs import clips_of, run_of
 
 from bpilib.analysis.clip_outputs import check_skeleton, compute_clip_outputs
 from bpilib.analysis.outputs import collect_outputs
 from bpilib.classify import Classifier
+from bpilib.feeders import prepare_clip
 from bpilib.skeleton import NTU, UCLA
 
 
@@ -23,9 +26,9 @@ def test_clips_without_a_store_give_what_those_of_the_store_give(tmp_path, skele
     assert found.probabilities.shape == (5, 3) and found.activation.shape[0] == 5 and found.frames.shape[0] == 5
     np.testing.assert_allclose(found.probabilities.sum(1), 1, rtol=1e-5)
     for number, poses in enumerate(clips_of(skeleton)):
-        np.testing.assert_allclose(
-            Classifier.of(run).classify(poses), found.probabilities[number], rtol=1e-3, atol=1e-5
-        )
+        x = torch.from_numpy(prepare_clip(poses, skeleton, skeleton.persons, run.feeder("test").modality))
+        assert_probabilities_of(run.model, x, found.probabilities[number][None])
+        assert_probabilities_of(run.model, x, Classifier.of(run).classify(poses)[None])
     assert (found.frames >= 0).all() and (found.frames.max(1) < [20, 27, 34, 41, 48]).all()
     if model == "ctrgcn":
         assert found.maps == {}

@@ -30,7 +30,8 @@ def test_with_them_the_block_can_be_written_as_one_einsum(backbone):
     graphs = compute_topologies(backbone, clips(), 4)
     x, product = seen[:2]
     values = unit.transform(x).unflatten(1, (-1, 3))  # (N, C, 3, V, T)
-    torch.testing.assert_close(torch.einsum("ncsuv,ncsvt->ncut", graphs, values), product, rtol=1e-4, atol=1e-5)
+    apart = torch.einsum("ncsuv,ncsvt->ncut", graphs, values) - product
+    assert apart.norm() <= 60 * torch.finfo(torch.float32).eps * product.norm()  # sums of 60 terms
 
 
 def test_without_training_they_are_the_given_graph(backbone):

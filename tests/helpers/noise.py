@@ -1,7 +1,7 @@
 """What float32 may change in a network's outputs, found from the network itself, so that it holds on every processor.
 
 `bpilib.rounding` says how; here it is done in float64, where nothing else moves. A wrong formula is off by far more
-than that, and in float64 it stands out by ten more digits.
+than rounding is, and in float64 it stands out by ten more digits.
 """
 
 import copy
@@ -59,11 +59,27 @@ def assert_float32_of(network: nn.Module, x: Tensor, found: dict[str, Tensor | n
     """`found` is what the network gives of x (N, 3, T, V, M) in eval mode, but for rounding in float32."""
     attention = any(name.startswith("attention") for name in found)
     options = {"return_attention": True} if attention else {}
-    outputs, allowed = exact(network, lambda network: fields(network(x.double(), **options)))
+    assert_float32_result(network, lambda network: fields(network(x.double(), **options)), found)
+
+
+def assert_float32_result(network: nn.Module, run: Callable[[nn.Module], dict], found: dict) -> None:
+    """`found` is what `run` gives of the network on float64 input, but for rounding in float32; tensors by name."""
+    outputs, allowed = exact(network, run)
     for name, value in found.items():
         value = torch.as_tensor(value)
         assert value.dtype == torch.float32 and value.shape == outputs[name].shape, name
         assert_near(value, outputs[name], allowed[name], name)
+
+
+def assert_probabilities_of(network: nn.Module, x: Tensor, found: np.ndarray) -> None:
+    """`found` (N, K) is the softmax of the logits of x (N, 3, T, V, M), but for rounding in float32.
+
+    A probability is moved by at most half of what each logit is moved by.
+    """
+    outputs, allowed = exact(network, lambda network: {"logits": network(x.double()).logits})
+    expected = outputs["logits"].softmax(-1)
+    apart = (torch.from_numpy(np.array(found)).double() - expected).abs().max().item()
+    assert apart <= allowed["logits"] / 2 + 4 * torch.finfo(torch.float32).eps, apart
 
 
 def assert_near(found: Tensor, expected: Tensor, allowed: float, name: str) -> None:
