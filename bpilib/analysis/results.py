@@ -36,10 +36,12 @@ class Result:
         model, modality: of the run; for an ensemble its streams, joined by " + ".
         seed, tag: of the run.
         settings: everything else that the numbers depend on.
-        honest: its epoch was not selected on the test clips.
+        honest: its epoch was not selected on the test clips; False where that is unknown, as of a published weight file.
         scores: of the test clips, by the selected epoch.
-        best_test: top-1 in % of the epoch that is best on the test clips; None for an ensemble of honest runs.
-        environment: machine and software as recorded in summary.json; empty for ensembles and older runs.
+        best_test: top-1 in % of the epoch that is best on the test clips; None where it is not known, and for an
+            ensemble of honest runs.
+        environment: machine and software as recorded in summary.json; empty for ensembles, pretrained networks and
+            older runs.
     """
 
     name: str
@@ -104,6 +106,14 @@ def _read_run(folder: Path, name: str, _: dict[str, Result]) -> Result:
     with _named("config.yaml"):
         saved = parse_yaml((folder / "config.yaml").read_bytes())
         known = Config.saved(saved)
+    settings = {key: value for key, value in known.result_settings().items() if key not in RUN_KEYS}
+    naming = (f"{known.dataset}_{known.benchmark}", known.model, known.modality, known.seed, known.tag)
+    if known.pretrained or known.weights_file:  # trained elsewhere: there is no more than scores
+        if not (folder / "scores.npz").exists():
+            raise ValueError("weights from elsewhere that were not evaluated: run 03_evaluate.ipynb with them")
+        scores = _read_scores(folder)
+        honest = bool(known.pretrained) and known.select != "test"
+        return Result(name, *naming, settings, honest, scores, None if honest else scores.top(1))
     if not (folder / "summary.json").exists():
         rows = (folder / "metrics.csv").read_text().count("\n") - 1 if (folder / "metrics.csv").exists() else 0
         done = f"unfinished, {rows} of {saved['epochs']} epochs"
@@ -114,8 +124,6 @@ def _read_run(folder: Path, name: str, _: dict[str, Result]) -> Result:
     scores = _read_scores(folder)
     if (epoch := summary.get("selected_epoch", scores.epoch)) != scores.epoch:
         raise ValueError(f"scores.npz is of epoch {scores.epoch}, summary.json of {epoch}: run 03_evaluate.ipynb again")
-    settings = {key: value for key, value in known.result_settings().items() if key not in RUN_KEYS}
-    naming = (f"{known.dataset}_{known.benchmark}", known.model, known.modality, known.seed, known.tag)
     environment = summary.get("environment", {})
     if not isinstance(environment, dict):
         raise ValueError(f"summary.json: expected a mapping as environment, got {environment!r:.80}")

@@ -51,6 +51,24 @@ def test_a_run_is_read_with_what_it_is_called_by_and_how_it_was_chosen(outputs):
     assert label_result(honest) == "bpi bone (b)"
 
 
+@pytest.mark.parametrize(
+    ("given", "honest"),
+    [({"pretrained": "ucla_bpi_joint"}, True), ({"pretrained": "someone/net", "select": "test"}, False),
+     ({"weights_file": "net.pt"}, False)],
+)  # fmt: skip
+def test_weights_from_elsewhere_are_compared_by_their_scores_as_honest_as_is_known(outputs, given, honest):
+    folder = save_result(outputs, [True, True, False, True], tag="there", **given)
+    (folder / "summary.json").unlink()  # nothing was trained here
+    (result,), left_out = find_results(outputs)
+    assert left_out.empty and result.honest is honest and label_result(result) == "bpi joint (there)"
+    assert result.best_test == (None if honest else 75) and result.environment == {}
+    row = summarise([result], published()).iloc[0]
+    assert (row["top1"], row["best_test"]) == pytest.approx((75, np.nan) if honest else (np.nan, 75), nan_ok=True)
+    (folder / "scores.npz").unlink()
+    none, left_out = find_results(outputs)
+    assert none == [] and "were not evaluated: run 03_evaluate.ipynb with them" in left_out["reason"][0]
+
+
 def test_right_is_in_the_order_of_names_whatever_that_of_the_file(outputs):
     save_result(outputs, [True, False, True], names=["c", "a", "b"])
     (result,), _ = find_results(outputs)
