@@ -36,7 +36,7 @@ class Result:
         model, modality: of the run; for an ensemble its streams, joined by " + ".
         seed, tag: of the run.
         settings: everything else that the numbers depend on.
-        honest: its epoch was not selected on the test clips; False where that is unknown, as of a published weight file.
+        honest: its epoch was not selected on the test clips; False where that is unknown, as of a weight file.
         scores: of the test clips, by the selected epoch.
         best_test: top-1 in % of the epoch that is best on the test clips; None where it is not known, and for an
             ensemble of honest runs.
