@@ -57,11 +57,17 @@ def test_noise_follows_how_far_a_network_carries_roundings(run):
 @pytest.mark.parametrize(("bias", "scale"), [(0, 1), (40, 40)])
 def test_logits_that_are_all_the_same_have_a_scale(run, bias, scale):
     with torch.no_grad():
-        run.model.classifier.weight.mul_(1e-12)
+        run.model.classifier.weight.zero_()
         run.model.classifier.bias.fill_(bias)
-    if not bias:
-        run.model.classifier.weight.data.zero_()
     assert sample_clips(run)[2:] == (pytest.approx(scale), LEAST)
+
+
+def test_logits_that_differ_by_roundings_alone_count_as_the_same(run):
+    with torch.no_grad():
+        run.model.classifier.bias += 1e6 * sample_clips(run).scale
+    clips = sample_clips(run)
+    assert np.ptp(clips.logits, axis=0).max() > 0
+    assert (clips.scale, clips.noise) == (np.abs(clips.logits).max(), LEAST)
 
 
 def test_logits_that_are_not_finite_are_refused(run):

@@ -26,13 +26,13 @@ def results():
 
 
 def test_each_is_a_run_of_the_table_which_06_then_skips(results, tmp_path):
-    configs = {config.run_directory.name: config for config in load_sweep(PARAMS / "sweep_ucla.yaml").configs}
+    sweep = load_sweep(PARAMS / "sweep_ucla.yaml", outputs=KEPT)
+    configs = {config.run_directory: config for config in sweep.configs}
     for result in results:
-        config = configs[result.name.removeprefix("ucla_xview/")]
+        config = configs[KEPT / result.name]
         wanted = {key: value for key, value in config.result_settings().items() if key not in RUN_KEYS}
         assert json.dumps(result.settings, sort_keys=True) == json.dumps(wanted, sort_keys=True), result.name
-        here = replace(config, outputs=str(KEPT), data=str(tmp_path / "none"))
-        assert fit(here) == KEPT / result.name  # done already: nothing is trained
+        assert fit(replace(config, data=str(tmp_path / "none"))) == KEPT / result.name  # nothing is trained
 
 
 def test_they_say_nothing_of_the_machine_s_folders_and_hold_no_weights(results):

@@ -59,12 +59,7 @@ def assert_float32_of(network: nn.Module, x: Tensor, found: dict[str, Tensor | n
     """`found` is what the network gives of x (N, 3, T, V, M) in eval mode, but for rounding in float32."""
     attention = any(name.startswith("attention") for name in found)
     options = {"return_attention": True} if attention else {}
-    assert_float32_result(network, lambda network: fields(network(x.double(), **options)), found)
-
-
-def assert_float32_result(network: nn.Module, run: Callable[[nn.Module], dict], found: dict) -> None:
-    """`found` is what `run` gives of the network on float64 input, but for rounding in float32; tensors by name."""
-    outputs, allowed = exact(network, run)
+    outputs, allowed = exact(network, lambda network: fields(network(x.double(), **options)))
     for name, value in found.items():
         value = torch.as_tensor(value)
         assert value.dtype == torch.float32 and value.shape == outputs[name].shape, name
