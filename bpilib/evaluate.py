@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 
 from bpilib.config import Config
-from bpilib.data.copies import find_benchmark_copies
+from bpilib.data.copies import is_copy
 from bpilib.data.store import SkeletonStore
 from bpilib.errors import MissingInputError
 from bpilib.feeders import Feeder
@@ -226,8 +226,7 @@ def _score_subset(run: Run, subset: str) -> Scores:
 def mark_copies(scores: Scores, store: SkeletonStore, benchmark: str | None) -> Scores:
     """The scores with `copies` filled in from the store (`bpilib.data.copies`; searched for once per store)."""
     assert benchmark is not None, "a configuration from `resolve` has a benchmark"
-    found = [copy.test for copy in find_benchmark_copies(store, benchmark)]
-    return replace(scores, copies=np.isin(scores.names, np.array(found, scores.names.dtype)))
+    return replace(scores, copies=is_copy(scores.names, store, benchmark))
 
 
 def summarise_copies(scores: Scores) -> dict[str, object]:

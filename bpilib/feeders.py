@@ -27,13 +27,13 @@ COMPILING = 10  # seconds, about, that the first call on a machine takes
 # What test mode computes from raw poses, in words, for those who run an exported network without this package.
 PREPARATION = {
     "ucla": (
-        "subtract joint 1 of the first frame from every joint of every frame",
+        "subtract joint 1 (counted from 0) of the first frame from every joint of every frame",
         "scale each axis linearly so that its least and greatest values over all frames and joints are -1 and 1",
         "take the frames int(linspace(0, L - 1, T))",
     ),
     "ntu": (
         "take the two bodies that move most (beside one alone put zeros in ntu60, its copy in ntu120)",
-        "subtract joint 1 of the first one's first frame from every joint of those present",
+        "subtract joint 1 (counted from 0) of the first one's first frame from every joint of those present",
         "keep the L frames that are not all zero, which come first; "
         f"leave int({(1 - NTU_TEST_SHARE) / 2:g} L) frames out at either end",
         "interpolate the l that are left linearly over time: frame i of T is at (i + 0.5) l / T - 0.5 in 0 ... l - 1",

@@ -59,6 +59,9 @@ def bootstrap_means(values: np.ndarray, draws: int = 1000, seed: int = 0) -> np.
 def mcnemar(right_a: np.ndarray, right_b: np.ndarray) -> float:
     """Exact two-sided p of McNemar's test, the paired permutation test of right and wrong; 1 where all clips agree.
 
+    Args:
+        right_a, right_b: (n,) bool, whether each of two networks recognised each clip.
+
     Source: McNemar, Psychometrika 1947: of the clips that only one recognised, each is expected to have half.
     """
     only_a = int((right_a & ~right_b).sum())

@@ -29,6 +29,11 @@ from bpilib.text.encoder import TextEncoder
 from bpilib.text.prompts import load_prompts
 
 
+def describe_epoch(epoch: int) -> str:
+    """What notebooks say of weights: their epoch; 0 is of a weight file, or of a run that has not ended its first."""
+    return f"weights of epoch {epoch}" if epoch else "weights that name no epoch"
+
+
 def selected_epoch(config: Config) -> int | None:
     """The epoch whose weights the results of a finished run are of; None where that is not known."""
     try:

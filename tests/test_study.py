@@ -15,7 +15,13 @@ from bpilib.train import fit
 
 PAGE = PROJECT / "docs" / "study-ucla.md"
 KEPT = PAGE.with_suffix("")
-NAMES = {"bpi": "BPI", "gap": "GAP", "ctrgcn": "CTR-GCN"}
+NAMES = {
+    ("bpi", ""): "BPI",
+    ("bpi", "even"): "BPI, even share",
+    ("bpi", "no_text"): "BPI without texts",
+    ("gap", ""): "GAP",
+    ("ctrgcn", ""): "CTR-GCN",
+}
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +56,7 @@ def test_the_page_has_their_figures(results):
     for all_clips, rest in zip(results, remove_copies(results), strict=True):
         assert (len(all_clips.right), len(rest.right)) == (464, 369) and all_clips.name == rest.name
         copies = int(all_clips.right.sum() - rest.right.sum())
-        row = f"| {NAMES[all_clips.model]} | {all_clips.seed} |"
+        row = f"| {NAMES[all_clips.model, all_clips.tag]} | {all_clips.seed} |"
         for scores in (all_clips.scores, rest.scores):
             low, high = scores.interval()
             row += f" {scores.top(1):.1f} ({low:.1f}–{high:.1f}) |"

@@ -137,10 +137,18 @@ def collect_drops(run: Run, positions: Sequence[int], how: str = "frozen", subse
 
 
 def spread_clips(labels: np.ndarray, most: int) -> np.ndarray:
-    """Positions (n,) int64 of about `most` clips: the first of each class, equally many of each and at least one."""
+    """Positions (n,) int64 of about `most` clips, equally many of each class and at least one.
+
+    Those of a class are spread evenly over all of it: clips are sorted by name, so its first ones are of few people.
+    """
     classes = np.unique(labels)
     each = max(1, most // max(1, len(classes)))
-    return np.sort(np.concatenate([np.flatnonzero(labels == k)[:each] for k in classes] or [np.empty(0, int)]))
+    found = [np.empty(0, int)]
+    for k in classes:
+        of_class = np.flatnonzero(labels == k)
+        count = min(each, len(of_class))
+        found.append(of_class[np.arange(count) * len(of_class) // count])
+    return np.sort(np.concatenate(found))
 
 
 def average_drops_by_class(drops: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:

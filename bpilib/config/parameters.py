@@ -65,14 +65,14 @@ class Parameters:
 
     raw: str | list[str] = _param(
         None,
-        "raw files: folder or zip; or prepared clips: .npz, .pkl, a folder with clips.csv (01)",
+        "raw files: folder or zip; or prepared clips: .npz, .pkl, a folder with clips.csv (01, 08, 10)",
         PLACE,
         optional=True,
         path=True,
     )
     download: bool = _param(False, "fetch what is missing from its publisher: NW-UCLA (01), the pose model (10)", PLACE)
     on_error: str = _param("skip", "a bad raw file is left out, or raises (01)", PLACE, "", ("skip", "raise"))
-    overwrite: bool = _param(False, "prepare again and replace the store at data (01)", PLACE)
+    overwrite: bool = _param(False, "prepare again and replace the store at data (01, 08, 10)", PLACE)
     export_clips: str | None = _param(None, "write the clips beside the store, too (01)", PLACE, "", ("npz", "pickle"))
     tracker: str | None = _param(
         None,

@@ -152,7 +152,7 @@ def find_copies(
 
     Args:
         store: of the clips.
-        test, train: int64 clip indices; a clip in both is a copy of itself.
+        test, train: (n,) int64 clip indices, of a length each; a clip in both is a copy of itself.
         prints: fingerprints of the store, if they are known already.
         progress: show a bar.
     """
@@ -262,6 +262,11 @@ def find_benchmark_copies(store: SkeletonStore, benchmark: str, progress: bool =
     except OSError as error:
         warnings.warn(f"{path} can't be written ({error}): copies will be searched again each time", stacklevel=2)
     return found[benchmark]
+
+
+def is_copy(names: np.ndarray, store: SkeletonStore, benchmark: str) -> np.ndarray:
+    """(n,) bool: which of a benchmark's test clips, by their `names` (n,) str, are copies of its training clips."""
+    return np.isin(names, np.array([copy.test for copy in find_benchmark_copies(store, benchmark)], names.dtype))
 
 
 def summarise_copies(copies: list[Copy], clips: int) -> str:

@@ -291,5 +291,5 @@ def head_entropy(bits: Mapping[str, np.ndarray], most: Mapping[str, float]) -> P
     figure.supxlabel(
         "entropy of a joint's attention, per cent of the most (dot: mean, line: 90 % of clips)", fontsize=11
     )
-    figure.suptitle("Which heads pick (left) and which average (right)?")
+    figure.suptitle("How widely does each head spread its attention?")
     return figure

@@ -290,7 +290,7 @@ def raw_and_fed(clip, fed, joint: int, skeleton: Skeleton) -> Picture:
     grid = figure.subplots(2, 2, width_ratios=[2.4, 1])
     colors = [PART_COLORS[part] for part in part_of_bone(skeleton)]
     ink = PART_INK[part_of_joint(skeleton)[joint]]
-    units = {"raw": "metres, from the sensor", "fed": "units of the network"}
+    units = {"raw": "metres", "fed": "units of the network"}
     for (left, right), (name, poses) in zip(grid, rows.items()):
         poses = check_clip(poses[:, None], skeleton)[:, 0]
         for axis, (label, line) in enumerate(zip(_AXES, _LINES)):

@@ -86,8 +86,10 @@ def test_intervals_hold_the_mean_and_grow_with_the_spread():
 
 def test_clips_are_spread_over_classes():
     labels = np.array([0] * 10 + [1] * 2 + [2] * 10)
-    assert spread_clips(labels, 9).tolist() == [0, 1, 2, 10, 11, 12, 13, 14]
-    assert len(spread_clips(labels, 1)) == 3
+    assert spread_clips(labels, 9).tolist() == [0, 3, 6, 10, 11, 12, 15, 18]  # and over the clips of each
+    assert spread_clips(labels, 1).tolist() == [0, 10, 12]
+    assert spread_clips(labels, 100).tolist() == list(range(22))
+    assert not len(spread_clips(labels[:0], 9))
 
 
 def perturbed(model):

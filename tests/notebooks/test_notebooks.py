@@ -19,6 +19,7 @@ import yaml
 from executed import NOTEBOOKS, ROOT, SMALL, run, small_sweep
 from making import save_result, ucla_records, write_folder
 
+from bpilib.data.store import SkeletonStore
 from bpilib.model import build_model
 from bpilib.reference import reference_state_dict
 from bpilib.skeleton import UCLA
@@ -132,7 +133,7 @@ def published(places, prepared):
 
 def test_03_evaluates_a_published_weight_file(places, published):
     folder, _ = places
-    assert "published weights" in printed(published)
+    assert "weights that name no epoch" in printed(published)
     assert (folder / "outputs/synthetic_xview/bpi_joint_seed0_published/scores.npz").exists()
 
 
@@ -326,9 +327,19 @@ def test_09_recognises_by_text_what_training_never_saw(places, prepared):
 
 
 @pytest.mark.slow
-def test_09_without_unseen_classes_and_with_a_description(places, trained):
+def test_09_without_unseen_classes_with_a_description_and_with_copies(places, trained, tmp_path):
     folder, there = places
-    notebook = run("09_text", folder, query="take a seat", clips=1, **there)
+    shutil.copytree(there["data"], tmp_path / "store")
+    found = json.loads((tmp_path / "store" / "copies.json").read_text())
+    store = SkeletonStore.open(there["data"])
+    names = store.names[store.split("xview", "test")[:3]].tolist()
+    found["benchmarks"]["xview"] = [[name, "of training", "equal", 0.0, 40] for name in names]
+    (tmp_path / "store" / "copies.json").write_text(json.dumps(found))
+    notebook = run("09_text", folder, query="take a seat", clips=1, **there | {"data": str(tmp_path / "store")})
+    assert "3 of the clips of seen classes are copies of training clips" in printed(notebook)
+    accuracy = pd.read_csv(folder / "outputs/synthetic_xview/bpi_joint_seed0/text_accuracy.csv")
+    assert accuracy["clips"].tolist() == [160, 160, 157, 157]
+    assert accuracy["by"].str.endswith("without copies").tolist() == [False, False, True, True]
     assert "unseen in training: no class" in printed(notebook)
     assert "seen: " in printed(notebook) and "harmonic" not in printed(notebook)
     assert pictures(notebook) == 6
