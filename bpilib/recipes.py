@@ -17,7 +17,7 @@ RAW = {"ucla": "data/NW-UCLA", "synthetic": "data/synthetic", "ntu60": "data/NTU
 def benchmarks_of(dataset: str, store: str | Path) -> tuple[str, ...]:
     """The benchmarks of a data set: those its store has, where it is prepared; else the published; else none."""
     try:
-        manifest = json.loads((Path(store) / "manifest.json").read_text())
+        manifest = json.loads((Path(store) / "manifest.json").read_bytes())
         if manifest["dataset"] == dataset:
             return tuple(manifest["counts"]["splits"])
     except (OSError, ValueError, KeyError, TypeError):  # not there yet, or damaged: opening the store will say so

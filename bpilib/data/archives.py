@@ -2,6 +2,7 @@
 
 import os
 import re
+import struct
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -18,6 +19,8 @@ KINDS = {  # first bytes → what it is, what to do
     b"\x80": ("a pickle", "call it .pkl"),
 }
 PAGE = (b"<!doctype", b"<html")
+# What opening a file that is no zip, or a damaged one, raises.
+NO_ZIP = (zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError, EOFError, struct.error)
 DEEPEST = 3  # folders below, and
 MOST_FILES = 20_000  # files that are looked at
 STREAM = r"(?:train|val|test)_data"  # of 2s-AGCN's arrays

@@ -249,7 +249,7 @@ def find_benchmark_copies(store: SkeletonStore, benchmark: str, progress: bool =
     path = store.path / FILE_NAME
     head = FORMAT | {"sha256": {name: store.manifest["sha256"][name] for name in ("poses.npy", "index.npz")}}
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):  # missing or unusable: search
-        kept = json.loads(path.read_text())
+        kept = json.loads(path.read_bytes())
         if all(kept[key] == value for key, value in head.items()):
             return [Copy(str(t), str(s), str(k), float(d), int(n)) for t, s, k, d, n in kept["benchmarks"][benchmark]]
     prints = fingerprint(store, progress)

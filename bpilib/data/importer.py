@@ -8,15 +8,16 @@ from pathlib import Path
 import numpy as np
 
 from bpilib.data.plausibility import Finding, Inspection
-from bpilib.data.store import Clip, Problem, SkeletonStore, Splits, StoreWriter
+from bpilib.data.store import Clip, Problem, SkeletonStore, Splits, StoreWriter, mark_present
 from bpilib.data.tables import normalise_name, read_names
-from bpilib.errors import MissingInputError
 from bpilib.recipes import PLAIN_NAME
 from bpilib.skeleton import SKELETONS, Skeleton
 
 CLASS_NAMES_FILE = "classes.txt"
 MAX_CLIP_BYTES = 64 << 20  # of one clip; the largest real one has 0.2 MB
 MAX_CLASSES = 10_000
+KEPT = "kept those that move most"  # of too many persons
+FEW = 0.25  # share of frames
 
 
 def check_on_error(on_error: str) -> None:
@@ -79,8 +80,7 @@ class ImportWriter(StoreWriter):
     def note_dropped_persons(self, file: str, dropped: int) -> None:
         """List that a clip has lost persons to `fit_persons`, if it has."""
         if dropped:
-            what = f"{self.shape[0] + dropped} persons, {self.shape[0]} expected"
-            self.skip(file, what, done="kept those that move most")
+            self.skip(file, describe_dropped(self.shape[0], dropped), done=KEPT)
 
     def finish_import(self, splits: Splits, source: Mapping[str, object]) -> SkeletonStore:
         """Finish the store, then warn of conversions (`said`), implausible clips and the first problems.
@@ -126,22 +126,6 @@ def warn_of_problems(store: SkeletonStore) -> None:
     warnings.warn(f"{count}, {left_out:,} left out (all of them in {where}):\n" + "\n".join(lines), stacklevel=3)
 
 
-def describe_source(*paths: Path) -> dict[str, object]:
-    """Describe the files that a store is made from: names, number and size.
-
-    Raises:
-        MissingInputError: one of them is missing.
-    """
-    for path in paths:
-        if not path.is_file():
-            raise MissingInputError(f"no raw data at {path}")
-    return {
-        "name": ", ".join(path.name for path in paths[:2]),
-        "files": len(paths),
-        "bytes": sum(path.stat().st_size for path in paths),
-    }
-
-
 def find_skeleton(joints: int, where: object) -> Skeleton:
     """Find the skeleton that has this number of joints.
 
@@ -153,6 +137,11 @@ def find_skeleton(joints: int, where: object) -> Skeleton:
             return skeleton
     known = " or ".join(f"{skeleton.num_joints} joints ({name})" for name, skeleton in SKELETONS.items())
     raise ValueError(f"{where}: expected {known}, got {joints}")
+
+
+def describe_dropped(persons: int, dropped: int) -> str:
+    """Say of a clip that `fit_persons` has left out `dropped` of its persons."""
+    return f"{persons + dropped} persons, {persons} expected"
 
 
 def is_printable(name: str) -> bool:
@@ -200,8 +189,9 @@ def choose_class_names(folder: Path, labels: Iterable[str], classes: Iterable[st
 def fit_persons(poses: np.ndarray, persons: int) -> tuple[np.ndarray, int]:
     """Fit a clip (L, any M, V, 3) to a number of persons.
 
-    Missing persons are filled with zeros. Of too many, the present ones that move most are kept, in their order (the
-    published measure: variance over frames, summed over joints and axes).
+    Missing persons are filled with zeros. Of too many, those that move most are kept, in their order. The measure is
+    the published one, variance over frames, summed over joints and axes, of the frames in which a person is there:
+    being lost is no movement. Persons who are there in less than `FEW` of the frames of the one seen most come last.
 
     Returns:
         (L, persons, V, 3) float32, and the number of present persons that were left out.
@@ -213,10 +203,12 @@ def fit_persons(poses: np.ndarray, persons: int) -> tuple[np.ndarray, int]:
         poses = poses.astype(np.float32)
     if not np.isfinite(poses).all():
         raise ValueError("coordinates that are not finite (NaN or infinite)")
-    present = np.flatnonzero(poses.any((0, 2, 3)))
+    there = mark_present(poses)
+    present = np.flatnonzero(there.any(0))
     if poses.shape[1] > persons:
-        motion = poses[:, present].var(0, dtype=np.float64).sum((1, 2))
-        kept = np.sort(present[np.argsort(-motion, kind="stable")[:persons]])
+        motion = np.array([poses[there[:, m], m].var(0, dtype=np.float64).sum() for m in present])
+        seen = there[:, present].sum(0)
+        kept = np.sort(present[np.lexsort((-motion, seen < FEW * seen.max(initial=0)))[:persons]])
         poses = poses[:, kept]
     missing = persons - poses.shape[1]
     return np.pad(poses, ((0, 0), (0, missing), (0, 0), (0, 0))), max(len(present) - persons, 0)

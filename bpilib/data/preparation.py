@@ -14,10 +14,11 @@ from bpilib.data import ucla
 from bpilib.data.archives import suggest_files
 from bpilib.data.formats import agcn, clip_folder
 from bpilib.data.formats.npz import import_npz
-from bpilib.data.formats.pyskl import describe_pickle, import_pickle
-from bpilib.data.importer import check_on_error, describe_source, refuse_or_warn, warn_of_problems
+from bpilib.data.formats.pyskl import import_pickle
+from bpilib.data.importer import CLASS_NAMES_FILE, check_on_error, refuse_or_warn, warn_of_problems
 from bpilib.data.ntu import protocol, raw_files
 from bpilib.data.plausibility import Inspection
+from bpilib.data.source import Source
 from bpilib.data.store import MANIFEST, Problem, SkeletonStore, StoreWriter, find_leftovers, settle
 from bpilib.data.synthetic import dataset as dataset_module
 from bpilib.data.synthetic import people
@@ -186,7 +187,8 @@ def _build_ucla(dataset: str, raw: Path, out: Path, overwrite: bool, on_error: s
                     cameras.append(found.camera)
         warned = refuse_or_warn(inspection.findings(), out)
         summary = inspection.summary()
-        store = writer.finish(ucla.make_splits(np.array(cameras)), _describe_source(dataset, raw), plausibility=summary)
+        source = _find_source(dataset, raw).describe()
+        store = writer.finish(ucla.make_splits(np.array(cameras)), source, plausibility=summary)
         for said in warned:
             warnings.warn(said, stacklevel=3)
         return store
@@ -247,28 +249,26 @@ def _import(
     return import_npz(files, out, dataset, classes, skeleton, **settings)
 
 
-def _describe_source(
-    dataset: str, raw: Raw, tracker: str | None = None, benchmark: str | None = None
-) -> dict[str, object]:
-    """Describe the files a store would be made from, as far as this is possible without reading them."""
+def _find_source(dataset: str, raw: Raw, tracker: str | None = None, benchmark: str | None = None) -> Source:
+    """The files that a store would be made from; those of NTU's raw files are listed by `protocol.list_raw_files`."""
     layout = _recognise_layout(raw)
-    first, *_ = _list_places(raw)
+    first, *more = _list_places(raw)
     if layout == "folder":
-        return clip_folder.describe_folder(first, tracker)
-    if layout == "pickle":
-        return describe_pickle(first, tracker)
+        return clip_folder.find_source(first, tracker)
     if layout == "arrays":
         found = agcn.find_folders(first)
-        return describe_source(*agcn.list_files(found.get(benchmark or "") or next(iter(found.values()))))
+        first = found.get(benchmark or "") or next(iter(found.values()))
+        names = None if dataset in BENCHMARKS else first / CLASS_NAMES_FILE
+        return Source(agcn.list_files(first), names=names)
     if layout:
-        return describe_source(*_list_places(raw))
-    if dataset in protocol.MAX_IDS:
-        return protocol.list_raw_files(dataset, raw).source
+        names = None if dataset in BENCHMARKS else first.parent / CLASS_NAMES_FILE
+        return Source([first, *more], tracker=tracker, names=names)
     if not first.exists():
         raise MissingInputError(f"no raw data at {first}")
-    inside = first.rglob("*") if first.is_dir() else ()
-    files = [path for path in inside if path.suffix.lower() in (".json", ".zip")] if first.is_dir() else [first]
-    return {"name": first.name, "files": len(files), "bytes": sum(path.stat().st_size for path in files)}
+    if not first.is_dir():
+        return Source([first])
+    inside = (path for path in first.rglob("*") if path.suffix.lower() in (".json", ".zip") and path.is_file())
+    return Source(sorted(inside), first)
 
 
 def _reopen(out: Path, dataset: str, raw: Raw, tracker: str | None, benchmark: str | None) -> SkeletonStore:
@@ -281,11 +281,14 @@ def _reopen(out: Path, dataset: str, raw: Raw, tracker: str | None, benchmark: s
     again = "choose another folder, or pass overwrite=True to replace it"
     if store.dataset != dataset:
         raise ValueError(f"{out} holds the data set {store.dataset}, not {dataset}: {again}")
-    source = store.manifest["source"]
+    saved = store.manifest["source"]
     try:
-        now = _describe_source(dataset, raw, tracker, benchmark)
+        if dataset in protocol.MAX_IDS and not _recognise_layout(raw):
+            differs = protocol.compare_listings(saved, protocol.list_raw_files(dataset, raw).source)
+        else:
+            differs = _find_source(dataset, raw, tracker, benchmark).differs(saved)
     except MissingInputError:  # the raw files are gone, which is fine
         return store
-    if any(now[key] != source.get(key) for key in now if key != "name"):
-        raise ValueError(f"{out} was made from other files ({source}) than those at {raw} ({now}): {again}")
+    if differs:
+        raise ValueError(f"{out} was made from other files than those at {raw} ({differs}): {again}")
     return store

@@ -193,7 +193,7 @@ class StoreWriter:
         buffer = io.BytesIO()
         np.savez(buffer, **index)  # type: ignore[arg-type]  # NumPy's stubs take every keyword for `allow_pickle`
         (self.folder / "index.npz").write_bytes(buffer.getvalue())
-        with (self.folder / "problems.csv").open("w", newline="") as file:
+        with (self.folder / "problems.csv").open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
             csv.writer(file).writerows([("file", "what", "line", "done"), *map(astuple, self.problems)])
         manifest = {
             "format": "bpilib store",
@@ -343,7 +343,7 @@ class SkeletonStore:
             raise MissingInputError(_nothing_there(path))
         renew = f"prepare the data again into another folder, or with overwrite=True (notebook 01), to replace {path}"
         try:
-            manifest = json.loads(file.read_text())
+            manifest = json.loads(file.read_bytes())
             version = manifest["version"] if manifest["format"] == "bpilib store" else None
             if version == VERSION:
                 SKELETONS[manifest["skeleton"]], manifest["counts"]["splits"]
@@ -412,5 +412,5 @@ class SkeletonStore:
 
     def problems(self) -> list[Problem]:
         """The raw files that were left out when the store was made."""
-        with (self.path / "problems.csv").open(newline="") as file:
+        with (self.path / "problems.csv").open(newline="", encoding="utf-8", errors="replace") as file:
             return [Problem(row["file"], row["what"], int(row["line"]), row["done"]) for row in csv.DictReader(file)]

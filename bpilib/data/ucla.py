@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bpilib.data.archives import describe_contents, explain_no_zip, parse_member_path
+from bpilib.data.archives import NO_ZIP, describe_contents, explain_no_zip, parse_member_path
 from bpilib.data.store import Clip, Problem
 from bpilib.errors import MissingInputError
 
@@ -73,7 +73,7 @@ def open_raw_files(raw: str | Path) -> Iterator[dict[str, Callable[[], bytes]]]:
         raw = zips[0]
     try:
         archive = zipfile.ZipFile(raw)
-    except zipfile.BadZipFile as error:
+    except NO_ZIP as error:
         raise ValueError(explain_no_zip(raw, error, HOW)) from error
     readers: dict[str, Callable[[], bytes]] = {}
     with archive:

@@ -44,6 +44,7 @@ MOST_KEYS = 256  # of a YAML that are not text: numbers can be chosen to collide
 DEEPEST = 100  # levels of a YAML
 LONGEST = 100  # characters of a number in a YAML
 NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+MOST_NUMBERS = 1 << 62  # of an array; more can't be counted
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 SHORTEST_SECRET = 6  # characters, of those that are masked wherever they stand
 _HOST = re.sub(r"[^A-Za-z0-9-]", "-", platform.node())[:32] or "here"  # part of the names of unfinished files
@@ -107,12 +108,34 @@ def array_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
     """The shape, whether in Fortran order, and the data type that a .npy file begins with; `file` is left behind them.
 
     Raises:
-        ValueError: no .npy file, or one of a format for objects and records.
+        ValueError: no .npy file, one of a format for objects and records, or a damaged header.
     """
     version = np.lib.format.read_magic(file)
     if version not in HEADERS:
         raise ValueError(f"NumPy file format {version} is none that holds plain numbers")
-    return HEADERS[version](file)
+    try:
+        shape, fortran, dtype = HEADERS[version](file)
+    except ValueError:
+        raise
+    except Exception as error:  # NumPy parses the header as Python, which raises whatever its tokenizer does
+        raise ValueError(f"its header is damaged ({type(error).__name__}: {error})") from error
+    if not all(type(length) is int and length >= 0 for length in shape) or math.prod(shape) > MOST_NUMBERS:
+        raise ValueError(f"its header is damaged: shape {shape!r:.100}")
+    return shape, fortran, dtype
+
+
+def map_array(path: str | Path) -> np.ndarray:
+    """The array of a .npy file, mapped into memory, so that a false shape takes none; no pickle is read.
+
+    Raises:
+        ValueError: no .npy file, a damaged one, or one of Python objects.
+        EOFError, OSError: it ends too early, or can't be read.
+    """
+    with open(path, "rb") as file:
+        if file.read(2) != b"PK":  # an npz, which has no header of its own
+            file.seek(0)
+            array_header(file)
+    return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
 def read_npz(path: str | Path) -> dict[str, np.ndarray]:

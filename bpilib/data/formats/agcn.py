@@ -19,12 +19,14 @@ from tqdm.auto import tqdm
 from bpilib.data.conventions import Convention, choose_probed, is_z_up, turn_y_up
 from bpilib.data.formats.pyskl import check_label
 from bpilib.data.formats.safe_pickle import PickledArray, open_pickle
-from bpilib.data.importer import ImportWriter, choose_class_names, describe_source, find_skeleton, fit_persons
+from bpilib.data.importer import CLASS_NAMES_FILE, ImportWriter, choose_class_names, find_skeleton, fit_persons
 from bpilib.data.ntu.protocol import FILE_NAME as NTU_NAME
 from bpilib.data.ntu.protocol import MAX_IDS, TRAIN_SUBJECTS
 from bpilib.data.plausibility import is_body, measure
+from bpilib.data.source import Source
 from bpilib.data.store import Clip, SkeletonStore
 from bpilib.skeleton import NTU, Skeleton
+from bpilib.system.files import map_array
 
 PARTS = {"train": ("train",), "test": ("val", "test")}  # part of a benchmark → prefixes of its files
 DATA = ("_data_joint.npy", "_data.npy")
@@ -115,6 +117,7 @@ def import_arrays(
     shapes = {array.shape[1:2] + array.shape[3:] for array in arrays.values()}
     if shapes != {(3, skeleton.num_joints, first.shape[4])} or first.shape[4] > skeleton.persons:
         raise ValueError(f"{folder}: expected (N, 3, T, {skeleton.num_joints}, {skeleton.persons}), got {first.shape}")
+    published = classes is not None
     classes = choose_class_names(folder, [str(label) for _, labels in labelled.values() for label in labels], classes)
     probe = list(_probe(first))
     turn = skeleton is NTU and is_z_up(clip for clip in probe if is_body(measure(clip, NTU), NTU))
@@ -144,13 +147,14 @@ def import_arrays(
         writer.said += convention.said()
         known = folder.name in ("xsub", "xview", "xset")
         name = benchmark or (folder.name if known else _recognise_protocol(dataset, subjects))
-        return writer.finish_import({name: splits}, describe_source(*files))
+        names_file = None if published else folder / CLASS_NAMES_FILE
+        return writer.finish_import({name: splits}, Source(files, names=names_file).describe())
 
 
 def _open(path: Path) -> np.ndarray:
     """Open an array (N, 3, T, V, M), memory-mapped."""
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array = map_array(path)
     except (ValueError, EOFError) as error:
         raise ValueError(f"{path} is not a .npy file of numbers ({error})") from error
     if not isinstance(array, np.ndarray) or array.ndim != 5 or array.shape[1] != 3 or array.dtype.kind != "f":

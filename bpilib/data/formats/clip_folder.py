@@ -12,7 +12,6 @@ a subject is a whole number or empty.
 import contextlib
 import csv
 import difflib
-import hashlib
 import itertools
 import unicodedata
 from collections.abc import Iterable, Iterator
@@ -23,23 +22,26 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from bpilib.data.conventions import Convention, choose_probed, turn_axes
-from bpilib.data.formats.openpose import ENDING, is_folder, read_folder
+from bpilib.data.formats.openpose import is_folder, list_frames, read_folder
 from bpilib.data.formats.pyskl import check_label
 from bpilib.data.importer import (
     CLASS_NAMES_FILE,
+    KEPT,
     MAX_CLIP_BYTES,
     ImportWriter,
     choose_class_names,
-    describe_source,
+    describe_dropped,
     find_skeleton,
     fit_persons,
     refuse_or_warn,
 )
-from bpilib.data.store import Clip, SkeletonStore
+from bpilib.data.source import Source
+from bpilib.data.store import Clip, SkeletonStore, mark_present
 from bpilib.data.tables import detect_base, normalise_name, parse_whole, read_rows
 from bpilib.data.trackers import MAPPINGS, start_inspection, suggest_for_clip, to_ntu
 from bpilib.errors import MissingInputError
 from bpilib.skeleton import NTU, SKELETONS, Skeleton
+from bpilib.system.files import map_array
 
 LIST = "clips.csv"
 JOINTS = tuple(skeleton.num_joints for skeleton in SKELETONS.values())
@@ -127,7 +129,7 @@ def import_folder(
                 if clip.said:
                     turned[name] = clip.said
                 poses, dropped = fit_persons(clip.poses, skeleton.persons)
-                poses = convention.bring(poses, clip.poses.shape[1])
+                poses = convention.bring(poses, int(mark_present(poses).any(0).sum()))
                 index = writer.add_checked(Clip(name, poses, label, **numbers), clip.raw)
             except (ValueError, OSError) as error:
                 writer.skip(place[0], error, place[1])
@@ -141,22 +143,24 @@ def import_folder(
             first = next(iter(turned))
             writer.said.append(f"{len(turned)} of {len(rows)} clips, the first {first}: {turned[first]}")
         writer.said += [*([said] if said else []), *convention.said()]
-        return writer.finish_import({benchmark: parts}, describe_folder(folder, tracker))
+        return writer.finish_import({benchmark: parts}, find_source(folder, tracker).describe())
 
 
-def describe_folder(folder: Path, tracker: str | None = None) -> dict[str, object]:
-    """Describe the folder that a store is made from: names, sizes and a hash of all files, and the tracker.
+def find_source(folder: Path, tracker: str | None = None) -> Source:
+    """The files that a store is made from: clips.csv, classes.txt and the clips that clips.csv names.
 
     Raises:
         MissingInputError: no clips.csv.
+        ValueError: it can't be read.
     """
     lists = [path for path in (folder / LIST, folder / CLASS_NAMES_FILE) if path.name == LIST or path.is_file()]
-    clips = (path for ending in ("*.npy", f"*{ENDING}") for path in sorted(folder.rglob(ending)))
-    files = [*lists, *(path for path in clips if path.is_file())]
-    digest = hashlib.sha256()
-    for path in files:
-        digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
-    return describe_source(*files) | {"sha256": digest.hexdigest(), "tracker": tracker}
+    found: dict[Path, None] = {}
+    for _, row in read_list(folder / LIST) if lists[0].is_file() else ():
+        with contextlib.suppress(ValueError, OSError):
+            path = locate_clip(folder, (row["name"] or "").removesuffix(".npy"))
+            found |= dict.fromkeys(list_frames(path) if is_folder(path) else [path] if path.is_file() else [])
+    files = sorted(found, key=lambda path: (path.suffix.lower() != ".npy", path))
+    return Source([*lists, *files], folder, tracker)
 
 
 def read_list(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
@@ -312,17 +316,15 @@ def load_single_clip(
         if len(shape) > 2 and (shape[-2] == joints or shape[-2] != skeleton.num_joints):
             tracker = trained_with
     clip = load_clip(path, (skeleton.num_joints,), tracker)
-    if not np.isfinite(clip.poses).all():
-        raise ValueError("coordinates that are not finite (NaN or infinite)")
     inspection = start_inspection(skeleton, tracker)
     convention = Convention(skeleton, () if tracker else (clip.poses,), copy_single)
-    poses, persons = np.array(clip.poses, np.float32), clip.poses.shape[1]
-    if copy_single and persons == 1:
-        poses = np.pad(poses, ((0, 0), (0, 1), (0, 0), (0, 0)))
-    poses = convention.bring(poses, persons)
+    poses, dropped = fit_persons(clip.poses, skeleton.persons)
+    poses = convention.bring(poses, int(mark_present(poses).any(0).sum()))
     inspection.see(path.name, poses, clip.raw)
     warned = refuse_or_warn(inspection.findings(), path)
-    return poses, [*([clip.said] if clip.said else []), *convention.said(), *warned]
+    said = [clip.said] if clip.said else []
+    said += [f"{describe_dropped(skeleton.persons, dropped)}: {KEPT}"] if dropped else []
+    return poses, [*said, *convention.said(), *warned]
 
 
 def _read_npy(path: Path) -> np.ndarray:
@@ -337,7 +339,7 @@ def _read_npy(path: Path) -> np.ndarray:
         what = f"it begins with {start!r}" if start else "it is empty"
         raise ValueError(f"not a .npy file of numbers ({what}): numpy.save writes such files")
     try:
-        poses = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped: a false shape takes no memory
+        poses = map_array(path)
     except (ValueError, EOFError) as error:
         why = f"not a .npy file of numbers ({error})"
         if "Python objects" in str(error):

@@ -22,7 +22,8 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from bpilib.data.conventions import PROBED, Convention
-from bpilib.data.importer import CLASS_NAMES_FILE, MAX_CLIP_BYTES, ImportWriter, choose_class_names, describe_source
+from bpilib.data.importer import CLASS_NAMES_FILE, MAX_CLIP_BYTES, ImportWriter, choose_class_names
+from bpilib.data.source import Source
 from bpilib.data.store import Clip, SkeletonStore
 from bpilib.errors import MissingInputError
 from bpilib.skeleton import NTU, SKELETONS, Skeleton
@@ -36,7 +37,7 @@ def _reading(path: Path) -> Iterator[None]:
     """Turn whatever error reading raises into a ValueError that names the file."""
     try:
         yield
-    except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, OverflowError) as error:
         raise ValueError(f"{path} is damaged or no npz ({error}): get or make it again") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
@@ -190,7 +191,8 @@ def import_npz(
             if not x.shape or not y.shape:
                 raise ValueError(f"expected arrays of clips, got {x.shape} and {y.shape}")
             skeleton = skeleton or _recognise_skeleton(x.shape)
-            known = classes is not None or (first.parent / CLASS_NAMES_FILE).is_file()
+            published = classes is not None
+            known = published or (first.parent / CLASS_NAMES_FILE).is_file()
             named = choose_class_names(first.parent, [], classes) if known else None
             count, base, said = _recognise_labels(opened, len(named) if named else None)
             classes = named or choose_class_names(first.parent, [str(count - 1)], None)
@@ -237,7 +239,8 @@ def import_npz(
                         splits[benchmark][part].append(index)
         bar.close()
         writer.said += convention.said()
-        return writer.finish_import(splits, describe_source(*paths.values()))
+        names_file = None if published else first.parent / CLASS_NAMES_FILE
+        return writer.finish_import(splits, Source([*paths.values()], names=names_file).describe())
 
 
 def _probe(x: _Rows, shape: tuple[int, int, int]) -> Iterator[np.ndarray]:

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-ENDING = "_keypoints.json"
 NUMBER = re.compile(r"(\d+)_keypoints\.json", re.IGNORECASE)
 MAX_BYTES = 4 << 20  # of a frame
 KEPT = 2  # persons
@@ -27,6 +26,11 @@ def is_folder(path: Path) -> bool:
     return path.is_dir() and any(NUMBER.search(entry.name) for entry in path.iterdir())
 
 
+def list_frames(folder: Path) -> list[Path]:
+    """A folder's files of frames, by name."""
+    return sorted(path for path in folder.iterdir() if NUMBER.search(path.name))
+
+
 def read_folder(folder: Path) -> np.ndarray:
     """Read a folder's frames in the order of their numbers.
 
@@ -34,9 +38,14 @@ def read_folder(folder: Path) -> np.ndarray:
         (L, M, V, 3) float64, x, y in pixels and a score; zeros where a person or a keypoint was not seen.
 
     Raises:
-        ValueError: a file that is something else; frames of different keypoints; nobody in any of them.
+        ValueError: a file that is something else; several recordings; frames of different keypoints; nobody in any.
     """
-    found = sorted((int(match[1]), path) for path in folder.iterdir() if (match := NUMBER.search(path.name)))
+    matches = [(match, path) for path in list_frames(folder) if (match := NUMBER.search(path.name))]
+    found = sorted((int(match[1]), path) for match, path in matches)
+    recordings = sorted({path.name[: match.start()] for match, path in matches})
+    if len(recordings) > 1 or len({number for number, _ in found}) < len(found):
+        what = f"several recordings ({', '.join(recordings[:4])})" if len(recordings) > 1 else "a frame's number twice"
+        raise ValueError(f"{folder.name}, {len(found)} frames of OpenPose: {what}: give each a folder of its own")
     frames = [_read_people(path) for _, path in found]
     joints = {person.shape[0] for people in frames for person in people}
     if len(joints) != 1:
@@ -51,10 +60,12 @@ def _read_people(path: Path) -> list[np.ndarray]:
         raise ValueError(f"{path.name}: {path.stat().st_size} bytes, more than the {MAX_BYTES} a frame may have")
     try:
         people = [np.array(person["pose_keypoints_2d"], float) for person in json.loads(path.read_bytes())["people"]]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, OverflowError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path.name} is no frame of OpenPose, people with pose_keypoints_2d ({error})") from error
     if any(person.ndim != 1 or len(person) % 3 for person in people):
         raise ValueError(f"{path.name}: pose_keypoints_2d: expected x, y and a score for each keypoint")
+    if not all(np.isfinite(person).all() for person in people):
+        raise ValueError(f"{path.name}: coordinates that are not finite (NaN or infinite)")
     people = [person.reshape(-1, 3) for person in people]
     return [np.where(person[:, 2:] > 0, person, 0) for person in people if (person[:, 2] > 0).any()]
 

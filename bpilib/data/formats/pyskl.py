@@ -18,15 +18,10 @@ from tqdm.auto import tqdm
 
 from bpilib.data.conventions import CROWD, Convention, choose_probed
 from bpilib.data.formats.safe_pickle import PickledArray, open_pickle
-from bpilib.data.importer import (
-    ImportWriter,
-    choose_class_names,
-    describe_source,
-    find_skeleton,
-    fit_persons,
-)
+from bpilib.data.importer import CLASS_NAMES_FILE, ImportWriter, choose_class_names, find_skeleton, fit_persons
 from bpilib.data.ntu.protocol import FILE_NAME as NTU_NAME
 from bpilib.data.ntu.protocol import MAX_IDS
+from bpilib.data.source import Source
 from bpilib.data.store import Clip, SkeletonStore
 from bpilib.data.tables import detect_base
 from bpilib.data.trackers import MAPPINGS, start_inspection, suggest_for_clip, suggest_trackers, to_ntu
@@ -119,16 +114,9 @@ def import_pickle(
                     clips[name] = index
                     writer.note_dropped_persons(name, dropped)
             writer.said += convention.said()
-            return writer.finish_import(_make_splits(split, clips, writer), describe_pickle(path, tracker))
-
-
-def describe_pickle(path: Path, tracker: str | None = None) -> dict[str, object]:
-    """Describe the pickle that a store is made from, and the tracker.
-
-    Raises:
-        MissingInputError: no such file.
-    """
-    return describe_source(path) | ({"tracker": tracker} if tracker else {})
+            names = None if published else path.parent / CLASS_NAMES_FILE
+            source = Source([path], tracker=tracker, names=names).describe()
+            return writer.finish_import(_make_splits(split, clips, writer), source)
 
 
 def check_label(dataset: str, name: str, label: int, classes: int) -> None:

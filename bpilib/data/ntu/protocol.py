@@ -8,7 +8,8 @@ Source: Shahroudy et al., "NTU RGB+D", CVPR 2016; Liu et al., "NTU RGB+D 120", T
 import functools
 import itertools
 import re
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -162,7 +163,30 @@ def list_raw_files(dataset: str, raw: str | Path | Sequence[str | Path]) -> List
         "bytes": sum(file.size for file in taken),
         "fingerprint": fingerprint(taken),
     }
+    if all(file.start >= 0 for file in taken):
+        listed.source["crcs"] = fingerprint(taken, [file.stamp for file in taken])
+    else:
+        listed.source["modified"] = max(file.stamp for file in taken if file.start < 0)
     return listed
+
+
+def compare_listings(saved: Mapping[str, object], now: Mapping[str, object]) -> str:
+    """What differs between the raw files that a store was made from and those of a `Listing.source`; "" if nothing.
+
+    Names and sizes tell, and in zips the checksums. Of unpacked files, which are too many to read once more, one that
+    was changed later than all were then is warned of. What a manifest does not have is not compared.
+    """
+    for key in ("files", "bytes", "fingerprint", "crcs"):
+        if key in saved and key in now and saved[key] != now[key]:
+            return "their content was changed" if key == "crcs" else f"{key}: {saved[key]} then, {now[key]} now"
+    then, newest = saved.get("modified"), now.get("modified")
+    if isinstance(then, int) and isinstance(newest, int) and newest > then:
+        warnings.warn(
+            "some raw files, of the names and sizes that they had, were written after this store was made of them: if "
+            "their content was changed as well, pass overwrite=True",
+            stacklevel=4,
+        )
+    return ""
 
 
 def compare_with_published(store: SkeletonStore, listed: Listing | None = None) -> str:

@@ -11,7 +11,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from bpilib.data.archives import describe_contents, explain_no_zip, list_inner_zips, parse_member_path, suggest_files
+from bpilib.data.archives import (
+    NO_ZIP,
+    describe_contents,
+    explain_no_zip,
+    list_inner_zips,
+    parse_member_path,
+    suggest_files,
+)
 from bpilib.errors import MissingInputError
 
 ENDING = ".skeleton"
@@ -120,7 +127,7 @@ def _search_zip(path: Path) -> Iterator[RawFile]:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
-    except zipfile.BadZipFile as error:
+    except NO_ZIP as error:
         raise ValueError(explain_no_zip(path, error, HOW)) from error
     for member in members:
         if (name := _strip_ending(parse_member_path(member).name)) is not None:

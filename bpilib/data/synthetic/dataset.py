@@ -199,7 +199,7 @@ def _check_folder(folder: Path, note: Path, wanted: dict, names: set[str]):
     foreign = sorted(found - names) if note.exists() else sorted(found)
     if note.exists():
         try:
-            made = dict(json.loads(note.read_text()))
+            made = dict(json.loads(note.read_bytes()))
         except ValueError as error:
             raise ValueError(
                 f"expected {note} to hold a synthetic data set's arguments; choose another folder"
