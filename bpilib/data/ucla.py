@@ -196,7 +196,11 @@ def read(raw: str | Path, actions: tuple[int, ...] = ACTIONS) -> Iterator[tuple[
 
 
 def make_splits(cameras: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
-    """Split by view: views 1 and 2 are for training, view 3 for testing."""
+    """Split clips by their views, `cameras` (n,) int64: 1 and 2 are for training, 3 for testing.
+
+    Returns:
+        "xview" → part ("train", "test") → (n_part,) int64 clip indices.
+    """
     return {"xview": {"train": np.flatnonzero(cameras != 3), "test": np.flatnonzero(cameras == 3)}}
 
 

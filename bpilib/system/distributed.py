@@ -46,7 +46,7 @@ def rank_zero_only(method: Callable[..., None]) -> Callable[..., None]:
 
 
 def all_reduce_sum(values: Tensor) -> Tensor:
-    """The sum over processes, in place."""
+    """Add up a tensor of any shape over all processes, in place, and return it; alone, it stays as it is."""
     if world_size() > 1:
         dist.all_reduce(values)
     return values

@@ -74,7 +74,12 @@ def parse_ids(name: str, dataset: str) -> tuple[int, ...]:
 
 
 def make_splits(dataset: str, subjects: np.ndarray, cameras: np.ndarray, setups: np.ndarray) -> dict[str, dict]:
-    """Split clips as published: benchmark → part → indices, sorted by subject, camera or setup, else in their order."""
+    """Split clips as published, by their subjects, cameras and setups, (n,) int64 each.
+
+    Returns:
+        benchmark → part ("train", "test") → (n_part,) int64 clip indices, sorted by subject, camera or setup (whichever
+        the benchmark goes by), else in their order.
+    """
 
     def ordered(key: np.ndarray, chosen: np.ndarray) -> np.ndarray:
         indices = np.flatnonzero(chosen)
