@@ -7,12 +7,15 @@ unless "CSV UTF-8" is chosen, and "Unicode text" as UTF-16 with tabs.
 import contextlib
 import csv
 import re
+import unicodedata
 import warnings
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 SEPARATORS = (",", ";", "\t", "|")
 MOST_COLUMNS = 100
+NEARLY_ALL = 0.8  # of the classes but the first
 CONTROL = frozenset(range(32)) - {9, 10, 13}  # bytes that no text has
 BOMS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
 
@@ -49,7 +52,7 @@ def read_rows(path: Path, needed: Iterable[str]) -> Iterator[tuple[int, dict[str
     Surplus cells of a row are under the key None; missing ones are None.
 
     Raises:
-        ValueError: not a text, or one of the needed columns is missing with every separator.
+        ValueError: not a text, one of the needed columns is missing with every separator, or two have one name.
         csv.Error: not a table.
     """
     text = read_text(path)
@@ -65,6 +68,8 @@ def read_rows(path: Path, needed: Iterable[str]) -> Iterator[tuple[int, dict[str
         raise ValueError(f"no column {', '.join(sorted(missing))} in its first line, {first[:80]!r}")
     reader = csv.reader(text.splitlines(keepends=True)[head:], delimiter=mark, skipinitialspace=True)
     header = [cell.strip().lower() for cell in next(reader)]
+    if twice := [name for name, times in Counter(header).items() if name and times > 1]:
+        raise ValueError(f"column {', '.join(twice)} twice in its first line, {first[:80]!r}: rename one of them")
     for cells in reader:
         cells = [cell.strip() for cell in cells]
         if not any(cells):
@@ -76,8 +81,13 @@ def read_rows(path: Path, needed: Iterable[str]) -> Iterator[tuple[int, dict[str
 
 
 def read_names(path: Path) -> list[str]:
-    """The lines of a file, without blank ones."""
-    return [line.strip() for line in read_text(path).splitlines() if line.strip()]
+    """The lines of a file, without blank ones, accents in one form (`compose`)."""
+    return [compose(line.strip()) for line in read_text(path).splitlines() if line.strip()]
+
+
+def compose(text: str) -> str:
+    """An "ä" as one character, whether it was written as one or, as on a Mac, as two (Unicode's NFC)."""
+    return unicodedata.normalize("NFC", text)
 
 
 def parse_whole(text: str) -> str:
@@ -87,29 +97,53 @@ def parse_whole(text: str) -> str:
 
 
 def normalise_name(name: str) -> str:
-    """Normalise a class name: capitals, blanks, underscores and hyphens make no difference."""
-    return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
+    """Normalise a class name: capitals, blanks, underscores, hyphens and forms of accents make no difference."""
+    return compose(" ".join(name.casefold().replace("_", " ").replace("-", " ").split()))
 
 
-def detect_base(labels: Iterable[str], names: list[str]) -> tuple[int, str]:
-    """Detect whether numeric labels count classes from 0 or from 1.
+def detect_base(
+    labels: Iterable[int], names: Sequence[str], told: Iterable[int | None] = (), *, published: bool = False
+) -> tuple[int, str]:
+    """Detect whether numeric labels count classes from 0 or from 1; a label that is no class either way has no say.
 
     Args:
-        labels: as they were written.
-        names: the class names, which do not come from the labels.
+        labels: one a clip.
+        names: the class names.
+        told: the class of each clip, from 0, where its name tells it: labels that mostly agree count from 0.
+        published: the classes are those of a published data set, of which the clips may be a small part: that none is
+            of the first class is said only if nearly all others have clips.
 
     Returns:
         0 or 1, and a sentence for the user, "" if there is no doubt.
     """
-    labels = {*labels} - {""}
-    if not labels or {*labels} & {*names} or not all(label.isdecimal() and len(label) < 10 for label in labels):
+    labels = list(labels)
+    clips, count = Counter(labels), len(names)
+    ahead = Counter(label - name for label, name in zip(labels, told) if name is not None)
+    within = {label for label in clips if 0 < label <= count}
+    if ahead[0] > ahead[1] or not within or 0 < clips[0] >= clips[count]:
         return 0, ""
-    low, high, count = min(map(int, labels)), max(map(int, labels)), len(names)
-    if low >= 1 and high == count:
-        return 1, f"labels run from {low} to {high}, as many as class names: counted from 1, {names[0]!r} is 1"
-    if low >= 1 and high < count:
+    if clips[0]:
         return 0, (
-            f"labels run from {low} to {high} of {count} class names: counted from 0, so that no clip is {names[0]!r}; "
-            "if they count from 1, subtract 1, or write names"
+            f"labels run from 0 to {count}, one more than class names: counted from 0, {names[0]!r} is 0, and {count} "
+            f"is left out; of 0 there are fewer clips ({clips[0]} to {clips[count]}): if it is a slip, take them out"
         )
-    return 0, ""
+    low, high = min(within), max(within)
+    if high == count:
+        return 1, f"labels run from {low} to {high}, as many as class names: counted from 1, {names[0]!r} is 1"
+    if published and len(within) < NEARLY_ALL * (count - 1):
+        return 0, ""
+    return 0, (
+        f"labels run from {low} to {high} of {count} class names: counted from 0, so that no clip is {names[0]!r}; "
+        "if they count from 1, subtract 1, or write names"
+    )
+
+
+def shift_label(label: int, base: int, count: int) -> int:
+    """A label, counted from `base`, as the number of its class from 0.
+
+    Raises:
+        ValueError: none of `count` classes counted from 1; from 0, the store's writer checks it.
+    """
+    if base and not base <= label < base + count:
+        raise ValueError(f"label {label} outside {base}...{base + count - 1}")
+    return label - base

@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 import json
+import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -71,13 +72,14 @@ class Prompts:
         return digest_texts(self.texts())
 
     def select(self, classes: Iterable[str]) -> "Prompts":
-        """The same texts for these classes in this order.
+        """The same texts for these classes in this order; forms of accents (Unicode's NFC, NFD) make no difference.
 
         Raises:
             ValueError: classes without prompts; each is listed with the nearest names there are.
         """
         classes = tuple(classes)
-        missing = [name for name in classes if name not in self.classes]
+        places = {unicodedata.normalize("NFC", name): i for i, name in enumerate(self.classes)}
+        missing = [name for name in classes if unicodedata.normalize("NFC", name) not in places]
         if missing:
             lines = []
             for name in missing:
@@ -87,7 +89,7 @@ class Prompts:
                 f"{self.source or 'the prompts'}: no prompts for {len(missing)} of {len(classes)} classes: "
                 f"{', '.join(lines)}. Add an entry for each, or rename the class as the prompts do"
             )
-        at = [self.classes.index(name) for name in classes]
+        at = [places[unicodedata.normalize("NFC", name)] for name in classes]
         synonyms, descriptions = tuple(self.synonyms[i] for i in at), tuple(self.descriptions[i] for i in at)
         return Prompts(classes, synonyms, descriptions, self.source)
 

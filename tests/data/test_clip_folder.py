@@ -381,6 +381,78 @@ def test_labels_from_one_are_counted_from_one_where_only_that_fits(tmp_path):
     assert store.labels.tolist() == [1, 2, 3, 4] * 2
 
 
+@pytest.mark.parametrize("odd", ["14", "unknown", "", "clap"])
+def test_an_odd_row_among_labels_from_one_changes_no_other(tmp_path, odd):
+    names, rows = ["wave", "clap", "kick", "bow"], numbered(1)[:-1]
+    with pytest.warns(UserWarning, match="labels run from 1 to 4, as many as class names: counted from 1, 'wave' is 1"):
+        store = load(people(tmp_path / "one", rows=[*rows, f"c7,{odd},2,test"], classes=names))
+    assert store.labels.tolist() == [0, 1, 2, 3, 0, 1, 2, *([1] if odd == "clap" else [])]
+    assert [p.done for p in store.problems()] == ["left out"] * (odd != "clap")
+    assert odd != "14" or store.problems()[0].what == "label 14 outside 1...4"
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        store = load(people(tmp_path / "five", rows=[*rows, f"c7,{odd},2,test"], classes=[*names, "e"]), overwrite=True)
+    said = " ".join(str(warning.message) for warning in said)
+    told = "labels run from 1 to 4 of 5 class names: counted from 0, so that no clip is 'wave'" in said
+    assert told == (odd != "clap") and store.labels.tolist()[:7] == [1, 2, 3, 4, 1, 2, 3]
+
+
+def test_a_zero_among_labels_that_rather_count_from_one_is_said(tmp_path):
+    rows = [*numbered(1)[:-1], "c7,0,2,test"]
+    rows[2] = rows[2].replace(",3,", ",4,")
+    with pytest.warns(UserWarning, match=r"labels run from 0 to 4, one more than class names: .* \(1 to 2\)"):
+        store = load(people(tmp_path / "raw", rows=rows, classes=["wave", "clap", "kick", "bow"]))
+    assert store.labels.tolist() == [1, 2, 1, 2, 3, 0]
+    rows[0] = rows[0].replace(",1,1", ",0,1")
+    with pytest.warns(UserWarning) as said:
+        load(people(tmp_path / "two", rows=rows, classes=["wave", "clap", "kick", "bow"]), overwrite=True)
+    assert not any("labels run" in str(warning.message) for warning in said)
+
+
+def test_one_number_beside_names_tells_nothing(tmp_path):
+    rows = [f"c{i},{'clap' if i else '1'},1,train" for i in range(8)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load(people(tmp_path / "raw", rows=rows, classes=["wave", "clap"])).labels.tolist() == [1] * 8
+
+
+def test_labels_of_a_published_data_set_that_count_from_one(tmp_path):
+    """Names of one's own leave it to the numbers; NTU's tell it."""
+    names = [f"k{i}" for i in range(60)]
+    rows = [f"c{i},{label},1,train" for i, label in enumerate([1, 2, 3, 4, 5, 6, 59, 60])]
+    with pytest.warns(UserWarning, match="labels run from 1 to 60, as many as class names: counted from 1, 'k0' is 1"):
+        store = import_folder(people(tmp_path / "own", rows=rows), tmp_path / "one", "ntu60", None, names)
+    assert store.labels.tolist() == [0, 1, 2, 3, 4, 5, 58, 59]
+    clips = dict(zip((f"S001C001P001R001A{i:03}" for i in (2, 3, 4, 5, 6, 7, 8, 61)), PEOPLE))
+    rows = [f"{name},{int(name[-3:]) - 1},1,train" for name in clips]
+    with pytest.warns(UserWarning) as said:
+        store = import_folder(write(tmp_path / "ntu", rows, clips), tmp_path / "zero", "ntu60", None, names)
+    assert store.labels.tolist() == [1, 2, 3, 4, 5, 6, 7] and not any("labels run" in str(w.message) for w in said)
+
+
+def test_a_column_that_comes_twice_is_refused(tmp_path):
+    rows = [f"c{i},wave,clap,1,train,," for i in range(8)]
+    folder = people(tmp_path / "raw", rows=rows, header="name,label, Label ,subject,split,,")
+    with pytest.raises(ValueError, match=r"clips\.csv: column label twice in its first line, 'name,label, Label ,subj"):
+        load(folder)
+    write(folder, rows, {}, header="name,label,other,subject,split,,")
+    assert load(folder).classes == ["wave"]
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_classes_that_differ_in_the_form_of_their_accents_are_one(tmp_path, named):
+    """A Mac writes an "ü" as two characters, Windows as one."""
+    one, two = "gr\u00fc\u00dfen", "gru\u0308\u00dfen"
+    rows = [f"c{i},{two if i % 2 else one},1,train" for i in range(8)]
+    store = load(people(tmp_path / "raw", rows=rows, classes=[two, "clap"] if named else None))
+    assert store.classes == [one, "clap"][: 1 + named] and store.labels.tolist() == [0] * 8 and not store.problems()
+    assert load(tmp_path / "raw", classes=[two, "clap"], overwrite=True).labels.tolist() == [0] * 8
+    if named:
+        (tmp_path / "raw/classes.txt").write_text(f"{one}\n{two.upper()}", encoding="utf-8")
+        with pytest.raises(ValueError, match="'gr\u00fc\u00dfen', 'GR\u00dcSSEN' would be different classes"):
+            load(tmp_path / "raw", overwrite=True)
+
+
 def test_numbers_of_a_table_with_empty_cells_are_whole(tmp_path):
     rows = [f"c{i},{i % 4}.0,{'' if i == 3 else f'{1 + i}.0'},train" for i in range(8)]
     store = load(people(tmp_path / "raw", rows=rows))

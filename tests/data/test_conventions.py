@@ -156,6 +156,41 @@ def test_arrays_are_found_further_down_and_by_one_of_their_files(tmp_path):
         ready("mine", tmp_path / "raw", tmp_path / "other")
 
 
+def write_labels(folder, names, labels):
+    """Names and labels of the four training clips and of the other two."""
+    for part, some in (("train", slice(4)), ("val", slice(4, 6))):
+        (folder / f"{part}_label.pkl").write_bytes(pickle.dumps((names[some], labels[some])))
+
+
+def test_labels_of_arrays_that_count_from_one(tmp_path):
+    folder, own = write_arrays(tmp_path / "arrays", "st-gcn"), [f"c{i}" for i in range(6)]
+    (folder / "classes.txt").write_text("a\nb\nc\nd")
+    write_labels(folder, own, [1, 2, 3, 4, 1, 14])
+    store, said = ready("mine", folder, tmp_path / "one")
+    assert "labels run from 1 to 4, as many as class names: counted from 1, 'a' is 1" in said
+    assert store.labels.tolist() == [0, 1, 2, 3, 0] and store.problems()[0].what == "c5: label 14 outside 1...4"
+    write_labels(folder, own, [1, 2, 3, 3, 1, 14])
+    store, said = ready("mine", folder, tmp_path / "three")
+    assert "labels run from 1 to 3 of 4 class names: counted from 0, so that no clip is 'a'" in said
+    assert store.labels.tolist() == [1, 2, 3, 3, 1]
+    write_labels(folder, own, [1, 2, 3, 0, 1, 2])
+    store, said = ready("mine", folder, tmp_path / "zero")
+    assert "labels run" not in said and store.labels.tolist() == [1, 2, 3, 0, 1, 2]
+    write_labels(folder, own, [60, 2, 3, 1, 1, 2])
+    store, said = ready("ntu60", folder, tmp_path / "published")
+    assert "labels run from 1 to 60, as many as class names: counted from 1, 'drink water'" in said
+    assert store.labels.tolist() == [59, 1, 2, 0, 0, 1]
+    ntu = [f"S001C001P001R001A{label + 1:03}" for label in (60, 2, 3, 1, 1, 2)]
+    write_labels(folder, ntu, [60, 2, 3, 1, 1, 2])
+    store, said = ready("ntu60", folder, tmp_path / "names")  # which tell that A061 has come in, and count from 0
+    assert "labels run" not in said and store.labels.tolist() == [2, 3, 1, 1, 2]
+    (folder / "classes.txt").unlink()
+    write_labels(folder, own, [1, 2, 10, -1, 1, 2])
+    store, said = ready("mine", folder, tmp_path / "unnamed")
+    assert "labels run from 1 to 10 of 11 class names: counted from 0, so that no clip is 'class 0'" in said
+    assert store.classes[10] == "class 10" and store.labels.tolist() == [1, 2, 10, 1, 2]
+
+
 def test_arrays_that_do_not_go_together_are_refused(tmp_path):
     folder = write_arrays(tmp_path / "arrays", "st-gcn")
     names, labels = pickle.loads((folder / "train_label.pkl").read_bytes())

@@ -348,9 +348,43 @@ def test_labels_from_one_are_recognised(tmp_path, one_hot):
         label = content[f"y_{part}"].argmax(1) + 1
         content[f"y_{part}"] = np.eye(4)[label] if one_hot else label
     np.savez(tmp_path / "CS.npz", **content)
-    with pytest.warns(UserWarning, match="labels run from 1 to 3, none is 0: counted from 1"):
+    with pytest.warns(UserWarning, match="labels run from 1 to 3, as many as class names: counted from 1, 'wave' is 1"):
         store = load(tmp_path / "CS.npz", tmp_path / "store")
     assert store.labels.tolist() == [0, 1, 2, 0, 0, 1, 2] and store.classes == list(CLASSES)
-    with pytest.warns(UserWarning, match="no clip has label 0, all from 1 to 3 are there: do the labels count from 1"):
+    with pytest.warns(UserWarning, match="labels run from 1 to 3 of 4 class names: counted from 0, so that no clip is"):
         store = import_npz({"split": tmp_path / "CS.npz"}, tmp_path / "own", "mine", None, NTU, progress=False)
     assert store.labels.tolist() == [1, 2, 3, 1, 1, 2, 3] and store.classes[0] == "class 0"
+
+
+def test_numbers_of_a_published_data_set_that_fit_from_0_and_from_1_are_said(tmp_path):
+    """Of 60 classes, 1 to 59 have clips; one clip has a label that is none."""
+    content = arrays(train=clips(59), frames=64)
+    label = {"train": np.arange(1, 60), "test": np.array([1, 2, 77])}
+    np.savez(tmp_path / "CS.npz", **content | {f"y_{part}": label[part] for part in label})
+    names = [f"c{i}" for i in range(60)]
+    with pytest.warns(UserWarning) as said:
+        store = import_npz({"xsub": tmp_path / "CS.npz"}, tmp_path / "store", "ntu60", names, progress=False)
+    said = " ".join(str(warning.message) for warning in said)
+    assert "labels run from 1 to 59 of 60 class names: counted from 0, so that no clip is 'c0'" in said
+    assert store.labels.tolist() == [*range(1, 60), 1, 2] and "label 77 outside 0...59: left out" in said
+    label["test"][1] = 60
+    np.savez(tmp_path / "CS.npz", **content | {f"y_{part}": label[part] for part in label})
+    with pytest.warns(UserWarning) as said:
+        store = import_npz({"xsub": tmp_path / "CS.npz"}, tmp_path / "one", "ntu60", names, progress=False)
+    said = " ".join(str(warning.message) for warning in said)
+    assert "labels run from 1 to 60, as many as class names: counted from 1, 'c0' is 1" in said
+    assert store.labels.tolist() == [*range(59), 0, 59] and "label 77 outside 1...60: left out" in said
+    for changes in ({"y_train": np.arange(7, 66) % 20 + 1, "y_test": np.array([1, 2, 3])},
+                    {f"y_{part}": np.eye(60)[np.minimum(label[part], 59)] for part in label}):  # fmt: skip
+        np.savez(tmp_path / "CS.npz", **content | changes)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            import_npz({"xsub": tmp_path / "CS.npz"}, tmp_path / "few", "ntu60", names, overwrite=True, progress=False)
+        assert not any("labels run" in str(warning.message) for warning in said)  # a part of it; a column for each
+
+
+def test_one_hot_labels_with_a_column_too_many_count_from_one_though_the_last_has_no_clip(tmp_path):
+    content = arrays(**{"y_train": np.eye(4)[[1, 2, 1, 2]], "y_test": np.eye(4)[[1, 1, 2]]})
+    np.savez(tmp_path / "CS.npz", **content)
+    with pytest.warns(UserWarning, match="as many as class names: counted from 1, 'wave' is 1"):
+        assert load(tmp_path / "CS.npz", tmp_path / "store").labels.tolist() == [0, 1, 0, 1, 0, 0, 1]

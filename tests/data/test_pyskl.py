@@ -150,7 +150,7 @@ BAD = {
 def test_bad_annotations_are_left_out_and_listed(tmp_path, what):
     bad = annotation("bad", 0)
     BAD[what](bad)
-    path = save(tmp_path / "p.pkl", [annotation("one"), bad, annotation("two", 2)])
+    path = save(tmp_path / "p.pkl", [annotation("one", 0), bad, annotation("two", 2)])
     with pytest.warns(UserWarning, match="1 problem,"):
         store = load(path, tmp_path / "store")
     assert store.names.tolist() == ["one", "two"] and store.split("xsub", "train").tolist() == [0, 1]
@@ -320,6 +320,27 @@ def test_labels_from_one_of_ones_own_classes(tmp_path):
     with pytest.warns(UserWarning, match="labels run from 1 to 4, as many as class names: counted from 1"):
         store = prepare("mine", path, tmp_path / "store", progress=False)
     assert store.labels.tolist() == [0, 1, 2, 3] * 2
+
+
+def test_labels_from_one_of_a_published_data_set(tmp_path):
+    """Without NTU's names they are counted from 1, and so they are with them; names that agree with 0 win."""
+    path = own(tmp_path / "own.pkl", lambda clip: clip, first=1)
+    content = pickle.loads(path.read_bytes())
+    content["annotations"][7]["label"] = 14
+    path.write_bytes(pickle.dumps(content))
+    with pytest.warns(UserWarning) as said:
+        store = import_pickle(path, tmp_path / "store", "ntu60", "abcd", progress=False)
+    said = " ".join(str(warning.message) for warning in said)
+    assert "labels run from 1 to 4, as many as class names: counted from 1, 'a' is 1" in said
+    assert store.labels.tolist() == [0, 1, 2, 3, 0, 1, 2] and "c7: label 14 outside 1...4: left out" in said
+    named = [annotation(f"S001C001P001R00{i}A00{i}", i) for i in (1, 2, 3)]
+    with pytest.warns(UserWarning, match="labels run from 1 to 3, as many as class names: counted from 1"):
+        store = load(save(tmp_path / "one.pkl", named), tmp_path / "one")
+    assert store.labels.tolist() == [0, 1, 2]
+    named = [annotation(f"S001C001P001R00{i}A00{i}", i - 1) for i in (2, 3, 4)]
+    with pytest.warns(UserWarning) as said:
+        store = load(save(tmp_path / "zero.pkl", named), tmp_path / "zero")
+    assert store.labels.tolist() == [1, 2] and not any("labels run" in str(warning.message) for warning in said)
 
 
 def test_labels_from_one_without_class_names_are_said(tmp_path):

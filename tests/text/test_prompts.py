@@ -94,6 +94,13 @@ def test_select_reorders_and_names_what_is_missing(tmp_path):
         load(tmp_path, GOOD, classes=["hop", "runn", "fly"])
 
 
+def test_an_accent_in_two_characters_is_the_one_in_one(tmp_path):
+    other = copy.deepcopy(GOOD)
+    other["classes"] = [*other["classes"][:-1], "gru\u0308ßen"]  # as a Mac writes it
+    other["prompts"][-1]["name"] = "gru\u0308ßen"
+    assert load(tmp_path, other, classes=["grüßen"]).classes == ("grüßen",)
+
+
 def broken(edit):
     content = copy.deepcopy(GOOD)
     edit(content)

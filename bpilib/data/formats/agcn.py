@@ -8,6 +8,7 @@ and turns the axes so that z is up. Which of both a file is, is recognised from 
 Sources: Yan et al., ST-GCN, AAAI 2018; Shi et al., 2s-AGCN, CVPR 2019, their preparation of NTU RGB+D.
 """
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -17,7 +18,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from bpilib.data.conventions import Convention, choose_probed, is_z_up, turn_y_up
-from bpilib.data.formats.pyskl import check_label
+from bpilib.data.formats.pyskl import check_label, read_class
 from bpilib.data.formats.safe_pickle import PickledArray, open_pickle
 from bpilib.data.importer import CLASS_NAMES_FILE, ImportWriter, choose_class_names, find_skeleton, fit_persons
 from bpilib.data.ntu.protocol import FILE_NAME as NTU_NAME
@@ -25,6 +26,7 @@ from bpilib.data.ntu.protocol import MAX_IDS, TRAIN_SUBJECTS
 from bpilib.data.plausibility import is_body, measure
 from bpilib.data.source import Source
 from bpilib.data.store import Clip, SkeletonStore
+from bpilib.data.tables import detect_base, shift_label
 from bpilib.skeleton import NTU, Skeleton
 from bpilib.system.files import map_array
 
@@ -117,8 +119,11 @@ def import_arrays(
     shapes = {array.shape[1:2] + array.shape[3:] for array in arrays.values()}
     if shapes != {(3, skeleton.num_joints, first.shape[4])} or first.shape[4] > skeleton.persons:
         raise ValueError(f"{folder}: expected (N, 3, T, {skeleton.num_joints}, {skeleton.persons}), got {first.shape}")
+    names, labels = (list(itertools.chain(*lists)) for lists in zip(*labelled.values()))
     published = classes is not None
-    classes = choose_class_names(folder, [str(label) for _, labels in labelled.values() for label in labels], classes)
+    classes = choose_class_names(folder, (str(label) for label in labels if label >= 0), classes)
+    told = (read_class(dataset, name, len(classes)) for name in names)
+    base, said = detect_base(labels, classes, told, published=published)
     probe = list(_probe(first))
     turn = skeleton is NTU and is_z_up(clip for clip in probe if is_body(measure(clip, NTU), NTU))
     convention = Convention(skeleton, [turn_y_up(clip) if turn else clip for clip in probe])
@@ -133,6 +138,7 @@ def import_arrays(
                 try:
                     match = NTU_NAME.fullmatch(name)
                     setup, camera, subject = (int(match[i]) for i in (1, 2, 3)) if match else (0, 0, 0)
+                    label = shift_label(label, base, len(classes))
                     check_label(dataset, name, label, len(classes))
                     clip = _cut(array[row])
                     poses, _ = fit_persons(turn_y_up(clip) if turn else clip, skeleton.persons)
@@ -142,6 +148,7 @@ def import_arrays(
                 except ValueError as error:
                     writer.skip(parts[part].name, f"{name}: {error}", row + 1)
         bar.close()
+        writer.said += [said] if said else []
         if turn:
             writer.said.append("recognised axes with z up: turned (x, y, z) to (x, z, -y), so that y is")
         writer.said += convention.said()

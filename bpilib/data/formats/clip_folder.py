@@ -5,8 +5,8 @@
     <name>/         instead of a .npy: OpenPose's files of a clip, ..._keypoints.json, one per frame
     classes.txt     optional: class names in label order, one a line
 
-A label is a class name or its number, from 0 (from 1, if only that fits classes.txt); a split is train, test or empty;
-a subject is a whole number or empty.
+A label is a class name or its number, from 0 (from 1, if none is 0 and one is the number of classes); a split is train,
+test or empty; a subject is a whole number or empty.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 
 from bpilib.data.conventions import Convention, choose_probed, turn_axes
 from bpilib.data.formats.openpose import is_folder, list_frames, read_folder
-from bpilib.data.formats.pyskl import check_label
+from bpilib.data.formats.pyskl import check_label, read_class
 from bpilib.data.importer import (
     CLASS_NAMES_FILE,
     KEPT,
@@ -37,7 +37,7 @@ from bpilib.data.importer import (
 )
 from bpilib.data.source import Source
 from bpilib.data.store import Clip, SkeletonStore, mark_present
-from bpilib.data.tables import detect_base, normalise_name, parse_whole, read_rows
+from bpilib.data.tables import compose, detect_base, normalise_name, parse_whole, read_rows, shift_label
 from bpilib.data.trackers import MAPPINGS, start_inspection, suggest_for_clip, to_ntu
 from bpilib.errors import MissingInputError
 from bpilib.skeleton import NTU, SKELETONS, Skeleton
@@ -94,9 +94,7 @@ def import_folder(
     skeleton = NTU if tracker else skeleton or _recognise_skeleton(folder, rows)
     inspection = start_inspection(skeleton, tracker)
     convention = Convention(skeleton, () if tracker else _probe(folder, rows, skeleton), dataset == "ntu120")
-    base, said = 0, ""
-    if classes is None:  # labels of published data sets count from 0
-        base, said = detect_base((row["label"] or "" for _, row in rows), names)
+    base, said = _detect_base(dataset, rows, names, classes is not None)
     unnamed = {path.relative_to(folder).as_posix(): None for path in sorted(folder.rglob("*.npy"))}
     strays: list[str] | None = None  # from the first row on whose file is not there
     turned: dict[str, str] = {}  # clip → how its axes were read
@@ -167,8 +165,8 @@ def read_list(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """Read a clips.csv: (line, row) of each row."""
     try:
         for line, row in read_rows(path, ("name", "label", "split")):
-            numbers = {key: parse_whole(row[key]) for key in ("label", "subject", "camera", "setup") if row.get(key)}
-            yield line, row | numbers
+            cells = {key: row[key] for key in ("label", "subject", "camera", "setup") if row.get(key)}
+            yield line, row | {key: parse_whole(compose(cell)) for key, cell in cells.items()}
     except (ValueError, csv.Error) as error:
         raise ValueError(f"{path}: {error}; {HOW}") from error
 
@@ -222,21 +220,47 @@ def _describe_missing(folder: Path, name: str, strays: list[str]) -> str:
     return "no such file"
 
 
+def _is_number(text: str) -> bool:
+    return text.isdecimal() and len(text) < 10
+
+
 def _parse_number(key: str, text: str) -> int:
     text = text.strip()
-    if text and not (text.isdecimal() and len(text) < 10):
+    if text and not _is_number(text):
         raise ValueError(f"{key}: expected a whole number or nothing, got {text[:50]!r}")
     return int(text or 0)
 
 
-def _parse_label(text: str, classes: list[str], base: int = 0) -> int:
+def _detect_base(
+    dataset: str, rows: list[tuple[int, dict[str, str]]], classes: list[str], published: bool
+) -> tuple[int, str]:
+    """Detect whether labels count classes from 0 or 1 (`detect_base`), if most are numbers, not names of classes."""
+    clips: dict[str, list[str]] = {}  # label → names of its clips
+    for _, row in rows:
+        clips.setdefault(row["label"] or "", []).append(PurePosixPath(row["name"] or "").name.removesuffix(".npy"))
+    named = {text for text in clips if _find_class(text, classes) is not None}
+    numbers = [(int(text), name) for text in clips if _is_number(text) and text not in named for name in clips[text]]
+    if len(numbers) <= sum(len(clips[text]) for text in named):
+        return 0, ""
+    told = (read_class(dataset, name, len(classes)) for _, name in numbers)
+    base, said = detect_base((number for number, _ in numbers), classes, told, published=published)
+    return base, said if base or not named else ""  # a name may be that of the first class
+
+
+def _find_class(text: str, classes: list[str]) -> int | None:
+    """Find the class of this name, from 0, or the only one that is alike."""
     if text in classes:
         return classes.index(text)
     alike = [normalise_name(name) for name in classes]
-    if text and alike.count(normalise_name(text)) == 1:
-        return alike.index(normalise_name(text))
-    if text.isdecimal() and len(text) < 10:
-        return int(text) - base  # the writer knows the range
+    return alike.index(normalise_name(text)) if text and alike.count(normalise_name(text)) == 1 else None
+
+
+def _parse_label(text: str, classes: list[str], base: int) -> int:
+    found = _find_class(text, classes)
+    if found is not None:
+        return found
+    if _is_number(text):
+        return shift_label(int(text), base, len(classes))
     if not text:
         raise ValueError("label: expected the name of a class or its number, got nothing")
     raise ValueError(f"label: expected the name of one of the {len(classes)} classes or its number, got {text[:50]!r}")

@@ -25,6 +25,7 @@ from bpilib.data.conventions import PROBED, Convention
 from bpilib.data.importer import CLASS_NAMES_FILE, MAX_CLIP_BYTES, ImportWriter, choose_class_names
 from bpilib.data.source import Source
 from bpilib.data.store import Clip, SkeletonStore
+from bpilib.data.tables import detect_base, shift_label
 from bpilib.errors import MissingInputError
 from bpilib.skeleton import NTU, SKELETONS, Skeleton
 from bpilib.system.files import array_header, write_atomically
@@ -106,26 +107,15 @@ def _cut_padding(row: np.ndarray) -> np.ndarray:
     return row[: 1 + np.flatnonzero(row.any(1)).max(initial=-1)]
 
 
-def _recognise_labels(opened: dict[str, dict[str, tuple[_Rows, _Rows]]], known: int | None) -> tuple[int, int, str]:
-    """Recognise the number of classes, and whether labels count from 0 or 1.
+def _read_labels(opened: dict[str, dict[str, tuple[_Rows, _Rows]]]) -> tuple[list[int], int]:
+    """Read the labels of all files, benchmark → part → (x, y), and the number of columns of one-hot ones, else 0.
 
-    Args:
-        opened: benchmark → part → (x, y).
-        known: number of classes; None: unknown.
-
-    Returns:
-        Number of classes, number of the first one, and a sentence for the user, "" if there is no doubt.
+    The last column is one of the labels, since it was made for a class.
     """
     every = [y for parts in opened.values() for _, y in parts.values()]
-    used = {label for y in every for label in map(_parse_label, y) if label is not None}
-    last = max(used, default=0)
-    one_hot = len(every[0].shape) == 2
-    columns = every[0].shape[-1] if one_hot else last + 1
-    if known is not None and used and min(used) == 1 and (columns == known + 1 if one_hot else last == known):
-        return known, 1, f"labels run from 1 to {last}, none is 0: counted from 1"
-    if known is None and len(used) > 2 and used == {*range(1, columns)}:
-        return columns, 0, f"no clip has label 0, all from 1 to {last} are there: do the labels count from 1?"
-    return columns if one_hot or known is None else known, 0, ""
+    columns = every[0].shape[-1] if len(every[0].shape) == 2 else 0
+    labels = [label for y in every for label in map(_parse_label, y) if label is not None]
+    return [*labels, *([columns - 1] if columns else [])], columns
 
 
 def _recognise_skeleton(shape: tuple[int, ...]) -> Skeleton:
@@ -191,11 +181,12 @@ def import_npz(
             if not x.shape or not y.shape:
                 raise ValueError(f"expected arrays of clips, got {x.shape} and {y.shape}")
             skeleton = skeleton or _recognise_skeleton(x.shape)
+            labels, columns = _read_labels(opened)
             published = classes is not None
-            known = published or (first.parent / CLASS_NAMES_FILE).is_file()
-            named = choose_class_names(first.parent, [], classes) if known else None
-            count, base, said = _recognise_labels(opened, len(named) if named else None)
-            classes = named or choose_class_names(first.parent, [str(count - 1)], None)
+            named = published or (first.parent / CLASS_NAMES_FILE).is_file()
+            classes = choose_class_names(first.parent, [str(max(labels, default=0))], classes)
+            sure = named and columns == len(classes)  # a column for each class
+            base, said = (0, "") if sure else detect_base(labels, classes, published=published)
         shape = (skeleton.persons, skeleton.num_joints, 3)
         for benchmark, parts in opened.items():
             with _reading(paths[benchmark]):
@@ -218,12 +209,11 @@ def import_npz(
                     bar.update()
                     place = (f"{paths[benchmark].name}: x_{part}", row)
                     label = _parse_label(onehot)
-                    label = label if label is None else label - base
                     frames = _cut_padding(frames)
                     key = (hashlib.sha256(frames.data).digest(), label) if len(paths) > 1 else None
                     if left is None:
                         poses = frames.reshape(-1, *shape)
-                        index = _take(writer, f"{part}_{row:06d}", poses, label, place, convention)
+                        index = _take(writer, f"{part}_{row:06d}", poses, label, base, place, convention)
                         if key:
                             taken.setdefault(key, []).append(index)
                     elif left.get(key):
@@ -254,6 +244,7 @@ def _take(
     name: str,
     poses: np.ndarray,
     label: int | None,
+    base: int,
     place: tuple[str, int],
     convention: Convention,
 ) -> int | None:
@@ -264,6 +255,7 @@ def _take(
         if not len(poses):
             raise ValueError("all its frames are zero")
         with np.errstate(over="ignore"):
+            label = shift_label(label, base, len(writer.classes))
             return writer.add_checked(Clip(name, convention.bring(poses.astype(np.float32)), label))
     except ValueError as error:
         writer.skip(place[0], error, place[1])

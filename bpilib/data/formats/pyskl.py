@@ -23,7 +23,7 @@ from bpilib.data.ntu.protocol import FILE_NAME as NTU_NAME
 from bpilib.data.ntu.protocol import MAX_IDS
 from bpilib.data.source import Source
 from bpilib.data.store import Clip, SkeletonStore
-from bpilib.data.tables import detect_base
+from bpilib.data.tables import detect_base, shift_label
 from bpilib.data.trackers import MAPPINGS, start_inspection, suggest_for_clip, suggest_trackers, to_ntu
 from bpilib.data.ucla import ACTIONS
 from bpilib.data.ucla import FILE_NAME as UCLA_NAME
@@ -78,11 +78,11 @@ def import_pickle(
     with open_pickle(path, progress) as content:
         split, annotations = _check_content(content, path)
         dicts = [annotation for annotation in annotations if isinstance(annotation, dict)]
-        labels = [entry.get("label") for entry in dicts]
-        whole = (str(label) for label in labels if type(label) is int and 0 <= label < 1 << 31)
-        published = classes is not None  # whose labels count from 0
-        classes = choose_class_names(path.parent, whole, classes)
-        base, said = (0, "") if published else detect_base(map(str, labels), classes)
+        labelled = [entry for entry in dicts if type(entry.get("label")) is int and 0 <= entry["label"] < 1 << 31]
+        labels, published = [entry["label"] for entry in labelled], classes is not None
+        classes = choose_class_names(path.parent, map(str, labels), classes)
+        told = (read_class(dataset, str(entry.get("frame_dir")), len(classes)) for entry in labelled)
+        base, said = detect_base(labels, classes, told, published=published)
         arrays = [entry["keypoint"] for entry in dicts if isinstance(entry.get("keypoint"), PickledArray)]
         arrays = [array for array in arrays if len(array.shape) == 4 and 0 not in array.shape]
         if tracker:
@@ -104,8 +104,8 @@ def import_pickle(
                 try:
                     if clips.get(name) is not None:  # before its array is loaded: a repetition takes only two bytes
                         raise ValueError("its frame_dir comes a second time")
-                    clip, raw, dropped = _make_clip(annotation, skeleton, tracker, convention, base)
-                    check_label(dataset, clip.name, annotation["label"], len(classes))
+                    clip, raw, dropped = _make_clip(annotation, skeleton, tracker, convention, base, len(classes))
+                    check_label(dataset, clip.name, clip.label, len(classes))
                     index = writer.add_checked(clip, raw)
                 except ValueError as error:
                     writer.skip(name, error)
@@ -119,19 +119,23 @@ def import_pickle(
             return writer.finish_import(_make_splits(split, clips, writer), source)
 
 
+def read_class(dataset: str, name: str, classes: int) -> int | None:
+    """Read the class of a clip of NTU or NW-UCLA, from 0, in its name: -1 if there is no such class; None: not told."""
+    if dataset in MAX_IDS and (match := NTU_NAME.fullmatch(name)):
+        return int(match[5]) - 1
+    if dataset == "ucla" and (match := UCLA_NAME.fullmatch(name)) and classes == len(ACTIONS):
+        return ACTIONS.index(int(match[1])) if int(match[1]) in ACTIONS else -1
+    return None
+
+
 def check_label(dataset: str, name: str, label: int, classes: int) -> None:
-    """Check the label of a clip of NTU or NW-UCLA against the action in its name.
+    """Check the label of a clip of NTU or NW-UCLA, from 0, against the action in its name.
 
     Raises:
         ValueError: they differ.
     """
-    if dataset in MAX_IDS and (match := NTU_NAME.fullmatch(name)):
-        expected = int(match[5]) - 1
-    elif dataset == "ucla" and (match := UCLA_NAME.fullmatch(name)) and classes == len(ACTIONS):
-        expected = ACTIONS.index(int(match[1])) if int(match[1]) in ACTIONS else -1
-    else:
-        return
-    if label != expected:
+    expected = read_class(dataset, name, classes)
+    if expected is not None and label != expected:
         hint = ": do the labels count from 1? subtract 1" if label == expected + 1 else ""
         raise ValueError(f"label {label}, but its name says that it is class {expected} (counted from 0){hint}")
 
@@ -171,7 +175,7 @@ def _check_content(content: object, path: Path) -> tuple[dict, list]:
 
 
 def _make_clip(
-    annotation: object, skeleton: Skeleton, tracker: str | None, convention: Convention, base: int
+    annotation: object, skeleton: Skeleton, tracker: str | None, convention: Convention, base: int, classes: int
 ) -> tuple[Clip, np.ndarray, int]:
     """Convert an annotation: the clip, the array it was made from (L, M, V, C), and the number of persons left out."""
     if not isinstance(annotation, dict):
@@ -215,7 +219,7 @@ def _make_clip(
     else:
         poses, dropped = fit_persons(raw, skeleton.persons)
         poses = convention.bring(poses, shape[0])
-    return Clip(name, poses, label - base, subject, camera, setup), raw, dropped
+    return Clip(name, poses, shift_label(label, base, classes), subject, camera, setup), raw, dropped
 
 
 def _make_splits(
