@@ -23,7 +23,7 @@ from bpilib.runs import Run, open_run, selected_epoch
 from bpilib.skeleton import MODALITIES
 from bpilib.system import distributed
 from bpilib.system.device import full_float32, out_of_memory
-from bpilib.system.files import read_npz, write_atomically
+from bpilib.system.files import read_npz, remove_leftovers, write_atomically, write_together
 from bpilib.system.tables import interval, plus_minus
 
 
@@ -113,6 +113,10 @@ class Scores:
 
     def save(self, path: str | Path) -> None:
         """Write a scores.npz, atomically."""
+        write_atomically(path, self.pack(path))
+
+    def pack(self, path: str | Path) -> bytes:
+        """The bytes of a scores.npz that is to lie at `path`."""
         arrays = {"logits": self.logits, "labels": self.labels, "names": self.names, "epoch": np.array(self.epoch)}
         arrays["classes"] = np.array(self.classes)
         if self.heldout is not None:
@@ -123,7 +127,7 @@ class Scores:
         buffer = io.BytesIO()
         arrays["sha256"] = np.array(_checksum(arrays))
         np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # as in `StoreWriter.finish`
-        write_atomically(path, buffer.getvalue())
+        return buffer.getvalue()
 
     @classmethod
     def load(cls, path: str | Path) -> "Scores":
@@ -332,8 +336,8 @@ def _search_weights(streams: dict[str, Scores]) -> list[float]:
 def save_ensemble(folder: str | Path, table: pd.DataFrame, whole: Ensemble) -> None:
     """Write an ensemble's scores.npz and subsets.csv into its folder.
 
-    subsets.csv marks a finished ensemble: it is removed first and written last, so that a kill in between leaves no
-    table beside scores that are not its own.
+    subsets.csv marks a finished ensemble: no table is ever beside scores that are not its own, and one that was there
+    stays until both files are written.
 
     Args:
         folder: outputs/<dataset>_<benchmark>/<model>_ensemble_seed<seed>.
@@ -341,9 +345,9 @@ def save_ensemble(folder: str | Path, table: pd.DataFrame, whole: Ensemble) -> N
         whole: from `ensemble`, of all streams.
     """
     folder = Path(folder)
-    (folder / "subsets.csv").unlink(missing_ok=True)
-    whole.scores.save(folder / "scores.npz")
-    write_atomically(folder / "subsets.csv", table.to_csv(index=False))
+    remove_leftovers(folder)
+    scores, subsets = folder / "scores.npz", folder / "subsets.csv"
+    write_together({scores: whole.scores.pack(scores), subsets: table.to_csv(index=False)})
 
 
 def score_subsets(streams: dict[str, Scores], model: str, weights: str = "published") -> pd.DataFrame:

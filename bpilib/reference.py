@@ -3,7 +3,6 @@
 import hashlib
 import pickle
 import warnings
-import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +19,6 @@ from bpilib.pretrained.importing import import_once
 from bpilib.runs import Run, build
 from bpilib.skeleton import SKELETONS
 from bpilib.system import checkpoint
-from bpilib.system.pickle_keys import check_keys
 
 CLIP_NAME = "ViT-B/32"  # part of the published names of the global head
 BATCH_NORM = ("weight", "bias", "running_mean", "running_var")
@@ -111,12 +109,7 @@ def read_weights(path: str | Path) -> dict[str, Any]:
         ValueError: it is damaged, or holds anything but weights.
     """
     try:
-        if zipfile.is_zipfile(path):
-            checkpoint.check_archive(Path(path))
-        else:  # of PyTorch before 1.6: magic number, version, system and content as pickles, then the numbers
-            with open(path, "rb") as file:
-                for _ in range(4):
-                    check_keys(file)
+        checkpoint.check_pickles(Path(path))
         state = torch.load(path, map_location="cpu", weights_only=True)
         checkpoint.check_size(state, Path(path).stat().st_size)
     except ValueError as error:

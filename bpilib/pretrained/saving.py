@@ -22,7 +22,7 @@ from bpilib.pretrained.loading import FORMAT, check_store, read_config
 from bpilib.pretrained.places import CARD, CONFIG, TENSORS
 from bpilib.rounding import sample_clips
 from bpilib.runs import Run, open_run
-from bpilib.system.files import write_atomically
+from bpilib.system.files import is_leftover, remove_leftovers, write_together
 
 _ELSEWHERE = {*OF_NETWORK, "embed_dim", "tag", "start_from", "devices x nodes"}  # not part of config.json's training
 
@@ -31,7 +31,8 @@ def save_pretrained(trained: Run | Config, folder: str | Path, half: bool = True
     """Write a trained network to a folder: model.safetensors, config.json and a card, README.md.
 
     The figures in config.json are of the weights as they are written: the test clips are classified with these. The
-    same run gives the same bytes on the same machine. Text towers and texts are left out.
+    same run gives the same bytes on the same machine. Text towers and texts are left out. A network that was there
+    stays until all of the new one is written; what a killed call has left is removed.
 
     Args:
         trained: a run, or the configuration of one, whose selected epoch is taken then.
@@ -48,6 +49,7 @@ def save_pretrained(trained: Run | Config, folder: str | Path, half: bool = True
     """
     folder = Path(folder)
     _check_place(folder)
+    remove_leftovers(folder)
     run = open_run(trained) if isinstance(trained, Config) else trained
     run.store.verify()
     state = _convert_tensors(run.model, half)
@@ -58,19 +60,18 @@ def save_pretrained(trained: Run | Config, folder: str | Path, half: bool = True
     content = safetensors_bytes(state, {"format": "pt"})
     config = _describe_network(saved, scores, sample_clips(saved).noise, half)
     config["weights"] = {"file": TENSORS, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
-    (folder / CONFIG).unlink(missing_ok=True)  # it marks a whole network, and is written last
-    write_atomically(folder / TENSORS, content)
-    write_atomically(folder / CARD, write_card(config, run.config, license))
-    write_atomically(folder / CONFIG, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+    card, said = write_card(config, run.config, license), json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+    write_together({folder / TENSORS: content, folder / CARD: card, folder / CONFIG: said})
     check_store(read_config(folder / CONFIG), run.store)
     return folder
 
 
 def _check_place(folder: Path) -> None:
-    """Raise ValueError if a folder holds other things than a pretrained network."""
-    others = {path.name for path in folder.iterdir()} - {CONFIG, TENSORS, CARD} if folder.is_dir() else set()
-    ours = {CONFIG, TENSORS} & {path.name for path in folder.iterdir()} if folder.is_dir() else {CONFIG}
-    if others or (folder.is_dir() and any(folder.iterdir()) and not ours) or folder.is_file():
+    """Raise ValueError if a folder holds other things than a pretrained network and what a killed call has left."""
+    files = (CONFIG, TENSORS, CARD)
+    there = {path.name for path in folder.iterdir() if not is_leftover(path, files)} if folder.is_dir() else set()
+    others = there.difference(files)
+    if others or there == {CARD} or folder.is_file():
         listed = f" ({', '.join(sorted(others)[:4])})" if others else ""
         raise ValueError(f"{folder} holds other things than a pretrained network{listed}: choose a folder of its own")
 

@@ -93,6 +93,20 @@ def check_archive(path: Path) -> None:
                 check_keys(archive.read(name))
 
 
+def check_pickles(path: Path) -> None:
+    """Check the pickles of a weight file as `check_archive` does, also of one that PyTorch before 1.6 has written.
+
+    Raises:
+        ValueError: it is packed, or has keys that could collide. pickle.UnpicklingError: damaged, or no such file.
+    """
+    if zipfile.is_zipfile(path):
+        check_archive(path)
+    else:  # magic number, version, system and content as pickles, then the numbers
+        with path.open("rb") as file:
+            for _ in range(4):
+                check_keys(file)
+
+
 def check_size(content: Any, size: int) -> None:
     """Check that a loaded value holds no more than its file can, with everything that it refers to counted.
 

@@ -7,7 +7,7 @@ import platform
 import re
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -47,7 +47,9 @@ NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 MOST_NUMBERS = 1 << 62  # of an array; more can't be counted
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 SHORTEST_SECRET = 6  # characters, of those that are masked wherever they stand
+Content = bytes | str | Callable[[Path], None]  # of a file; a function writes to the path it is given
 _HOST = re.sub(r"[^A-Za-z0-9-]", "-", platform.node())[:32] or "here"  # part of the names of unfinished files
+_PART = re.compile(r"\.(?P<name>.+)\.(?P<host>[A-Za-z0-9-]{1,32})\.(?P<process>\d{1,9})\.part", re.DOTALL)
 YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -56,7 +58,7 @@ def in_project(path: str | Path) -> Path:
     return PROJECT / Path(path).expanduser()
 
 
-def write_atomically(path: str | Path, content: bytes | str | Callable[[Path], None], flush: bool = True) -> Path:
+def write_atomically(path: str | Path, content: Content, flush: bool = True) -> Path:
     """Write a file beside its place, flush it to the disk, and rename it into place.
 
     Args:
@@ -68,15 +70,9 @@ def write_atomically(path: str | Path, content: bytes | str | Callable[[Path], N
         OSError: as the OS says; the old file, if any, is then untouched and nothing new is left.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{_HOST}.{os.getpid()}.part")
+    part = _part_of(path)
     try:
-        if callable(content):
-            content(part)
-        else:
-            part.write_bytes(content.encode() if isinstance(content, str) else content)
-        if flush:
-            sync(part)
+        _write_part(part, content, flush)
         part.replace(path)
     except BaseException:
         part.unlink(missing_ok=True)
@@ -84,8 +80,58 @@ def write_atomically(path: str | Path, content: bytes | str | Callable[[Path], N
     return path
 
 
+def write_together(contents: Mapping[Path, Content]) -> None:
+    """Write files that belong together, of which the last one marks that all are there and of each other.
+
+    All are written beside their places and flushed before any is moved: whatever happens until then, the old ones stay.
+    Then the old mark goes, the others are renamed into place, and the new mark last: a kill between these renames
+    leaves no mark, and another call puts that right.
+
+    Args:
+        contents: path → what `write_atomically` takes; the mark is the last.
+
+    Raises:
+        OSError: as the OS says; nothing unfinished is left, and the old files are untouched if it could not be written.
+    """
+    *_, mark = contents
+    parts = {path: _part_of(path) for path in contents}
+    try:
+        for path, content in contents.items():
+            _write_part(parts[path], content)
+        mark.unlink(missing_ok=True)
+        for path, part in parts.items():
+            part.replace(path)
+    except BaseException:
+        for part in parts.values():
+            part.unlink(missing_ok=True)
+        raise
+
+
+def _part_of(path: Path) -> Path:
+    """Where this process writes a file before it is renamed into place; the folder is made where missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.with_name(f".{path.name}.{_HOST}.{os.getpid()}.part")
+
+
+def _write_part(part: Path, content: Content, flush: bool = True) -> None:
+    """Write a file that is to be renamed into place."""
+    if callable(content):
+        content(part)
+    else:
+        part.write_bytes(content.encode() if isinstance(content, str) else content)
+    if flush:
+        sync(part)
+
+
+def is_leftover(path: Path, names: Iterable[str]) -> bool:
+    """Whether a file is what `write_atomically` or `write_together` has not finished, or not yet, of one so named."""
+    match = _PART.fullmatch(path.name)
+    return match is not None and match["name"] in names
+
+
 def remove_leftovers(folder: str | Path, *patterns: str) -> None:
-    """Remove what `write_atomically` has left unfinished in a folder, of processes that were killed meanwhile.
+    """Remove what `write_atomically` and `write_together` have left unfinished in a folder, of processes that were
+    killed meanwhile.
 
     Of another machine that shares the folder it can't be known whether a process is still at work: its files go once
     they are an hour old.
@@ -98,9 +144,10 @@ def remove_leftovers(folder: str | Path, *patterns: str) -> None:
         for path in Path(folder).glob(f".{pattern}"):
             path.unlink(missing_ok=True)
     for part in Path(folder).glob(".*.part"):
-        match = re.fullmatch(rf"\..+\.{re.escape(_HOST)}\.(\d+)\.part", part.name)
+        match = _PART.fullmatch(part.name)
+        gone = match and match["host"] == _HOST and not psutil.pid_exists(int(match["process"]))
         with contextlib.suppress(OSError):
-            if time.time() - part.stat().st_mtime > 3600 or (match and not psutil.pid_exists(int(match[1]))):
+            if gone or time.time() - part.stat().st_mtime > 3600:
                 part.unlink()
 
 

@@ -8,7 +8,7 @@ its own text's position, and a mask lets it see the beginning of its own text on
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,8 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bpilib.errors import did_you_mean
+from bpilib.system.checkpoint import check_pickles
 from bpilib.system.device import full_float32
 from bpilib.text.encoder import TextEncoder
+from bpilib.text.foreign import is_foreign, read_foreign
 from bpilib.text.prompts import Prompts
 from bpilib.text.torchscript import is_torchscript, read_tensors
 
@@ -58,14 +60,16 @@ class ClipText(TextEncoder):
         Args:
             model, prompts: "bpi" or "gap", and the texts of the K classes in label order.
             clip: open_clip model name (QuickGELU is switched on where the tag asks for it; for a local weight file
-                trained with it, name a "-quickgelu" model), or a built open_clip model, which loses its image tower,
-                and its tokenizer.
+                trained with it, name a "-quickgelu" model); hf-hub:owner/name or local-dir:/path, with the weights that
+                are there (see `read_foreign`); or a built open_clip model, which loses its image tower, and its
+                tokenizer.
             pretrained: open_clip tag, or local weight file; OpenAI's own .pt files are read too. None: random weights.
             trained: train the tower along.
             fetch: False: weights of a tag are not fetched, since others will be loaded; they are random then.
 
         Raises:
-            ValueError: unknown model or tag (the nearest is named), missing or unfit file, failed download.
+            ValueError: unknown model or tag (the nearest is named), missing or unfit file, failed download; a config of
+                somebody else's that could load code.
         """
         super().__init__(model, prompts)
         network, tokenizer = _open_clip(clip, pretrained, fetch) if isinstance(clip, str) else clip
@@ -168,26 +172,28 @@ def _open_clip(name: str, pretrained: str | None, fetch: bool = True) -> tuple[n
     """(open_clip model on the CPU in float32, its tokenizer) by name and tag or file; ValueError says what to do."""
     import open_clip
 
-    tag: dict[str, Any] = {}
+    if is_foreign(name):
+        return _open_foreign(name, fetch)
     file = None
-    if not name.startswith(("hf-hub:", "local-dir:")):
-        name, known = name.replace("/", "-"), open_clip.list_models()
-        if name not in known:
-            hint = did_you_mean(name, known)
-            raise ValueError(f"expected clip_model to be a name of open_clip's, got {name!r}{hint}")
-        tag = open_clip.get_pretrained_cfg(name, pretrained) if pretrained else {}
-        if pretrained and not tag:
-            file, tags = Path(pretrained).expanduser(), open_clip.list_pretrained_tags_by_model(name)
-            if not file.is_file():
-                raise ValueError(
-                    f"clip_pretrained {pretrained!r} is neither a file nor a tag of {name}"
-                    f"{did_you_mean(pretrained, tags)} (tags: {', '.join(tags) or 'none'}): "
-                    "give one of them or the path of a weight file"
-                )
+    name, known = name.replace("/", "-"), open_clip.list_models()
+    if name not in known:
+        hint = did_you_mean(name, known)
+        raise ValueError(f"expected clip_model to be a name of open_clip's, got {name!r}{hint}")
+    tag = open_clip.get_pretrained_cfg(name, pretrained) if pretrained else {}
+    if pretrained and not tag:
+        file, tags = Path(pretrained).expanduser(), open_clip.list_pretrained_tags_by_model(name)
+        if not file.is_file():
+            raise ValueError(
+                f"clip_pretrained {pretrained!r} is neither a file nor a tag of {name}"
+                f"{did_you_mean(pretrained, tags)} (tags: {', '.join(tags) or 'none'}): "
+                "give one of them or the path of a weight file"
+            )
     try:
         if file and is_torchscript(file):  # as OpenAI publishes its weights
             clip = open_clip.model.build_model_from_openai_state_dict(read_tensors(file), cast_dtype=torch.float32)
             return clip.float(), open_clip.get_tokenizer(name)
+        if file:
+            _check_file(file)
         quick = bool(tag.get("quick_gelu"))  # open_clip only warns where a tag's weights need it
         weights = str(file) if file else pretrained if fetch else None
         clip = open_clip.create_model(name, weights, force_quick_gelu=quick)
@@ -198,6 +204,32 @@ def _open_clip(name: str, pretrained: str | None, fetch: bool = True) -> tuple[n
             f"expected CLIP weights, but {what} ({type(error).__name__}: {str(error)[:300]}): set clip_pretrained to a "
             f'local weight file of {name}, or use text="minilm", whose embeddings are shipped'
         ) from error
+
+
+def _open_foreign(name: str, fetch: bool) -> tuple[nn.Module, Callable]:
+    """As `_open_clip`, of a folder or repository; open_clip would read the config anew and let more of it through."""
+    import open_clip
+
+    config, file = read_foreign(name, fetch)
+    settings = {key: value for key, value in config.items() if key != "custom_text"}
+    try:
+        clip = (open_clip.CustomTextCLIP if config.get("custom_text") else open_clip.CLIP)(**settings)
+        if file:
+            _check_file(file)
+            open_clip.load_checkpoint(clip, str(file))
+        return clip, open_clip.SimpleTokenizer(context_length=clip.context_length)
+    except Exception as error:
+        raise ValueError(
+            f"expected {name} to be a CLIP with its weights, but {file or 'its config'} is not of one "
+            f"({type(error).__name__}: {str(error)[:300]}): set clip_model to a name of open_clip's, or use "
+            'text="minilm", whose embeddings are shipped'
+        ) from error
+
+
+def _check_file(file: Path) -> None:
+    """Check the pickles of a weight file, where it has any, before open_clip reads the tensors in them and no more."""
+    if file.suffix not in (".safetensors", ".npz", ".npy"):
+        check_pickles(file)
 
 
 ROOM = 96  # tokens of a row: longer rows are filled better, shorter ones attend to less

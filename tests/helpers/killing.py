@@ -27,3 +27,15 @@ def kill_before_call(point: int) -> Callable[[], int]:
     for name in CALLS:
         setattr(os, name, counted(getattr(os, name)))
     return lambda: made[0]
+
+
+def killed_at(point: int, work: Callable[[], object]) -> bool:
+    """Whether a child that does some work was killed right before number `point` of its CALLS, if there are so many."""
+    child = os.fork()
+    if not child:
+        try:
+            kill_before_call(point)
+            work()
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL

@@ -1,17 +1,21 @@
 """A run's network in files: every number there and back, the figures of these very numbers, nothing of this machine."""
 
 import json
+import shutil
 import sys
 
 import numpy as np
 import pytest
 import torch
+from killing import killed_at
 from safetensors.torch import load_file
 
+from bpilib.errors import MissingInputError
 from bpilib.evaluate import predict
 from bpilib.pretrained import __main__ as command
 from bpilib.pretrained import from_pretrained, save_pretrained, saving
 from bpilib.runs import open_run
+from bpilib.system import files
 
 FILES = {"config.json", "model.safetensors", "README.md"}
 
@@ -92,7 +96,10 @@ def test_where_weights_and_text_tower_came_from_stays_here(make_run, tmp_path):
     assert "/home/me" not in written and "from the weights of another network" in written
 
 
-@pytest.mark.parametrize("there", [("README.md",), ("config.json", "model.safetensors", "notes.txt")])
+@pytest.mark.parametrize(
+    "there",
+    [("README.md",), ("config.json", "model.safetensors", "notes.txt"), (".notes.txt.here.1.part",), (".a.part",)],
+)
 def test_a_folder_of_other_things_is_left_alone(config, tmp_path, there):
     for name in there:
         (tmp_path / name).write_text("mine")
@@ -111,20 +118,61 @@ def test_weights_beyond_half_precision_are_refused_and_leave_nothing(make_run, t
     save_pretrained(run, tmp_path / "net", half=False)
 
 
-def test_a_save_that_is_cut_short_leaves_no_network(config, tmp_path, monkeypatch):
-    run = open_run(config)
-    net = save_pretrained(run, tmp_path / "net")
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_a_full_disk_leaves_the_network_that_was_there_and_nothing_else(config, folder, tmp_path, monkeypatch, name):
+    net = shutil.copytree(folder, tmp_path / "net")
+    sync = files.sync
 
-    def cut(path, content, write=saving.write_atomically):
-        if path.name == "README.md":
-            raise OSError("disk full")
-        return write(path, content)
+    def full(path):
+        if path.name.startswith(f".{name}."):
+            raise OSError(28, "No space left on device")
+        sync(path)
 
-    monkeypatch.setattr(saving, "write_atomically", cut)
-    with pytest.raises(OSError, match="disk full"):
-        save_pretrained(run, net, half=False)
-    with pytest.raises(ValueError, match="no pretrained network"):
+    monkeypatch.setattr(files, "sync", full)
+    for there in (net, tmp_path / "new"):
+        with pytest.raises(OSError, match="No space left"):
+            save_pretrained(config, there, half=False)
+    assert {path.name: path.read_bytes() for path in net.iterdir()} == {
+        path.name: path.read_bytes() for path in folder.iterdir()
+    }
+    monkeypatch.undo()
+    from_pretrained(save_pretrained(config, tmp_path / "new"))
+
+
+@pytest.mark.parametrize("over", [True, False])
+def test_after_a_kill_at_any_point_of_a_save_the_old_network_is_there_or_another_save_works(
+    config, folder, tmp_path, monkeypatch, over
+):
+    run, seen, point = open_run(config), [], 1
+    scores = saving.score(run)
+    monkeypatch.setattr(saving, "score", lambda saved: scores)  # only what is done with files matters here
+    net = tmp_path / "net"
+    while True:
+        shutil.rmtree(net, ignore_errors=True)
+        if over:
+            shutil.copytree(folder, net)
+        if not killed_at(point, lambda: save_pretrained(run, net, half=False)):
+            break
+        try:
+            seen.append(from_pretrained(net).config["dtype"])
+        except MissingInputError:
+            seen.append(None)
+        assert said(save_pretrained(run, net, half=False))["dtype"] == "float32"
+        assert {path.name for path in net.iterdir()} == FILES
         from_pretrained(net)
+        point += 1
+    assert said(net)["dtype"] == "float32"
+    if over:  # it is gone while three files take their places, and not before
+        assert seen == ["float16"] * (len(seen) - 3) + [None] * 3
+    assert len(seen) > 6
+
+
+def test_what_a_process_that_is_at_work_has_not_finished_is_no_other_thing(config, folder, tmp_path):
+    net = shutil.copytree(folder, tmp_path / "net")
+    (net / ".model.safetensors.elsewhere.7.part").write_bytes(b"half")
+    save_pretrained(config, net)
+    assert {path.name for path in net.iterdir()} == FILES | {".model.safetensors.elsewhere.7.part"}
+    from_pretrained(net)
 
 
 def test_the_command_saves_and_lists(config, tmp_path, monkeypatch, capsys):

@@ -10,10 +10,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from killing import killed_at
 
 from bpilib.errors import MissingInputError
 from bpilib.system import files
-from bpilib.system.files import PROJECT, in_project, parse_yaml, read_npz, write_atomically
+from bpilib.system.files import (
+    PROJECT,
+    in_project,
+    is_leftover,
+    parse_yaml,
+    read_npz,
+    remove_leftovers,
+    write_atomically,
+    write_together,
+)
 
 
 def contents(folder):
@@ -72,6 +82,55 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch)
     with pytest.raises(OSError, match="No space left"):
         write_atomically(tmp_path / "file", "new")
     assert contents(tmp_path) == {"file": b"old"}
+
+
+def test_files_that_belong_together_are_all_written_before_one_is_moved(tmp_path):
+    first, second, mark = (tmp_path / "made" / name for name in ("first", "second", "mark"))
+    write_together({first: "1", second: lambda path: path.write_bytes(b"2"), mark: b"3"})
+    old = contents(first.parent)
+    assert old == {"first": b"1", "second": b"2", "mark": b"3"}
+
+    def fails(part: Path):
+        part.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    for lost in (first, second, mark):
+        with pytest.raises(OSError, match="No space left"):
+            write_together({path: fails if path == lost else "new" for path in (first, second, mark)})
+        assert contents(first.parent) == old
+
+
+def test_after_a_kill_no_mark_is_beside_files_of_another_writing(tmp_path):
+    def write(text):
+        write_together({tmp_path / name: text for name in ("first", "second", "mark")})
+
+    seen, point = [], 1
+    while True:
+        write("old")
+        if not killed_at(point, lambda: write("new")):
+            break
+        left = [path for path in tmp_path.iterdir() if is_leftover(path, ("first", "second", "mark"))]
+        remove_leftovers(tmp_path)
+        there = contents(tmp_path)
+        assert there.keys() <= {"first", "second", "mark"} and not any(path.exists() for path in left)
+        seen.append((there.get("mark"), len(left)))
+        assert "mark" not in there or set(there.values()) == {there["mark"]}
+        write("new")
+        assert contents(tmp_path) == dict.fromkeys(("first", "second", "mark"), b"new")
+        point += 1
+    assert [*dict.fromkeys(seen)] == [(b"old", n) for n in range(4)] + [(None, n) for n in (3, 2, 1)]
+
+
+def test_what_is_left_over_is_told_from_other_files(tmp_path):
+    dead = f".file.txt.{files._HOST}.999999999.part"
+    mine, elsewhere = f".file.txt.{files._HOST}.{os.getpid()}.part", ".file.txt.other-host.7.part"
+    for name in (dead, mine, elsewhere, ".file.txt.part", "file.txt", ".file.txt.a.b.part"):
+        (tmp_path / name).write_text("")
+    found = {path.name for path in tmp_path.iterdir() if is_leftover(path, ["file.txt"])}
+    assert found == {dead, mine, elsewhere}
+    assert not is_leftover(tmp_path / dead, ["other.txt"])
+    remove_leftovers(tmp_path)
+    assert not (tmp_path / dead).exists() and len(list(tmp_path.iterdir())) == 5
 
 
 def test_the_content_is_on_the_disk_before_the_name_is(tmp_path, monkeypatch):
