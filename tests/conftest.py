@@ -13,6 +13,7 @@ from pathlib import Path
 # Before PyTorch is imported, and inherited by every process that a test starts: sums in another order flip ties of the
 # pooling, so that runs are compared bit for bit with as many threads; idle ones that spin slow a busy machine down.
 os.environ["OMP_NUM_THREADS"] = os.environ.get("BPI_TEST_THREADS", "1")
+os.environ["NO_PROXY"] = os.environ["no_proxy"] = "*"  # what is asked for lies on servers of this machine
 
 import numpy as np
 import pytest

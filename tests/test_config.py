@@ -17,7 +17,8 @@ from bpilib.data.store import Clip, StoreWriter
 from bpilib.model import build_model
 from bpilib.recipes import BENCHMARKS, ensemble_weights
 from bpilib.skeleton import MODALITIES, NTU, UCLA
-from bpilib.system.files import PARAMS, PROJECT
+from bpilib.system import files
+from bpilib.system.files import PARAMS
 from bpilib.system.tables import text_table
 
 J, B, JM, BM = MODALITIES
@@ -52,6 +53,12 @@ MAY_BE_NONE = {
     "runs", "workers", "rendezvous", "film", "pose_model",
 }  # fmt: skip
 NO_PARAMETERS = {PARAMS / "recipes.yaml", PARAMS / "published.yaml", *PARAMS.glob("sweep*.yaml")}
+
+
+@pytest.fixture(autouse=True)
+def no_stores(tmp_path, monkeypatch):
+    """Relative paths lie in an empty folder: what is prepared in the checkout says which benchmarks there are."""
+    monkeypatch.setattr(files, "PROJECT", tmp_path / "project")
 
 
 def test_the_table_has_every_published_combination():
@@ -168,7 +175,7 @@ def test_what_papermill_passes_as_something_else_comes_with_a_hint(given, said):
 def test_whole_numbers_fit_where_numbers_are_wanted():
     c = resolve(lr=1, alpha=0, outputs=Path("somewhere"))
     assert (c.lr, c.alpha) == (1.0, 0.0) and type(c.lr) is float
-    assert c.outputs == str(PROJECT / "somewhere")
+    assert c.outputs == str(files.PROJECT / "somewhere")
 
 
 @pytest.mark.parametrize(
@@ -199,7 +206,7 @@ def test_a_tag_that_is_no_plain_name_is_refused(tag):
 def test_a_tag_stays_in_the_run_directory_s_name(tag):
     c = resolve(tag=tag)
     assert c.run_directory.name == f"bpi_joint_seed0_{tag}"
-    assert c.run_directory.resolve().parent == (PROJECT / "outputs/ucla_xview").resolve()
+    assert c.run_directory.resolve().parent == (files.PROJECT / "outputs/ucla_xview").resolve()
 
 
 def test_ctrgcn_has_no_bone_operator():
@@ -229,16 +236,16 @@ def test_relative_paths_lie_in_the_project_from_any_working_directory(tmp_path, 
     monkeypatch.chdir(tmp_path)
     c = resolve(dataset="ucla", outputs="elsewhere", data="d", raw="r", prompts="p.yaml")
     found = (c.outputs, c.data, c.raw, c.prompts)
-    assert found == tuple(str(PROJECT / name) for name in ("elsewhere", "d", "r", "p.yaml"))
+    assert found == tuple(str(files.PROJECT / name) for name in ("elsewhere", "d", "r", "p.yaml"))
     c = resolve(dataset="ntu120", outputs=tmp_path, data=str(tmp_path / "d"))
     assert (c.outputs, c.data) == (str(tmp_path), str(tmp_path / "d"))
-    assert c.raw == str(PROJECT / "data/NTU") and c.prompts == str(PARAMS / "prompts/ntu120.yaml")
+    assert c.raw == str(files.PROJECT / "data/NTU") and c.prompts == str(PARAMS / "prompts/ntu120.yaml")
     assert resolve(outputs="~/x").outputs == str(Path.home() / "x")
 
 
 def test_raw_can_be_several_places():
     c = resolve(dataset="ntu60", raw=["a.npz", "/b.npz"])
-    assert c.raw == [str(PROJECT / "a.npz"), "/b.npz"]
+    assert c.raw == [str(files.PROJECT / "a.npz"), "/b.npz"]
 
 
 # --- a data set of one's own
@@ -302,8 +309,8 @@ def test_ones_own_data_set_has_a_recipe(own, model):
 
 def test_defaults_of_places():
     c = resolve(dataset="ucla")
-    assert c.raw == str(PROJECT / "data/NW-UCLA") and c.data == str(PROJECT / "data/prepared/ucla")
-    assert c.outputs == str(PROJECT / "outputs") and c.prompts == str(PARAMS / "prompts/ucla.yaml")
+    assert c.raw == str(files.PROJECT / "data/NW-UCLA") and c.data == str(files.PROJECT / "data/prepared/ucla")
+    assert c.outputs == str(files.PROJECT / "outputs") and c.prompts == str(PARAMS / "prompts/ucla.yaml")
 
 
 def test_the_run_directory_is_named_by_data_set_benchmark_model_modality_seed_and_tag(tmp_path):
@@ -456,11 +463,12 @@ def test_what_is_left_open_is_shown_as_none():
 
 
 def test_files_named_relative_lie_in_the_project_and_none_stays_none():
+    data = files.PROJECT / "data"
     c = resolve(weights_file="data/runs-110.pt", clip_file="data/a.json")
-    assert (c.weights_file, c.clip_file) == (str(PROJECT / "data/runs-110.pt"), str(PROJECT / "data/a.json"))
+    assert (c.weights_file, c.clip_file) == (str(data / "runs-110.pt"), str(data / "a.json"))
     assert resolve().weights_file is None and resolve().clip_file is None
     c = resolve(film="data/a.mp4", pose_model="data/pose.task")
-    assert (c.film, c.pose_model) == (str(PROJECT / "data/a.mp4"), str(PROJECT / "data/pose.task"))
+    assert (c.film, c.pose_model) == (str(data / "a.mp4"), str(data / "pose.task"))
     for wrong in ({"people": 0}, {"window_seconds": 0.2}):
         with pytest.raises(ValueError, match="expected at least 1"):
             resolve(**wrong)

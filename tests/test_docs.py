@@ -11,7 +11,7 @@ import pytest
 from bpilib.config import Config, parameter_table
 
 ROOT = Path(__file__).resolve().parents[1]
-TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
 EVERY_PAGE = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -21,12 +21,13 @@ MADE = ("data/", "outputs/")
 
 def blocks(page: Path) -> list[tuple[str, str]]:
     """(language, text) of each fenced block."""
-    return FENCE.findall(page.read_text())
+    return FENCE.findall(page.read_text(encoding="utf-8"))
 
 
 def spans(page: Path) -> list[str]:
     """The text of each inline code span."""
-    return [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", FENCE.sub("", page.read_text()))]
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    return [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", text)]
 
 
 def commands(page: Path) -> list[list[str]]:
@@ -43,7 +44,7 @@ def commands(page: Path) -> list[list[str]]:
 
 def anchors(page: Path) -> set[str]:
     """The anchors of a page's headings, as GitHub makes them."""
-    headings = re.findall(r"^#+ (.*)$", FENCE.sub("", page.read_text()), re.M)
+    headings = re.findall(r"^#+ (.*)$", FENCE.sub("", page.read_text(encoding="utf-8")), re.M)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
@@ -69,17 +70,17 @@ def value_of(name: str) -> object:
 
 
 def test_readme_has_at_most_200_lines():
-    assert len((ROOT / "README.md").read_text().splitlines()) <= 200
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 200
 
 
 def test_readme_leads_to_every_page():
-    linked = re.findall(r"\]\((?:docs/)?([\w-]+\.md)", (ROOT / "README.md").read_text())
+    linked = re.findall(r"\]\((?:docs/)?([\w-]+\.md)", (ROOT / "README.md").read_text(encoding="utf-8"))
     assert {page.name for page in PAGES} - {"README.md"} <= set(linked)
 
 
 @EVERY_PAGE
 def test_links_and_images_lead_somewhere(page):
-    links = re.findall(r"\]\(([^)\s]+)\)", FENCE.sub("", page.read_text()))
+    links = re.findall(r"\]\(([^)\s]+)\)", FENCE.sub("", page.read_text(encoding="utf-8")))
     assert page.name == "CONTRIBUTING.md" or links
     for link in links:
         if re.match(r"https?://", link):
@@ -91,7 +92,7 @@ def test_links_and_images_lead_somewhere(page):
 
 
 def test_the_parameter_table_is_current():
-    assert parameter_table() in (ROOT / "docs/parameters.md").read_text()
+    assert parameter_table() in (ROOT / "docs/parameters.md").read_text(encoding="utf-8")
 
 
 @EVERY_PAGE
@@ -113,7 +114,7 @@ def test_commands_name_parameters_files_modules_and_targets_that_exist(page):
                 importlib.import_module(module)
                 path = ROOT / module.replace(".", "/")
                 path = path.with_suffix(".py") if path.with_suffix(".py").is_file() else path / "__main__.py"
-                assert '__name__ == "__main__"' in path.read_text(), line
+                assert '__name__ == "__main__"' in path.read_text(encoding="utf-8"), line
 
 
 @EVERY_PAGE
@@ -137,12 +138,14 @@ def test_files_and_tests_that_are_named_exist(page):
             if not inside or path.startswith(MADE) or re.search(r"[<>*:{}]", path):
                 continue
             assert (ROOT / path).exists(), f"{page.name}: {word}"
-            assert not test or re.search(rf"^def {test}\(", (ROOT / path).read_text(), re.M), f"{page.name}: {word}"
+            there = not test or re.search(rf"^def {test}\(", (ROOT / path).read_text(encoding="utf-8"), re.M)
+            assert there, f"{page.name}: {word}"
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "params").rglob("*.yaml")), ids=lambda path: path.stem)
 def test_comments_of_parameter_files_name_what_exists(path):
-    text = " ".join(line.partition("#")[2].strip() for line in path.read_text().splitlines() if "#" in line)
+    lines = path.read_text(encoding="utf-8").splitlines()
+    text = " ".join(line.partition("#")[2].strip() for line in lines if "#" in line)
     for name in re.findall(r"(?:params|notebooks|tests|bpilib|docs)/[\w/]+\.\w+", text):
         assert (ROOT / name).exists(), f"{path.name}: {name}"
     for module in re.findall(r"python -m ([\w.]+)", text):

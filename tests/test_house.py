@@ -46,7 +46,7 @@ def place_of(path: Path) -> str:
 def imports_of(path: Path) -> set[str]:
     """What a module imports from the package, anywhere in it, without "bpilib.": {"system.files", "runs"}."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -67,7 +67,7 @@ def test_every_place_has_a_level():
 
 
 def test_contributing_lists_the_levels():
-    listed = re.findall(r"^ +\d+\. (`.*)$", (ROOT / "CONTRIBUTING.md").read_text(), re.M)
+    listed = re.findall(r"^ +\d+\. (`.*)$", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.M)
     assert [set(re.findall(r"`(\w+)`", line)) for line in listed] == list(LEVELS)
 
 
@@ -94,24 +94,41 @@ def test_figures_know_nothing_of_runs_and_nothing_knows_of_figures(path):
 
 
 def test_open_clip_has_one_importer():
-    importers = [path for path in MODULES if re.search(r"^\s*(import|from) open_clip", path.read_text(), re.M)]
+    wanted = re.compile(r"^\s*(import|from) open_clip", re.M)
+    importers = [path for path in MODULES if wanted.search(path.read_text(encoding="utf-8"))]
     assert importers == [PACKAGE / "text" / "clip.py"]
 
 
 def test_no_star_imports_and_no_place_for_this_and_that():
     for path in MODULES:
-        assert "import *" not in path.read_text(), path
+        assert "import *" not in path.read_text(encoding="utf-8"), path
         assert path.stem not in ("utils", "helpers", "misc", "common"), path
+
+
+STRICT = r"""
+import sys, warnings
+warnings.filterwarnings("error", category=DeprecationWarning, module=r"bpilib(\.|$)")
+import bpilib
+bpilib.__path__ += sys.argv[2:]
+__import__(sys.argv[1])
+"""
 
 
 @pytest.mark.parametrize("name", ["bpilib.widgets", "bpilib.train"])  # the ends of the two chains import all the others
 def test_imports_run_without_deprecations(name):
-    subprocess.run([sys.executable, "-W", "error::DeprecationWarning:bpilib", "-c", f"import {name}"], check=True)
+    subprocess.run([sys.executable, "-c", STRICT, name], check=True)
+
+
+def test_a_deprecation_in_any_module_would_be_noticed(tmp_path):
+    (tmp_path / "planted.py").write_text("import warnings\nwarnings.warn('old', DeprecationWarning)\n")
+    command = [sys.executable, "-c", STRICT, "bpilib.planted", str(tmp_path)]
+    found = subprocess.run(command, capture_output=True, text=True)
+    assert found.returncode and "DeprecationWarning: old" in found.stderr
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebooks_are_stripped_and_shaped(path):
-    notebook = json.loads(path.read_text())
+    notebook = json.loads(path.read_text(encoding="utf-8"))
     cells = notebook["cells"]
     assert cells[0]["cell_type"] == "markdown"
     assert cells[0]["source"][0].startswith(f"# {path.stem[:2]} ")
@@ -134,7 +151,7 @@ def test_notebooks_are_stripped_and_shaped(path):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_heading_of_a_notebook_stands_above_its_cells(path):
     """A section that is prose alone is followed by the next in the same cell: else a cell was put between the two."""
-    cells = json.loads(path.read_text())["cells"]
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     for one, other in itertools.pairwise(cells[1:]):
         if one["cell_type"] == other["cell_type"] == "markdown" and "".join(other["source"]).startswith("## "):
             assert not any(line.startswith("## ") for line in one["source"]), other["source"][0]
@@ -142,19 +159,19 @@ def test_a_heading_of_a_notebook_stands_above_its_cells(path):
 
 def test_every_notebook_links_to_all_the_others():
     for path in NOTEBOOKS:
-        first = "".join(json.loads(path.read_text())["cells"][0]["source"])
+        first = "".join(json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"])
         linked = set(re.findall(r"\]\((\w+)\.ipynb\)", first))
         assert {other.stem for other in NOTEBOOKS} - {path.stem} <= linked
 
 
 def test_the_demo_runs_every_notebook_and_sweeps_what_it_has_trained():
-    makefile = (ROOT / "Makefile").read_text()
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     recipe = "".join(re.findall(r"^demo[\w-]*:.*\n((?:\t.*\n)+)", makefile, re.M))
     run = re.findall(r"\$\(RUN\) notebooks/(\w+)\.ipynb \$\(DEMO\)/(\w+)\.ipynb", recipe)
     assert sorted({name for name, _ in run}) == [path.stem for path in NOTEBOOKS]
     assert all(out.startswith(name) for name, out in run) and len({out for _, out in run}) == len(run)
     short = dict(re.findall(r"-p (\w+) (\w+)", re.search(r"^SHORT := (.*)$", makefile, re.M)[1]))
-    given = yaml.safe_load((ROOT / "params/demo.yaml").read_text())
+    given = yaml.safe_load((ROOT / "params/demo.yaml").read_text(encoding="utf-8"))
     given |= {name: yaml.safe_load(value) for name, value in short.items()}
     swept = {config.run_directory: config.result_settings() for config in load_sweep("params/sweep_demo.yaml").configs}
     for modality in ("joint", "bone"):  # equal settings: 06 skips them
@@ -163,17 +180,18 @@ def test_the_demo_runs_every_notebook_and_sweeps_what_it_has_trained():
 
 
 def test_environment_has_one_source_of_truth():
-    text = (ROOT / "environment.yml").read_text()
+    text = (ROOT / "environment.yml").read_text(encoding="utf-8")
     assert "-c constraints.txt" in text and "-e .[test]" in text and "python=3.11" in text
-    pinned = dict(re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text().lower(), re.M))
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    constraints = (ROOT / "constraints.txt").read_text(encoding="utf-8").lower()
+    pinned = dict(re.findall(r"^([\w.-]+)==(\S+)$", constraints, re.M))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     for wanted in [*project["dependencies"], *project["optional-dependencies"]["test"]]:
         name = re.match(r"[\w.-]+", wanted)[0].lower()
         assert name in pinned or name.replace("_", "-") in pinned or name.replace("-", "_") in pinned, name
 
 
 def test_the_package_is_whole_when_it_is_built():
-    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
     folders = {path.parent for path in MODULES}
     assert all((folder / "__init__.py").is_file() for folder in folders)
     packages = {str(folder.relative_to(ROOT)).replace("/", ".") for folder in folders}

@@ -168,9 +168,11 @@ def test_the_report_s_index_and_the_head_of_a_page(tmp_path):
 
 def test_html_is_made_nowhere_else():
     makes = re.compile(r"\.style\b(?!\.use)|to_html\(|\bHTML\(|_repr_html_|_repr_mimebundle_|\.format\(escape")
-    sources = {path.relative_to(ROOT).as_posix(): path.read_text() for path in (ROOT / "bpilib").rglob("*.py")}
+    modules = (ROOT / "bpilib").rglob("*.py")
+    sources = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in modules}
     for path in (ROOT / "notebooks").glob("*.ipynb"):
-        code = [cell["source"] for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        code = [cell["source"] for cell in cells if cell["cell_type"] == "code"]
         sources[path.relative_to(ROOT).as_posix()] = "\n".join("".join(source) for source in code)
     code_only = {name: re.sub(r"(?m)^\s*(from|import) .*$|#.*$", "", text) for name, text in sources.items()}
     assert {name for name, text in code_only.items() if makes.search(text)} <= OUTLETS

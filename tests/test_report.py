@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+from datetime import datetime
 
 import nbformat
 import numpy as np
@@ -40,7 +41,8 @@ def test_the_index_shows_title_figure_parameters_and_date(tmp_path):
     text = index.read_text()
     assert index == tmp_path / "report" / "index.html"
     assert '<a href="demo/03_evaluate.html">03 Evaluate &lt;now&gt;</a>' in text
-    assert "dataset=&#39;ucla&#39; seed=3" in text and ", 12 s" in text and "2026-11-23" in text
+    assert "dataset=&#39;ucla&#39; seed=3" in text and ", 12 s" in text
+    assert f"{datetime.fromisoformat(given['end_time']).astimezone():%Y-%m-%d %H:%M}" in text
     (jpeg,) = re.findall(r"data:image/jpeg;base64,([^\"]+)", text)
     pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(jpeg))))
     assert pixels.shape == (187, 560, 3) and pixels[90, 280, 0] > 240 > 15 > pixels[90, 280, 1]
@@ -59,7 +61,7 @@ def test_links_lead_to_the_page_nearest_or_to_the_index(tmp_path):
     for name in ("a/03_evaluate", "a/02_train_joint", "02_train"):
         executed(tmp_path / f"{name}.ipynb")
     folder = write_report(tmp_path).parent
-    text = (folder / "a" / "03_evaluate.html").read_text()
+    text = (folder / "a" / "03_evaluate.html").read_text(encoding="utf-8")
     assert 'href="02_train_joint.html"' in text and 'href="../index.html">← all notebooks' in text
     assert '<a href="../index.html">09 none</a>' in text
 

@@ -52,7 +52,7 @@ def test_they_say_nothing_of_the_machine_s_folders_and_hold_no_weights(results):
 
 
 def test_the_page_has_their_figures(results):
-    page = PAGE.read_text()
+    page = PAGE.read_text(encoding="utf-8")
     for all_clips, rest in zip(results, remove_copies(results), strict=True):
         assert (len(all_clips.right), len(rest.right)) == (464, 369) and all_clips.name == rest.name
         copies = int(all_clips.right.sum() - rest.right.sum())

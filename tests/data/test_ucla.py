@@ -7,6 +7,7 @@ import importlib.util
 import json
 import re
 import shutil
+import socket
 import sys
 import threading
 import warnings
@@ -494,10 +495,8 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 
 @pytest.fixture
-def server(tmp_path, monkeypatch):
+def server(tmp_path):
     """(folder that is served, its address, what was asked for)."""
-    for name in ("NO_PROXY", "no_proxy"):
-        monkeypatch.setenv(name, "*")
     served: list[str] = []
     place = tmp_path / "served"
     place.mkdir()
@@ -577,8 +576,11 @@ def test_an_address_that_can_not_be_reached_is_a_clear_error(server, tmp_path):
     _, address, _ = server
     with pytest.raises(ValueError, match=r"could not get all_sqe.zip from .*/nowhere.zip \(.*404.*by hand"):
         ucla.download(tmp_path / "data", f"{address}/nowhere.zip", "")
-    with pytest.raises(ValueError, match=r"could not get all_sqe.zip from http://127.0.0.1:9/x.zip .*by hand to"):
-        ucla.download(tmp_path / "data", "http://127.0.0.1:9/x.zip", "")  # nobody listens there
+    with socket.socket() as deaf:  # bound, so that nobody listens there
+        deaf.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{deaf.getsockname()[1]}/x.zip"
+        with pytest.raises(ValueError, match=rf"could not get all_sqe.zip from {address} .*by hand to"):
+            ucla.download(tmp_path / "data", address, "")
     assert not list((tmp_path / "data").iterdir())
 
 

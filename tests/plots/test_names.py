@@ -22,8 +22,7 @@ NAMES = [
     "two\nlines\x00 \\alpha$", "$" + "word " * 60,
 ]  # fmt: skip
 K = len(NAMES)
-RANDOM = np.random.default_rng(0)
-MATRIX = RANDOM.integers(1, 20, (K, K))
+MATRIX = np.random.default_rng(0).integers(1, 20, (K, K))
 LABELS = np.arange(3 * K) % K
 JOINTS, MAPS = joints_of(UCLA), attention_of(UCLA)
 CLIP = clip_of(UCLA)
@@ -32,6 +31,11 @@ SHARES = {"top1": 50.0, "low": 40.0, "high": 60.0}
 RUN = {"dataset": "d", "benchmark": "b", "model": "bpi", "modality": "joint"}
 PAIR = {"both": 5, "only_a": 3, "only_b": 2, "neither": 1, "clips": 11, "p": 0.5}
 GAP = {"difference": 1.0, "low": -1.0, "high": 2.0, "p_holm": 0.5}
+
+
+def normal(*shape):
+    """The same numbers in every call, whichever were before it."""
+    return np.random.default_rng(0).normal(size=shape)
 
 
 def seeds():
@@ -47,16 +51,16 @@ CALLS = {
     "accuracy.confusion": lambda draw: draw(MATRIX, NAMES),
     "accuracy.top_classes": lambda draw: draw(np.full(K, 1 / K), NAMES, NAMES[0] + NAMES[4], truth=4, top=K),
     "activation.class_activation": lambda draw: draw(
-        CLIP, RANDOM.normal(size=(1, 3, 20)), 0.1, [0, 5, 11], UCLA, 52, f"What speaks for “{NAMES[4]} {NAMES[0]}”?"
+        CLIP, normal(1, 3, 20), 0.1, [0, 5, 11], UCLA, 52, f"What speaks for “{NAMES[4]} {NAMES[0]}”?"
     ),
-    "activation.class_activation_by_class": lambda draw: draw(RANDOM.normal(size=(K, 13, 20)), NAMES, UCLA, 52),
+    "activation.class_activation_by_class": lambda draw: draw(normal(K, 13, 20), NAMES, UCLA, 52),
     "attention_heatmaps.attention_maps": lambda draw: draw(MAPS, JOINTS, UCLA, title=NAMES[0] + NAMES[4]),
     "attention_heatmaps.attention_heads": lambda draw: draw(MAPS, JOINTS, UCLA, "arm", np.ones(8)),
     "attention_heatmaps.received_attention": lambda draw: draw(
         {part: np.repeat(m.mean((0, 1))[None], K, 0) for part, m in MAPS.items()}, JOINTS, NAMES, UCLA, NAMES[-1]
     ),
     "attention_heatmaps.contrasted_attention": lambda draw: draw(
-        *(RANDOM.normal(size=(KEYS, 3)) for _ in range(3)), JOINTS, (30, 12), UCLA
+        *normal(3, KEYS, 3), JOINTS, (30, 12), UCLA
     ),
     "attention_heatmaps.head_entropy": lambda draw: draw({p: np.ones((2, 8)) for p in MAPS}, dict.fromkeys(MAPS, 4.0)),
     "evenness.attention_evenness": lambda draw: draw(
@@ -89,29 +93,29 @@ CALLS = {
     ),
     "differences.confusion_difference": lambda draw: draw(MATRIX, MATRIX[:, ::-1], NAMES, NAMES[4], NAMES[7]),
     "film_figures.skeleton_on_film": lambda draw: draw(
-        [np.full((48, 64, 3), 90, np.uint8)] * 2, [RANDOM.uniform(5, 40, (1, 20, 2))] * 2, UCLA,
+        [np.full((48, 64, 3), 90, np.uint8)] * 2, [np.random.default_rng(0).uniform(5, 40, (1, 20, 2))] * 2, UCLA,
         (NAMES[0], NAMES[4]), NAMES[7],
     ),
     "film_figures.class_timeline": lambda draw: draw(
-        np.arange(6.0), np.arange(6.0) + 2, RANDOM.dirichlet(np.ones(K), 6), NAMES, NAMES[-1]
+        np.arange(6.0), np.arange(6.0) + 2, np.random.default_rng(0).dirichlet(np.ones(K), 6), NAMES, NAMES[-1]
     ),
     "occlusion.occlusion_by_class": lambda draw: draw(
-        *(RANDOM.normal(size=(K, n, 3)) for n in (20, 3, 8)), NAMES, UCLA, 52
+        *(normal(K, n, 3) for n in (20, 3, 8)), NAMES, UCLA, 52
     ),
     "occlusion.occlusion_card": lambda draw: draw(
         CLIP, {"joints": np.ones(20), "parts": np.ones(3), "time": np.ones(8)}, UCLA, 52, NAMES[0] + NAMES[4]
     ),
     "text.text_map": lambda draw: draw(
-        {"global": (RANDOM.normal(size=(24, 2)), RANDOM.normal(size=(K, 2)))}, LABELS, NAMES, [False] * K, range(K)
+        {"global": np.split(normal(24 + K, 2), [24])}, LABELS, NAMES, [False] * K, range(K)
     ),
-    "text.matches": lambda draw: draw(RANDOM.normal(size=24), LABELS, NAMES, NAMES[0] + NAMES[7]),
-    "text.similarity": lambda draw: draw(RANDOM.normal(size=(4, K, K)), NAMES),
+    "text.matches": lambda draw: draw(normal(24), LABELS, NAMES, NAMES[0] + NAMES[7]),
+    "text.similarity": lambda draw: draw(normal(4, K, K), NAMES),
     "tour.graph_subsets": lambda draw: draw(CLIP[0, 0], UCLA),
     "tour.receptive_field": lambda draw: draw(
         CLIP[0, 0], {f"block {n}": np.eye(20)[n] for n in range(5)}, 0, UCLA
     ),
     "tour.topologies": lambda draw: draw(
-        {name: RANDOM.normal(size=(20, 20)) for name in ("given", "learned", "this clip", "another")}, UCLA, NAMES[7]
+        dict(zip(("given", "learned", "this clip", "another"), normal(4, 20, 20))), UCLA, NAMES[7]
     ),
     "tour.body_parts": lambda draw: draw(CLIP[0, 0], UCLA),
     "tour.modalities": lambda draw: draw(CLIP[0, 0], dict.fromkeys(MODALITIES, CLIP[1, 0]), UCLA, 3),

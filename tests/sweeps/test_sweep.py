@@ -124,16 +124,21 @@ def test_what_would_fail_later_is_said_before_anything_starts(tmp_path, place):
         sweep.run_sweep(table, client=None)
 
 
-# Stands in for 02_train: three epochs of a moment, each a row of metrics.csv; goes on after the last one there is.
+# Stands in for 02_train: three epochs of a moment, each a row of metrics.csv; goes on after the last one there is, and
+# after the first one once there is a file `go_on` in outputs.
 STAND_IN = """
-import json, os, time
+import os, time
 from pathlib import Path
 folder = Path(outputs) / "synthetic_xview" / f"bpi_{modality}_seed{seed}"
 log = folder / "metrics.csv"
+end = time.monotonic() + 1500
 if not log.exists():
     log.write_text("epoch,test_top1,pid,gpu,threads\\n")
 while (done := len(log.read_text().splitlines()) - 1) < 3:
-    time.sleep(1)
+    while done and not (Path(outputs) / "go_on").exists():
+        if time.monotonic() > end:
+            raise TimeoutError
+        time.sleep(0.05)
     row = (done + 1, 50 + seed, os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES"), os.environ["OMP_NUM_THREADS"])
     with log.open("a") as file:
         file.write(",".join(map(str, row)) + "\\n")
@@ -141,6 +146,32 @@ if seed == 9:
     raise ValueError("made to fail")
 (folder / "summary.json").write_text("{}")
 """
+
+
+# The second cell of a 02_train that stays in the second epoch until it is interrupted or there is a file `go_on`.
+WAITS = """
+import time
+from pathlib import Path
+from bpilib.training.trainer import Trainer
+train_epoch, end = Trainer._train_epoch, time.monotonic() + 1500
+def wait(trainer, bar, stop):
+    def stop_late():
+        while trainer.progress.epoch == 1 and not (stop() or Path({go_on!r}).exists() or time.monotonic() > end):
+            time.sleep(0.05)
+        return stop()
+    train_epoch(trainer, bar, stop_late)
+Trainer._train_epoch = wait
+"""
+
+
+@pytest.fixture
+def waiting(tmp_path):
+    """The path of a 02_train that waits where the table says outputs."""
+    notebook = nbformat.read(sweep.TRAIN, 4)
+    cell = nbformat.v4.new_code_cell(WAITS.format(go_on=str(tmp_path / "outputs" / "go_on")))
+    notebook.cells.insert(1, cell)
+    nbformat.write(notebook, tmp_path / "02_train.ipynb")
+    return tmp_path / "02_train.ipynb"
 
 
 @pytest.fixture
@@ -161,10 +192,11 @@ def metrics(config):
 
 
 class Killer:
-    """A watch that kills -9 the first worker that is in the middle of a run, once."""
+    """A watch that kills -9 the first worker in the middle of a run, once; when that run has ended, all go on."""
 
-    def __init__(self, client):
+    def __init__(self, client, table):
         self.client, self.killed, self.tables = client, None, []
+        self.go_on = table.folder.parents[1] / "go_on"
 
     def __call__(self, table):
         self.tables.append(table)
@@ -177,6 +209,8 @@ class Killer:
                 if any(key.startswith(os.path.basename(running["folder"].iloc[0])) for key in keys)
             )
             os.kill(self.client.run(os.getpid, workers=[address])[address], signal.SIGKILL)
+        elif self.killed is not None and (table["state"][self.killed], table["starts"][self.killed]) != ("running", 1):
+            self.go_on.touch()
 
 
 @pytest.mark.slow
@@ -186,7 +220,7 @@ def test_a_failed_run_and_a_killed_worker_stop_nothing(tmp_path, place, stand_in
     write_or_check_config(table.configs[0])
     (table.configs[0].run_directory / "summary.json").write_text("{}")
     with connect("local", gpus=2, workers=2, cores=1) as client:
-        killer = Killer(client)
+        killer = Killer(client, table)
         rows = sweep.run_sweep(table, client, killer, 0.2, stand_in)
     assert rows["state"].tolist() == ["skipped", "finished", "failed", "finished", "finished", "failed"]
     assert rows["message"][2] == rows["message"][5] == "ValueError: made to fail"
@@ -217,19 +251,20 @@ def test_ctrl_c_ends_a_sweep_and_the_next_call_goes_on(tmp_path, place, stand_in
         with pytest.raises(KeyboardInterrupt, match="run the same again to go on"):
             sweep.run_sweep(table, client, press, 0.2, stand_in)
         rows = sweep.read_states(table)
-        assert rows["state"].tolist() == ["waiting"] * 3 and rows["epoch"].sum() in (1, 2)
+        assert rows["state"].tolist() == ["waiting"] * 3 and rows["epoch"].sum() == 1
         assert rows["starts"].tolist() == [1, 0, 0]
+        (tmp_path / "outputs" / "go_on").touch()
         assert sweep.run_sweep(table, client, None, 0.2, stand_in)["state"].tolist() == ["finished"] * 3
     assert [[row["epoch"] for row in metrics(config)] for config in table.configs] == [["1", "2", "3"]] * 3
 
 
 @pytest.mark.slow
-def test_six_real_runs_on_two_workers_one_killed_equal_undisturbed_ones(tmp_path, place):
+def test_six_real_runs_on_two_workers_one_killed_equal_undisturbed_ones(tmp_path, place, waiting):
     grid = {"modality": ["joint", "bone"], "seed": [0, 1, 2]}
     table = load(tmp_path, {"defaults": small(place, epochs=4, device="cpu"), "grid": grid})
     with connect("local", workers=2, cores=1) as client:
-        killer = Killer(client)
-        rows = sweep.run_sweep(table, client, killer, 0.1)
+        killer = Killer(client, table)
+        rows = sweep.run_sweep(table, client, killer, 0.1, waiting)
     assert rows["state"].tolist() == ["finished"] * 6
     assert killer.killed is not None
     assert rows["starts"].tolist() == [2 if number == killer.killed else 1 for number in range(6)]

@@ -1,6 +1,7 @@
 """What is recorded of machine and code, and operations counted by hand."""
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -23,7 +24,8 @@ def test_the_commit_and_whether_it_is_clean(tmp_path):
     def git(*arguments: str) -> str:
         identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
         command = ["git", "-C", str(tmp_path), *identity, *arguments]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+        own = os.environ | {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}  # no hooks, no signatures
+        return subprocess.run(command, check=True, capture_output=True, text=True, env=own).stdout.strip()
 
     assert read_git_state(tmp_path) is None
     git("init", "-q")

@@ -6,7 +6,9 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import pytest
 from making import synthetic_store, tiny_config, write_prompts
@@ -123,27 +125,40 @@ with lock.lock_run(sys.argv[1]):
 """
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be other users")
-def test_the_lock_that_another_user_s_killed_process_left_keeps_nobody_out(tmp_path, another):
+@pytest.fixture
+def open_folder():
+    """A folder that every user can reach, unlike `tmp_path`."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        os.chmod(name, 0o711)
+        yield Path(name)
+
+
+def is_other_user():
+    """Whether a process can become the other user here: as root, and not of a container that lacks that number."""
+    command = [sys.executable, "-c", "import os; os.setgid(1002); os.setuid(1002)"]
+    return subprocess.run(command, capture_output=True).returncode == 0
+
+
+def test_the_lock_that_another_user_s_killed_process_left_keeps_nobody_out(open_folder, another):
     def as_other():
         command = [sys.executable, "-c", OTHER_USER, str(folder)]
         return subprocess.run(command, capture_output=True, text=True, timeout=600, cwd="/")
 
-    folder = tmp_path / "run"
-    for place in (tmp_path, *list(tmp_path.parents)[:-1]):  # pytest-xdist has a folder more
-        if not place.stat().st_mode & 0o001:
-            place.chmod(0o755)
+    if not is_other_user():
+        pytest.skip("only root can be other users")
+    folder = open_folder / "run"
     folder.mkdir()
     folder.chmod(0o777)
     process = another(folder)
+    (folder / LOCK).chmod(0o644)  # whatever the umask
     refused = as_other()
     assert refused.returncode and f"in use by process {process.pid} on" in refused.stderr, refused.stderr
     process.kill()
     process.wait()
-    (folder / LOCK).chmod(0o644)
     taken = as_other()
     assert taken.stdout == "1002\n", taken.stderr
-    (folder / LOCK).touch(0o644)
+    (folder / LOCK).touch()
+    (folder / LOCK).chmod(0o644)
     folder.chmod(0o1777)  # sticky: only its owner may remove a file
     refused = as_other()
     assert "belongs to the user root" in refused.stderr and "ask them to remove it" in refused.stderr, refused.stderr

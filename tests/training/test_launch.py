@@ -20,7 +20,7 @@ import pytest
 import torch
 import yaml
 from making import HELPERS, NO_UCLA, tiny_config, ucla_store, ucla_zip
-from shares import save_addresses, train_and_fail, train_slowly
+from shares import save_addresses, train_and_fail, train_until_stopped
 from small_runs import assert_same_run, config_of
 
 from bpilib.config import resolve
@@ -127,14 +127,13 @@ def free_port() -> int:
         return free.getsockname()[1]
 
 
-def interrupt_after(folder: Path, files: str) -> threading.Thread:
-    """Ctrl-C in the main thread a second after a file is there."""
+def interrupt_after(file: Path) -> threading.Thread:
+    """Ctrl-C in the main thread once a file is there."""
 
     def wait():
         end = time.monotonic() + 1500
-        while not list(folder.glob(files)) and time.monotonic() < end:
+        while not file.exists() and time.monotonic() < end:
             time.sleep(0.05)
-        time.sleep(1)
         os.kill(os.getpid(), signal.SIGINT)
 
     thread = threading.Thread(target=wait)
@@ -145,13 +144,13 @@ def interrupt_after(folder: Path, files: str) -> threading.Thread:
 @pytest.mark.slow
 def test_ctrl_c_saves_and_the_next_call_goes_on(place, whole, tmp_path, monkeypatch):
     config = config_of(place, tmp_path, devices=2, rendezvous=f"localhost:{free_port()}")  # the same address twice
-    monkeypatch.setattr("bpilib.train.train_share", train_slowly)
-    interrupted = interrupt_after(config.run_directory, "tensorboard/events*")
+    monkeypatch.setattr("bpilib.train.train_share", train_until_stopped)
+    interrupted = interrupt_after(config.run_directory / "waits")
     with pytest.raises(KeyboardInterrupt, match=r"saved in .*run the same again to go on"):
         fit(config)
     interrupted.join()
     progress = checkpoint.load(config.run_directory / "last.pt")["progress"]
-    assert 0 < progress["epoch"] * STEPS + progress["batch"] < 2 * STEPS
+    assert (progress["epoch"], progress["batch"]) == (0, 4)
     monkeypatch.undo()
     assert_same_run(fit(config), whole[0])
 
@@ -227,14 +226,25 @@ def test_any_name_of_a_temporary_folder_will_do(place, tmp_path, monkeypatch, na
     assert {path.name for path in tmp_path.glob("addresses.*")} == {"addresses.0.json", "addresses.1.json"}
 
 
+def workers_here() -> list[psutil.Process]:
+    """Workers that this process has started and that have not ended."""
+    found = []
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found += [child] if "spawn_main" in " ".join(child.cmdline()) else []
+    return found
+
+
 @pytest.mark.slow
 def test_interrupted_again_it_ends_the_processes_at_once(place, tmp_path):
     config = config_of(place, tmp_path, devices=2, epochs=500)
-    interrupted = interrupt_after(config.run_directory, "tensorboard/events*")
+    interrupted = interrupt_after(config.run_directory / "waits")
     with pytest.raises(KeyboardInterrupt):  # `fit` catches the first Ctrl-C; this is as its second
-        launch(train_slowly, config)
+        launch(train_until_stopped, config)
     interrupted.join()
-    left = [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
+    end = time.monotonic() + 600  # those that were started in place of the killed ones leave when they are ready
+    while (left := workers_here()) and time.monotonic() < end:
+        time.sleep(0.05)
     assert not left and not (config.run_directory / "summary.json").exists()
 
 
@@ -300,9 +310,9 @@ def test_outputs_that_machines_do_not_share_are_refused(tmp_path, monkeypatch):
 
 
 def test_functions_of_a_notebook_are_refused(place, tmp_path, monkeypatch):
-    monkeypatch.setattr(train_slowly, "__module__", "__main__")
-    with pytest.raises(ValueError, match=r"train_slowly: .* put it into a module"):
-        fit(config_of(place, tmp_path, devices=2), draw_confusion=train_slowly)
+    monkeypatch.setattr(train_until_stopped, "__module__", "__main__")
+    with pytest.raises(ValueError, match=r"train_until_stopped: .* put it into a module"):
+        fit(config_of(place, tmp_path, devices=2), draw_confusion=train_until_stopped)
 
 
 def test_gpus_that_are_not_there_are_refused(monkeypatch):

@@ -186,6 +186,6 @@ def test_the_projector_finds_its_files_and_a_second_end_replaces_them(tmp_path, 
     assert info.tensor_name == "clips_and_texts:00003"
     points, rows = projector_points(run, scores)
     np.testing.assert_array_equal(np.loadtxt(folder / info.tensor_path, delimiter="\t"), points)
-    lines = (folder / info.metadata_path).read_text().splitlines()
+    lines = (folder / info.metadata_path).read_text(encoding="utf-8").splitlines()
     assert [tuple(line.split("\t")) for line in lines] == [COLUMNS, *rows]
     assert "warning" not in capsys.readouterr().out
