@@ -2,6 +2,7 @@
 
 import base64
 import io
+import os
 import re
 from datetime import datetime
 
@@ -112,10 +113,34 @@ def test_widgets_are_named_and_progress_bars_left_out(tmp_path):
 def test_failed_and_unreadable_notebooks_are_said_so(tmp_path):
     executed(tmp_path / "02_train.ipynb", new_output("error", ename="ValueError", evalue="no <data>", traceback=["x"]))
     (tmp_path / "05_cut.ipynb").write_text('{"cells": [')
+    (tmp_path / "06_gone.ipynb").symlink_to(tmp_path / "nowhere.ipynb")
     text = write_report(tmp_path).read_text()
     assert '<p class="bad">ValueError: no &lt;data&gt;</p>' in text
     assert "can&#39;t be read (" in text and "05_cut.html" not in text
-    assert text.count('class="card"') == 2
+    assert text.count('class="card"') == 3
+
+
+def test_notebooks_that_can_not_be_shown_stop_no_other(tmp_path):
+    executed(tmp_path / "03_evaluate.ipynb", title="03\n\n[half](07_half.ipynb)")
+    executed(tmp_path / "05_attached.ipynb", title="05\n\n![p](attachment:a.png)")
+    executed(tmp_path / "06_half.ipynb", source="'HALF'")
+    half = tmp_path / "06_half.ipynb"
+    half.write_text(half.read_text().replace("HALF", "\\ud800"))
+    executed(tmp_path / "07_half.ipynb", title="07 HALF")
+    half = tmp_path / "07_half.ipynb"
+    half.write_text(half.read_text().replace("HALF", "\\ud800"))
+    executed(tmp_path / os.fsdecode(b"08_\xff.ipynb"))
+    index = write_report(tmp_path)
+    text = index.read_text()
+    assert text.count('class="card"') == 5 and text.count("can&#39;t be shown (") == 4
+    assert "can&#39;t be shown (InvalidNotebook: " in text and "can&#39;t be shown (UnicodeEncodeError: " in text
+    assert [path.name for path in index.parent.glob("*.html") if path != index] == ["03_evaluate.html"]
+    assert '<a href="index.html">half</a>' in (index.parent / "03_evaluate.html").read_text()
+
+
+def test_where_no_notebook_can_be_shown_the_index_says_so(tmp_path):
+    executed(tmp_path / "05_attached.ipynb", title="05\n\n![p](attachment:a.png)")
+    assert "can&#39;t be shown (InvalidNotebook: " in write_report(tmp_path).read_text()
 
 
 def test_notebooks_that_never_ran_and_copies_are_no_part_of_it(tmp_path):

@@ -13,7 +13,7 @@ import os
 import re
 import textwrap
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path, PurePath
 from typing import Any
@@ -47,7 +47,7 @@ class Page:
         parameters: what papermill was given.
         date: when it was finished.
         seconds: execution time, where papermill recorded it.
-        fault: its first error, or why it cannot be read; "" without one.
+        fault: its first error, or why it can't be read or shown; "" without one.
         figure: its first picture as JPEG, or None.
         readable: whether it has a page.
     """
@@ -67,29 +67,30 @@ def write_report(outputs: str | Path) -> Path:
 
     Args:
         outputs: folder to look in. Pages that an earlier report made of notebooks that are gone are removed; other
-            files in the folder `report` are left alone.
+            files in the folder `report` are left alone. A notebook that can't be read or shown has no page; the index
+            says why.
 
     Returns:
         The index.
 
     Raises:
-        MissingInputError: no executed notebook there.
+        MissingInputError: no executed notebook there, nor one that can't be read.
         FileExistsError: a file that no report has written stands where a page has to go; nothing is changed then.
     """
     outputs = Path(outputs)
-    pages, notebooks = _read_notebooks(outputs)
-    if not notebooks:
+    pages, texts = _read_notebooks(outputs)
+    if not pages:
         raise MissingInputError(
             f"no executed notebook below {outputs}: run make demo, or papermill notebooks/03_evaluate.ipynb "
             f"{outputs}/03_evaluate.ipynb -p dataset ucla"
         )
     files = WrittenFiles(outputs / FOLDER)
-    names = {path: path.with_suffix(".html") for path in notebooks}
+    names = {path: path.with_suffix(".html") for path in texts}
     files.check([*names.values(), Path("index.html")])
     files.remove_others(names.values())
-    for path, notebook in notebooks.items():
-        text = _render_page(notebook, path, [*notebooks])
-        files.write(names[path], _link_docs(text, (files.folder / path).parent))
+    for path, text in texts.items():
+        linked = _link_pages(text, path, [*texts])
+        files.write(names[path], _link_docs(linked, (files.folder / path).parent))
     return files.write(Path("index.html"), _render_index(pages))
 
 
@@ -169,25 +170,30 @@ def _hash(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _read_notebooks(outputs: Path) -> tuple[list[Page], dict[Path, nbformat.NotebookNode]]:
-    """What the index says of each notebook below `outputs`, and those that were executed, by their paths there."""
+def _read_notebooks(outputs: Path) -> tuple[list[Page], dict[Path, str]]:
+    """What the index says of each executed notebook below `outputs`, and their pages by the notebooks' paths there."""
     pages: list[Page] = []
-    notebooks: dict[Path, nbformat.NotebookNode] = {}
+    texts: dict[Path, str] = {}
     for path in sorted(outputs.rglob("*.ipynb")):
         name = path.relative_to(outputs)
         if name.parts[0] == FOLDER or ".ipynb_checkpoints" in name.parts:
             continue
-        date = datetime.fromtimestamp(path.stat().st_mtime).astimezone()
+        page, failed = Page(name, path.stem, {}, datetime.now().astimezone()), "can't be read"
         try:
+            page = replace(page, date=datetime.fromtimestamp(path.stat().st_mtime).astimezone())
             notebook = nbformat.read(path, 4)
             mask_notebook(notebook)
-            if any(cell.get("execution_count") for cell in notebook.cells):
-                pages.append(_describe(notebook, name, date))
-                notebooks[name] = notebook
-        except Exception as error:  # nbformat raises many kinds for a damaged file
-            fault = f"can't be read ({type(error).__name__}: {str(error)[:80]})"
-            pages.append(Page(name, path.stem, {}, date, fault=fault, readable=False))
-    return pages, notebooks
+            if not any(cell.get("execution_count") for cell in notebook.cells):
+                continue
+            page, failed = _describe(notebook, name, page.date), "can't be shown"
+            text = _to_html(notebook, path.stem, _link_index(name))
+            text.encode()  # a cell may hold half a character, which no file can
+            texts[name] = text
+        except Exception as error:  # nbformat and nbconvert raise many kinds for a damaged file
+            fault = f"{failed} ({type(error).__name__}: {str(error)[:80]})"
+            page = replace(page, fault=fault, readable=False)
+        pages.append(page)
+    return pages, texts
 
 
 def _describe(notebook: nbformat.NotebookNode, path: Path, date: datetime) -> Page:
@@ -220,16 +226,20 @@ def _thumbnail(png: str) -> bytes:
     return out.getvalue()
 
 
-def _render_page(notebook: nbformat.NotebookNode, path: Path, others: list[Path]) -> str:
-    """A notebook as HTML; its links to other notebooks lead to their pages, the nearest first, or to the index."""
-    index = _link(os.path.relpath("index.html", path.parent))
+def _link_index(path: Path) -> str:
+    return _link(os.path.relpath("index.html", path.parent))
+
+
+def _link_pages(text: str, path: Path, others: list[Path]) -> str:
+    """A notebook's page, its links to other notebooks led to their pages, the nearest first, or to the index."""
+    index = _link_index(path)
 
     def link_page(match: re.Match[str]) -> str:
         fits = [other for other in others if other.stem.startswith(match[1])]
         fits.sort(key=lambda other: (other.parent != path.parent, other))
         return f'href="{_link(os.path.relpath(fits[0].with_suffix(".html"), path.parent)) if fits else index}"'
 
-    return re.sub(r'href="(\d\d_\w+)\.ipynb"', link_page, _to_html(notebook, path.stem, index))
+    return re.sub(r'href="(\d\d_\w+)\.ipynb"', link_page, text)
 
 
 def _to_html(notebook: nbformat.NotebookNode, name: str, index: str) -> str:
@@ -253,8 +263,8 @@ def _link_docs(text: str, folder: Path) -> str:
 
 
 def _link(path: str) -> str:
-    """A relative path as a URL: names may hold #, ? and %."""
-    return quote(Path(path).as_posix())
+    """A relative path as a URL: names may hold #, ? and %, and bytes that are no text."""
+    return quote(os.fsencode(Path(path).as_posix()))
 
 
 def _without_kernel(out: nbformat.NotebookNode) -> nbformat.NotebookNode | None:
@@ -274,7 +284,8 @@ def _render_index(pages: list[Page]) -> str:
         cards = [_describe_card(page) for page in pages if page.path.parent == folder]
         folders.append(("outputs" if folder == Path() else folder.as_posix(), cards))
     template = TEMPLATES.get_template("index.html.j2")
-    return template.render(count=len(pages), now=f"{datetime.now():%Y-%m-%d %H:%M}", folders=folders)
+    text = template.render(count=len(pages), now=f"{datetime.now():%Y-%m-%d %H:%M}", folders=folders)
+    return text.encode(errors="backslashreplace").decode()  # names and titles may hold half a character
 
 
 def _describe_card(page: Page) -> dict[str, str]:

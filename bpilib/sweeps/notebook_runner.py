@@ -19,13 +19,13 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import papermill
 import psutil
 from papermill.exceptions import PapermillExecutionError
 
-from bpilib.system.files import PROJECT, mask_notebook, mask_secrets, write_atomically
+from bpilib.system.files import PROJECT, mask_notebook, mask_secrets, open_in_place, write_atomically
 from bpilib.system.lock import try_lock
 from bpilib.system.scratch import scratch_folder
 
@@ -53,7 +53,7 @@ def execute_notebook(
         "finished", "failed" or "interrupted", and a line that says why.
 
     Raises:
-        ValueError: a name that is not an identifier: papermill writes names into a cell as code.
+        ValueError: a name that is not an identifier: papermill writes names into a cell as code. Or run.log is a link.
         OSError: the folder can't be written, or its file system has no locks.
     """
     for name in parameters:
@@ -62,16 +62,18 @@ def execute_notebook(
     if stopped():
         return "interrupted", "before it began"
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / LOG, "ab", buffering=0) as log:
+    kept = folder / notebook.name
+    with open_in_place(folder / LOG, "ab", buffering=0) as log:
         while not try_lock(log, fcntl.LOCK_EX):
             if stopped():
                 return "interrupted", "while another process held the run directory"
             time.sleep(PAUSE)
+        _unmasked(kept).unlink(missing_ok=True)  # of a process that was killed
         if (folder / "summary.json").exists():
             return "finished", ""
         _mask_log(folder / LOG)
         _record(log, f"start on {platform.node()} by {by or f'process {os.getpid()}'}")
-        command = [sys.executable, "-m", "bpilib.sweeps.notebook_runner", str(notebook), str(folder / notebook.name)]
+        command = [sys.executable, "-m", "bpilib.sweeps.notebook_runner", str(notebook), str(kept)]
         environment = {"OMP_WAIT_POLICY": "passive"} | os.environ  # threads that wait leave their core to other runs
         with subprocess.Popen(
             command,
@@ -92,10 +94,16 @@ def execute_notebook(
                     interrupted = True
                     process.stdin.close()
                 time.sleep(PAUSE)
+        _unmasked(kept).unlink(missing_ok=True)
         _mask_log(folder / LOG)
         outcome = _judge_outcome(process.returncode, interrupted, folder / LOG)
         _record(log, ": ".join(filter(None, outcome)))
         return outcome
+
+
+def _unmasked(kept: Path) -> Path:
+    """Where papermill writes a notebook with the parameters in plain text, until it is kept without secrets."""
+    return kept.with_name(f".{kept.name}")
 
 
 def _judge_outcome(returncode: int, interrupted: bool, log: Path) -> tuple[str, str]:
@@ -111,7 +119,7 @@ def _mask_log(path: Path) -> None:
     text = path.read_bytes()
     masked = str(mask_secrets(text.decode(errors="surrogateescape"))).encode(errors="surrogateescape")
     if masked != text:
-        with open(path, "r+b") as log:
+        with open_in_place(path, "r+b") as log:
             log.write(masked)
             log.truncate()
 
@@ -131,7 +139,7 @@ def count_starts(folder: Path) -> int:
     return path.read_text(errors="replace").count("* start on ") if path.exists() else 0
 
 
-def _record(log: BinaryIO, what: str) -> None:
+def _record(log: IO[bytes], what: str) -> None:
     log.write(f"* {what}, {datetime.datetime.now().astimezone().isoformat(timespec='seconds')}\n".encode())
 
 
@@ -164,6 +172,15 @@ def _read_line(handle: int) -> bytes:
     return bytes(line)
 
 
+def _keep(beside: Path, kept: str) -> None:
+    """Keep an executed notebook without its secrets; one that papermill has not written whole is not kept."""
+    try:
+        notebook = json.loads(beside.read_text(encoding="utf-8"))
+    except ValueError:
+        return
+    write_atomically(kept, json.dumps(mask_notebook(notebook), indent=1) + "\n")
+
+
 def _main(notebook: str, kept: str) -> None:
     parameters = json.loads(_read_line(sys.stdin.fileno()))
     stop = threading.Event()
@@ -175,26 +192,30 @@ def _main(notebook: str, kept: str) -> None:
         busy.set()
 
     threading.Thread(target=_end_with_starter, args=(stop, busy), daemon=True).start()
-    beside = Path(kept).with_name(f".{Path(kept).name}")
+    beside = _unmasked(Path(kept))
     beside.unlink(missing_ok=True)
     os.close(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))  # papermill writes parameters unmasked
     try:
-        with scratch_folder("bpi_notebook_") as scratch:
-            tempfile.tempdir = str(scratch)  # of Jupyter's connection file, which stays where this process is killed
-            papermill.execute_notebook(
-                notebook,
-                beside,
-                parameters,
-                progress_bar=False,
-                on_cell_execute=begin,
-                on_cell_executed=lambda **_: busy.clear(),
-            )
+        try:
+            with scratch_folder("bpi_notebook_") as scratch:
+                tempfile.tempdir = str(scratch)  # of Jupyter's connection file, which stays where this is killed
+                papermill.execute_notebook(
+                    notebook,
+                    beside,
+                    parameters,
+                    progress_bar=False,
+                    on_cell_execute=begin,
+                    on_cell_executed=lambda **_: busy.clear(),
+                )
+        except BaseException:
+            with contextlib.suppress(Exception):  # the first error is the one to say
+                _keep(beside, kept)
+            raise
+        _keep(beside, kept)
     except (PapermillExecutionError, InterruptedError) as error:
         sys.exit(str(error).rstrip())
     finally:
-        if beside.stat().st_size:
-            write_atomically(kept, json.dumps(mask_notebook(json.loads(beside.read_text())), indent=1) + "\n")
-        beside.unlink()
+        beside.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

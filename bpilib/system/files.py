@@ -5,6 +5,7 @@ import math
 import os
 import platform
 import re
+import stat
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
@@ -114,7 +115,8 @@ def _part_of(path: Path) -> Path:
 
 
 def _write_part(part: Path, content: Content, flush: bool = True) -> None:
-    """Write a file that is to be renamed into place."""
+    """Write a file that is to be renamed into place; nothing that lies there, such as a link, is followed."""
+    part.unlink(missing_ok=True)
     if callable(content):
         content(part)
     else:
@@ -129,12 +131,57 @@ def is_leftover(path: Path, names: Iterable[str]) -> bool:
     return match is not None and match["name"] in names
 
 
+def open_in_place(path: str | Path, mode: str, buffering: int = -1) -> IO:
+    """Open a file that is written where it stands, such as a lock or a log; all of them are opened here.
+
+    Whoever made the folder may have put a link there, and what is written would go into a file elsewhere.
+
+    Args:
+        path: the file; made where missing, if the mode says so.
+        mode: as of `open`, without "w".
+        buffering: as of `open`.
+
+    Raises:
+        ValueError: a link, or no plain file; says what to do. Nothing was changed then.
+        OSError: as the OS says.
+    """
+
+    def opened(name: str, flags: int) -> int:
+        with contextlib.suppress(FileNotFoundError):
+            _check_own(path, os.lstat(name))  # before it is opened, since a pipe would wait for who reads it
+        handle = os.open(name, flags | os.O_NOFOLLOW, 0o666)
+        try:
+            _check_own(path, os.fstat(handle))
+        except ValueError:
+            os.close(handle)
+            raise
+        return handle
+
+    return open(path, mode, buffering, opener=opened)
+
+
+def _check_own(path: str | Path, found: os.stat_result) -> None:
+    """Raise ValueError if what is written to a file would be written elsewhere, too."""
+    if stat.S_ISLNK(found.st_mode):
+        what = "a symbolic link"
+    elif not stat.S_ISREG(found.st_mode):
+        what = "no plain file"
+    elif found.st_nlink > 1:  # 0 if it has just been removed
+        what = f"one of {found.st_nlink} names of a file"
+    else:
+        return
+    raise ValueError(
+        f"{path} is {what}, and writing there would change something elsewhere: remove it, or put a copy in its place. "
+        "Nothing was changed"
+    )
+
+
 def remove_leftovers(folder: str | Path, *patterns: str) -> None:
     """Remove what `write_atomically` and `write_together` have left unfinished in a folder, of processes that were
     killed meanwhile.
 
     Of another machine that shares the folder it can't be known whether a process is still at work: its files go once
-    they are an hour old.
+    they are an hour old. Those of this machine go by their process alone, since clocks jump.
 
     Args:
         folder: whose files are looked at, not those in folders within it.
@@ -145,9 +192,12 @@ def remove_leftovers(folder: str | Path, *patterns: str) -> None:
             path.unlink(missing_ok=True)
     for part in Path(folder).glob(".*.part"):
         match = _PART.fullmatch(part.name)
-        gone = match and match["host"] == _HOST and not psutil.pid_exists(int(match["process"]))
         with contextlib.suppress(OSError):
-            if gone or time.time() - part.stat().st_mtime > 3600:
+            if match and match["host"] == _HOST:
+                gone = not psutil.pid_exists(int(match["process"]))
+            else:
+                gone = time.time() - part.stat().st_mtime > 3600
+            if gone:
                 part.unlink()
 
 

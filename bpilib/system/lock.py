@@ -12,8 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from bpilib.system.files import open_in_place
+
 LOCK = "run.lock"
 PATIENCE = 2.0  # seconds in which a process that ends may still hold the lock
+VANISHING = 10.0  # more seconds, in which those who hold it one after the other may remove its file
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
 
 
@@ -35,8 +38,9 @@ def lock_run(folder: str | Path, group: str = "") -> Iterator[None]:
         group: the same for all processes that work in it together; "" for one alone.
 
     Raises:
-        ValueError: another process works in it; says which, where and since when. Nothing was changed then.
-        OSError: the folder can't be written or locked; says what to do.
+        ValueError: another process works in it; says which, where and since when. Or its lock file is a link. Nothing
+            was changed then.
+        OSError: the folder can't be made, written or locked; says what to do.
     """
     folder = Path(folder)
     try:
@@ -78,10 +82,16 @@ def _held(
     end = time.monotonic() + (PATIENCE if patience is None else patience)
     while (file := _take(path, group, parameter)) is None:
         if time.monotonic() > end:
-            with contextlib.suppress(FileNotFoundError):
+            try:
+                holder = _holder(path)
+            except FileNotFoundError as error:  # nobody does any more
+                if time.monotonic() > end + VANISHING:
+                    how = f"set the parameter {parameter} to a folder that stays"
+                    raise OSError(error.errno, f"can't keep {path}, its folder is gone each time: {how}") from error
+            else:
                 raise ValueError(
-                    f"{folder} is in use by {_holder(path)}: wait for it, or end it there, or set the parameter "
-                    f"{other}. Nothing was changed"
+                    f"{folder} is in use by {holder}: wait for it, or end it there, or set the parameter {other}. "
+                    "Nothing was changed"
                 )
         time.sleep(0.1)
     try:
@@ -117,12 +127,18 @@ def _owner(path: Path) -> str:
 
 
 def _take(path: Path, group: str, parameter: str) -> IO | None:
-    """The locked file, or None if another process holds it."""
+    """The locked file, or None if another process holds it, or has just removed it.
+
+    Raises:
+        ValueError: the file is a link.
+        OSError: as `lock_run`.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(path, "a+")  # noqa: SIM115 (open, it is the lock)
-    except FileNotFoundError:
-        return None
+        try:
+            file = open_in_place(path, "a+")
+        except FileNotFoundError:  # whoever held it has just removed it with its folder
+            return None
     except OSError as error:
         if isinstance(error, PermissionError) and path.exists():
             _remove_abandoned(path, parameter)
@@ -131,7 +147,7 @@ def _take(path: Path, group: str, parameter: str) -> IO | None:
         raise OSError(error.errno, f"can't write in {path.parent} ({error.strerror}): {how}") from error
     try:
         if try_lock(file, fcntl.LOCK_EX):
-            if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            if not _is_at(file, path):
                 file.close()  # whoever held it before has just removed it
                 return None
             file.truncate(0)
@@ -156,6 +172,14 @@ def _take(path: Path, group: str, parameter: str) -> IO | None:
         return file
     file.close()
     return None
+
+
+def _is_at(file: IO, path: Path) -> bool:
+    """Whether an open file is still the one of this name."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.lstat())
+    except FileNotFoundError:
+        return False
 
 
 def _remove_abandoned(path: Path, parameter: str) -> None:

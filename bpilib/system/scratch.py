@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from bpilib.system.files import open_in_place
 from bpilib.system.lock import try_lock
 
 _LOCK = "lock"
@@ -45,7 +46,7 @@ def hold(folder: Path) -> IO:
 
     On a file system without locks nothing is ever taken for abandoned.
     """
-    file = open(folder / _LOCK, "ab")  # noqa: SIM115 (open, it is the lock)
+    file = open_in_place(folder / _LOCK, "ab")
     with contextlib.suppress(OSError):
         fcntl.flock(file, fcntl.LOCK_SH)
     return file
@@ -53,11 +54,11 @@ def hold(folder: Path) -> IO:
 
 def _remove_abandoned(place: Path, prefix: str) -> None:
     for folder in place.glob(f"{prefix}*"):
-        with contextlib.suppress(OSError):  # somebody else removes it, too
+        with contextlib.suppress(OSError, ValueError):  # somebody else removes it, too; its lock is a link
             if folder.is_symlink() or folder.stat().st_uid != os.geteuid():
                 continue
             if (folder / _LOCK).exists():
-                with open(folder / _LOCK, "ab") as lock:
+                with open_in_place(folder / _LOCK, "ab") as lock:
                     if try_lock(lock, fcntl.LOCK_EX):
                         shutil.rmtree(folder)
             elif time.time() - folder.stat().st_mtime > _SECONDS:

@@ -34,7 +34,7 @@ from bpilib.config import Config
 from bpilib.errors import MissingInputError
 from bpilib.system.device import pick_device
 from bpilib.system.distributed import FOLDER, all_gather, all_reduce_sum, progress_bar, rank
-from bpilib.system.files import write_atomically
+from bpilib.system.files import open_in_place, write_atomically
 from bpilib.system.logs import show_log
 from bpilib.system.scratch import hold, scratch_folder
 from bpilib.system.signals import ENDING, listening
@@ -382,7 +382,8 @@ def _launcher_log(folder: Path) -> Iterator[None]:
     """The launcher's own messages go into a file of `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     logger = logging.getLogger("torch.distributed.elastic")
-    handler = logging.FileHandler(folder / "launcher.log")
+    file = open_in_place(folder / "launcher.log", "a")
+    handler = logging.StreamHandler(file)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     before = logger.propagate
     logger.propagate = False
@@ -393,3 +394,4 @@ def _launcher_log(folder: Path) -> Iterator[None]:
         logger.removeHandler(handler)
         logger.propagate = before
         handler.close()
+        file.close()

@@ -1,15 +1,19 @@
 """One notebook in one run directory: the record, the lock, failures, and the end of whoever started it."""
 
+import json
 import os
 import re
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+import types
 
 import nbformat
 import psutil
 import pytest
+from papermill.exceptions import PapermillExecutionError
 
 from bpilib.sweeps import notebook_runner
 from bpilib.sweeps.notebook_runner import count_starts, execute_notebook, is_running
@@ -125,6 +129,7 @@ def test_a_kill_leaves_no_file_that_the_next_run_does_not_remove(notebook, tmp_p
     for process in (runner, *runner.children(recursive=True)):
         process.kill()
     told.join()
+    assert not (tmp_path / "killed" / ".02_train.ipynb").exists()  # with the parameters in plain text
     assert [file.suffix for file in temporary.rglob("*.json")] == [".json"]
     assert execute_notebook(notebook([]), tmp_path / "next", {}) == ("finished", "")
     assert not list(temporary.iterdir())
@@ -170,6 +175,64 @@ raise ValueError(raw)"""
     assert parameters["raw"] == "https://me:***@host/x"
     assert secret not in (folder / "02_train.ipynb").read_text()  # nor in its traceback
     assert not (folder / ".02_train.ipynb").exists()
+
+
+def test_what_a_killed_runner_left_in_plain_text_is_removed_from_a_finished_run(notebook, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name in ("summary.json", ".02_train.ipynb"):
+        (folder / name).touch()
+    assert execute_notebook(notebook([]), folder, {}) == ("finished", "")
+    assert not (folder / ".02_train.ipynb").exists() and (folder / "summary.json").exists()
+
+
+WHOLE = json.dumps({"cells": [], "metadata": {}})
+STOPPED = PapermillExecutionError(1, 1, "x", "ValueError", "why", ["ValueError: why"])
+
+
+@pytest.mark.parametrize(
+    ("written", "raised", "full", "said"),
+    [
+        ('{"cells": [', OSError(28, "No space left"), False, (OSError, "No space left")),  # papermill itself
+        ("", OSError(28, "No space left"), False, (OSError, "No space left")),
+        (WHOLE, None, True, (OSError, "full disk")),
+        (WHOLE, STOPPED, True, (SystemExit, "ValueError: why")),
+        (None, STOPPED, True, (SystemExit, "ValueError: why")),
+        (WHOLE, STOPPED, False, (SystemExit, "ValueError: why")),
+    ],
+)
+def test_nothing_in_plain_text_outlives_an_error(tmp_path, monkeypatch, written, raised, full, said):
+    kept, beside = tmp_path / "02_train.ipynb", tmp_path / ".02_train.ipynb"
+
+    def execute(_, path, *__, **___):
+        assert path == beside and path.exists()
+        path.unlink() if written is None else path.write_text(written)
+        if raised:
+            raise raised
+
+    def fail(*_):
+        raise OSError("full disk")
+
+    monkeypatch.setattr(notebook_runner.sys, "stdin", types.SimpleNamespace(fileno=lambda: 0))
+    monkeypatch.setattr(notebook_runner, "_read_line", lambda _: b"{}")
+    monkeypatch.setattr(notebook_runner, "_end_with_starter", lambda *_: None)
+    monkeypatch.setattr(notebook_runner.papermill, "execute_notebook", execute)
+    monkeypatch.setattr(tempfile, "tempdir", tempfile.tempdir)
+    if full:
+        monkeypatch.setattr(notebook_runner, "write_atomically", fail)
+    with pytest.raises(said[0], match=said[1]):
+        notebook_runner._main("02_train.ipynb", str(kept))
+    assert not beside.exists() and kept.exists() == (written == WHOLE and not full)
+
+
+def test_a_log_that_is_a_link_is_refused_and_left_alone(notebook, tmp_path):
+    folder, victim = tmp_path / "run", tmp_path / "bashrc"
+    folder.mkdir()
+    victim.write_text("token=PW4711")
+    (folder / notebook_runner.LOG).symlink_to(victim)
+    with pytest.raises(ValueError, match=r"run\.log is a symbolic link.*remove it"):
+        execute_notebook(notebook([]), folder, {})
+    assert victim.read_text() == "token=PW4711"
 
 
 @pytest.mark.parametrize(("given", "used"), [(None, "passive"), ("active", "active")])

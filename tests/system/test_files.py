@@ -3,6 +3,8 @@
 import io
 import os
 import re
+import subprocess
+import sys
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -18,6 +20,7 @@ from bpilib.system.files import (
     PROJECT,
     in_project,
     is_leftover,
+    open_in_place,
     parse_yaml,
     read_npz,
     remove_leftovers,
@@ -145,6 +148,58 @@ def test_the_unfinished_file_lies_in_the_same_folder_so_that_renaming_is_atomic(
     seen = []
     write_atomically(tmp_path / "file.csv", lambda part: (seen.append(part), part.write_text("x")))
     assert seen[0].parent == tmp_path and seen[0].name.startswith(".") and str(os.getpid()) in seen[0].name
+
+
+def test_a_file_is_opened_where_it_stands(tmp_path):
+    with open_in_place(tmp_path / "log", "ab", buffering=0) as log:
+        log.write(b"one")
+        assert os.get_blocking(log.fileno()) and not os.get_inheritable(log.fileno())
+    assert (tmp_path / "log").stat().st_mode & 0o111 == 0
+    with open_in_place(tmp_path / "log", "a+") as log:
+        log.write(" two")
+        log.seek(0)
+        assert log.read() == "one two"
+    with open_in_place(str(tmp_path / "log"), "r+b") as log:
+        log.write(b"ONE")
+    assert contents(tmp_path) == {"log": b"ONE two"}
+    with pytest.raises(FileNotFoundError):
+        open_in_place(tmp_path / "none", "r+b")
+
+
+@pytest.mark.parametrize("mode", ["a", "ab", "a+", "r+b"])
+def test_no_link_is_opened_where_it_stands(tmp_path, mode):
+    victim, handles = tmp_path / "victim", len(os.listdir("/proc/self/fd"))
+    victim.write_text("thesis")
+    (tmp_path / "soft").symlink_to(victim)
+    (tmp_path / "hard").hardlink_to(victim)
+    os.mkfifo(tmp_path / "pipe")
+    for name, what in (("soft", "a symbolic link"), ("hard", "one of 2 names of a file"), ("pipe", "no plain file")):
+        with pytest.raises(ValueError, match=f"{name} is {what}.*: remove it"):
+            open_in_place(tmp_path / name, mode)
+    assert victim.read_text() == "thesis" and len(os.listdir("/proc/self/fd")) == handles
+    (tmp_path / "folder").symlink_to(tmp_path)  # outputs may well lie on another disk
+    (tmp_path / "hard").unlink()
+    open_in_place(tmp_path / "folder" / "victim", mode).close()
+
+
+def test_all_files_that_are_written_where_they_stand_are_opened_by_it():
+    for path in sorted((PROJECT / "bpilib").rglob("*.py")):
+        found = re.findall(r"(?<!_)\bopen\([^\n]*[\"'](?:a|r\+)[bt+]*[\"'].*|FileHandler\(.*", path.read_text())
+        assert not found, (path, found)
+
+
+def test_leftovers_go_and_what_a_living_process_writes_stays(tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    host = files._HOST
+    old = [f".mine.{host}.{os.getpid()}.part", f".dead.{host}.{dead.pid}.part", ".old.elsewhere.1.part"]
+    young = [f".young.{host}.{dead.pid}.part", f".no process.{host}.{10**30}.part", ".new.elsewhere.1.part", "a.part"]
+    for name in (*old, *young):
+        (tmp_path / name).touch()
+    for name in old:  # as after a clock jumped
+        os.utime(tmp_path / name, (0, 0))
+    remove_leftovers(tmp_path)
+    assert sorted(contents(tmp_path)) == sorted([old[0], *young[1:]])
 
 
 def test_relative_paths_lie_in_the_project_from_any_working_directory(tmp_path, monkeypatch):

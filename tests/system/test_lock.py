@@ -1,6 +1,7 @@
 """One at a time in a run directory: who holds it is said, nothing is touched, a kill sets it free."""
 
 import errno
+import itertools
 import os
 import re
 import signal
@@ -15,7 +16,7 @@ from making import synthetic_store, tiny_config, write_prompts
 
 from bpilib.evaluate import evaluate
 from bpilib.system import lock
-from bpilib.system.lock import LOCK, lock_run
+from bpilib.system.lock import LOCK, lock_run, lock_store
 from bpilib.train import fit
 
 HOLD = """
@@ -169,6 +170,60 @@ def test_a_place_that_can_not_be_written_names_the_parameter(tmp_path):
     said = r"can't write in .* set the parameter outputs"
     with pytest.raises(OSError, match=said), lock_run(tmp_path / "file" / "run"):
         pass
+
+
+@pytest.mark.parametrize(
+    ("kind", "make"),
+    [  # what may lie at the place of a lock in a folder from somebody else
+        ("a symbolic link", lambda path, victim: path.symlink_to(os.path.relpath(victim, path.parent))),
+        ("a symbolic link", lambda path, victim: path.symlink_to(victim.parent / "new")),
+        ("one of 2 names of a file", lambda path, victim: path.hardlink_to(victim)),
+        ("no plain file", lambda path, _: os.mkfifo(path)),
+    ],
+)
+def test_a_lock_that_leads_elsewhere_is_refused_and_left_alone(tmp_path, kind, make):
+    victim, path = tmp_path / "victim.txt", tmp_path / "a" / "b" / LOCK
+    victim.write_text("thesis")
+    path.parent.mkdir(parents=True)
+    make(path, victim)
+    said = rf"run\.lock is {kind}.*remove it.*Nothing was changed"
+    with pytest.raises(ValueError, match=said), lock_run(path.parent):
+        pass
+    assert victim.read_text() == "thesis" and os.path.lexists(path)
+    assert sorted(os.listdir(tmp_path)) == ["a", "victim.txt"]
+
+
+@pytest.fixture
+def gone(tmp_path, monkeypatch):
+    """A working directory that has been removed; a thousand pauses are a failure, not a wait."""
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    pauses = itertools.count()
+    real = time.sleep
+    monkeypatch.setattr(lock, "PATIENCE", 0.05)
+    monkeypatch.setattr(lock, "VANISHING", 0.05, raising=False)
+    monkeypatch.setattr(lock.time, "sleep", lambda _: real(0.001) if next(pauses) < 1000 else pytest.fail("for ever"))
+
+
+@pytest.mark.parametrize(
+    ("folder", "said"),
+    [("rel/store", "can't write in rel .*set the parameter data"), ("store", "can't keep .*set the parameter data")],
+)
+def test_a_folder_that_can_not_be_made_is_said(gone, folder, said):
+    with pytest.raises(FileNotFoundError, match=said), lock_store(folder, "data"):
+        pass
+
+
+def test_a_folder_that_vanishes_with_its_lock_is_made_again(tmp_path, monkeypatch):
+    def removed(path, mode):
+        monkeypatch.undo()
+        path.parent.rmdir()  # by whoever held it
+        return lock.open_in_place(path, mode)
+
+    monkeypatch.setattr(lock, "open_in_place", removed)
+    with lock_run(tmp_path / "run"):
+        assert (tmp_path / "run" / LOCK).exists()
 
 
 def test_a_second_notebook_is_refused_while_evaluation_still_reads(tmp_path, another):

@@ -29,7 +29,7 @@ from bpilib.runs import history, open_run, write_or_check_config
 from bpilib.system import checkpoint
 from bpilib.system.scratch import scratch_folder
 from bpilib.train import fit, train_share
-from bpilib.training.launch import _check, _wait_for, launch
+from bpilib.training.launch import _check, _launcher_log, _wait_for, launch
 
 STEPS = 5  # an epoch of `config_of` on 1 subject
 
@@ -39,6 +39,17 @@ def whole(place):
     """An undisturbed run of two processes, and the histories that were shown meanwhile."""
     seen: list[pd.DataFrame] = []
     return fit(config_of(place, place / "whole", devices=2), watch=seen.append), seen
+
+
+def test_the_launcher_s_log_is_no_link_to_elsewhere(tmp_path):
+    (tmp_path / "victim").touch()
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "launcher.log").symlink_to(tmp_path / "victim")
+    with pytest.raises(ValueError, match=r"launcher\.log is a symbolic link"), _launcher_log(tmp_path / "logs"):
+        pass
+    with _launcher_log(tmp_path / "new"):
+        logging.getLogger("torch.distributed.elastic").warning("said")
+    assert (tmp_path / "new" / "launcher.log").read_text().endswith("WARNING said\n")
 
 
 def test_a_run_of_two_processes_leaves_what_a_run_leaves(place, whole):
