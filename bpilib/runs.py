@@ -1,6 +1,8 @@
 """Configuration to Run: data, network and text encoder of a run, and what lies in its directory."""
 
+import contextlib
 import functools
+import io
 import json
 import warnings
 from dataclasses import dataclass, field
@@ -12,7 +14,7 @@ import pandas as pd
 import torch
 import yaml
 
-from bpilib.config import Config, resolve, same_setting
+from bpilib.config import PROCESSES, Config, resolve, same_setting, unknown_settings
 from bpilib.data.copies import find_copies, fingerprint
 from bpilib.data.store import SkeletonStore
 from bpilib.errors import MissingInputError, did_you_mean
@@ -26,7 +28,7 @@ from bpilib.system.files import parse_yaml, remove_leftovers, write_atomically
 from bpilib.system.threads import choose_threads, set_threads
 from bpilib.text import build_text
 from bpilib.text.encoder import TextEncoder
-from bpilib.text.prompts import load_prompts
+from bpilib.text.prompts import Prompts, load_prompts
 
 
 def describe_epoch(epoch: int) -> str:
@@ -127,25 +129,70 @@ def write_or_check_config(config: Config) -> None:
     A directory with a config.yaml alone (a start that failed) holds no run.
 
     Raises:
-        ValueError: another configuration is there; the differences are listed.
+        ValueError: see `check_config`; or the run there has settings that this version does not know.
     """
     path = config.run_directory / "config.yaml"
-    if path.exists():
-        saved = _settings(path)
-        there, now = Config.saved(saved).result_settings(), config.result_settings()
-        differ = [key for key in now if not same_setting(there.get(key), now[key])]
-        if not differ:
-            return
-        made = ("last.pt", "last.previous.pt", "best.pt", "scores.npz", "summary.json")
-        if any((config.run_directory / name).exists() for name in made):
-            _check_place(config, saved)
-            said = "; ".join(f"{key}: {there.get(key)!r} there, {now[key]!r} now" for key in differ)
-            raise ValueError(
-                f"{config.run_directory} holds a run with other settings ({said}). Nothing was changed: set the "
-                "parameter tag (say tag='b') or outputs to start another run beside it, or use its settings"
-                + _how_to_train_longer(config, there, differ)
-            )
-    write_atomically(path, yaml.safe_dump(config.settings(), sort_keys=False))
+    if not check_config(config):
+        write_atomically(path, yaml.safe_dump(config.settings(), sort_keys=False))
+    _check_known(_settings(path), path)
+
+
+def _check_known(saved: dict[str, Any], path: Path) -> None:
+    """ValueError if a run, by its config.yaml or checkpoint at `path`, has settings that this version does not know."""
+    if unknown := unknown_settings(saved):
+        raise ValueError(
+            f"{path} is of a run with settings that this version of bpilib does not know ({unknown}): train it on with "
+            "the version that made it, or set the parameter tag to train another"
+        )
+
+
+def check_config(config: Config) -> bool:
+    """Whether the config.yaml of the run directory asks for the same results; nothing is written.
+
+    Where a run has lost it, its settings are those in its summary.json or its checkpoints.
+
+    Raises:
+        ValueError: the directory holds a run with other settings; the differences are listed.
+    """
+    folder = config.run_directory
+    path = folder / "config.yaml"
+    saved = _settings(path) if path.exists() else _find_settings(folder)
+    if saved is None:
+        return False
+    there, now = Config.saved(saved).result_settings(), config.result_settings()
+    there[PROCESSES] = saved.get(PROCESSES, there[PROCESSES])  # which a summary.json has in place of its factors
+    differ = [key for key in now if not same_setting(there.get(key), now[key])]
+    if not differ:
+        return path.exists()
+    made = ("last.pt", "last.previous.pt", "best.pt", "scores.npz", "summary.json")
+    if not any((folder / name).exists() for name in made):
+        return False
+    _check_place(config, saved)
+    said = "; ".join(f"{key}: {there.get(key)!r} there, {now[key]!r} now" for key in differ)
+    raise ValueError(
+        f"{folder} holds a run with other settings ({said}). Nothing was changed: set the parameter tag (say tag='b') "
+        "or outputs to start another run beside it, or use its settings" + _how_to_train_longer(config, there, differ)
+    )
+
+
+def _find_settings(folder: Path) -> dict[str, Any] | None:
+    """The settings of a run without a config.yaml, from its summary.json or a checkpoint; None: there is no run.
+
+    Raises:
+        ValueError: there is one, and nothing tells its settings.
+    """
+    summary, weights = folder / "summary.json", checkpoint.find_weights(folder)
+    if not summary.exists() and not checkpoint.exists(weights):
+        return None
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):  # or it is older than the entry
+        return dict(json.loads(summary.read_text())["settings"])
+    try:
+        return checkpoint.load(weights, lambda *_: None, folder / "last.pt", folder / "last.previous.pt")["config"]
+    except ValueError as error:
+        raise ValueError(
+            f"{folder} holds a run without its config.yaml, and nothing else there tells its settings ({error}): put "
+            "config.yaml back, or set the parameter tag to start another run"
+        ) from error
 
 
 def _how_to_train_longer(config: Config, there: dict[str, Any], differ: list[str]) -> str:
@@ -159,8 +206,24 @@ def _how_to_train_longer(config: Config, there: dict[str, Any], differ: list[str
 
 
 def history(config: Config) -> pd.DataFrame:
-    """metrics.csv of a run: one row an epoch."""
-    return pd.read_csv(config.run_directory / "metrics.csv")
+    """metrics.csv of a run: one row an epoch.
+
+    Raises:
+        MissingInputError: not there.
+        ValueError: damaged.
+    """
+    path = config.run_directory / "metrics.csv"
+    again = "run notebooks/02_train.ipynb with the run's parameters again"
+    try:
+        text = path.read_text()
+        rows = pd.read_csv(io.StringIO(text))
+        if not text.endswith("\n") or rows["epoch"].tolist() != [*range(1, len(rows) + 1)]:
+            raise ValueError("cut, or without a row for each epoch")
+    except FileNotFoundError as error:
+        raise MissingInputError(f"no {path}: {again}") from error
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"{path} is damaged ({error}): {again}") from error
+    return rows
 
 
 @dataclass
@@ -318,6 +381,8 @@ class Run:
             self.check(content, place)
             if need not in content:
                 raise ValueError(f"{place} is a checkpoint of weights alone")
+            if need == "progress":
+                _check_known(content["config"], place)
             if epoch not in (None, content["epoch"]):
                 raise ValueError(f"{place} holds epoch {content['epoch']}, expected {epoch}")
 
@@ -345,6 +410,17 @@ def same_clips(store: SkeletonStore, sha256: dict[str, str]) -> bool:
     return all(sha256.get(name) == store.manifest["sha256"][name] for name in ("poses.npy", "index.npz"))
 
 
+def read_prompts(config: Config, store: SkeletonStore) -> Prompts | None:
+    """The texts of the store's classes that a run is trained with; None where it has none.
+
+    Raises:
+        ValueError: there is no such file, it is damaged, or misses a class.
+    """
+    if config.model == "ctrgcn" or config.text == "none":
+        return None
+    return load_prompts(config.prompts, store.classes)
+
+
 def build(config: Config, store: SkeletonStore | None = None, pretrained: bool = True) -> Run:
     """Build network and text encoder on the configured device, and open the data.
 
@@ -369,10 +445,9 @@ def build(config: Config, store: SkeletonStore | None = None, pretrained: bool =
             f"{config.data} holds the data set {store.dataset}, but the parameter dataset is {config.dataset}"
         )
     text: TextEncoder | None = None
-    digest = ""
     embed_dim = config.embed_dim
-    if config.model != "ctrgcn" and config.text != "none":
-        prompts = load_prompts(config.prompts, store.classes)
+    prompts = read_prompts(config, store)
+    if prompts is not None:
         text = build_text(
             config.text,
             config.model,
@@ -383,7 +458,6 @@ def build(config: Config, store: SkeletonStore | None = None, pretrained: bool =
             trained=config.clip_trained,
             fetch=pretrained or not config.clip_trained,
         ).to(device)
-        digest = prompts.digest()
         embed_dim = text.dim
     model = build_model(
         config.model,
@@ -399,7 +473,7 @@ def build(config: Config, store: SkeletonStore | None = None, pretrained: bool =
     )
     if config.kernel == "triton":
         model.backbone.use_triton()
-    return Run(config, store, model.to(device), text, digest, device)
+    return Run(config, store, model.to(device), text, prompts.digest() if prompts else "", device)
 
 
 def open_run(config: Config, which: str = "best") -> Run:

@@ -1,21 +1,25 @@
 """Training: the published recipe, exact resume, nothing lost."""
 
 import contextlib
-import json
 import logging
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
+
 from bpilib.config import Config
 from bpilib.data.store import SkeletonStore
-from bpilib.runs import history, same_clips, write_or_check_config
+from bpilib.finished import read_finished
+from bpilib.runs import history, write_or_check_config
+from bpilib.system import checkpoint
 from bpilib.system.device import out_of_memory, pick_device
-from bpilib.system.files import remove_leftovers
+from bpilib.system.files import remove_leftovers, write_atomically
 from bpilib.system.lock import lock_run
 from bpilib.system.signals import Interruption
 from bpilib.system.threads import free_cores
 from bpilib.training.launch import launch, saving_when_stopped
+from bpilib.training.progress import Progress
 from bpilib.training.tensorboard import DrawConfusion
 from bpilib.training.trainer import Trainer, Watch, show_history
 
@@ -38,14 +42,18 @@ def fit(config: Config, watch: Watch | None = None, draw_confusion: DrawConfusio
 
     Raises:
         MissingInputError: no prepared data.
-        ValueError: the directory holds a run with other settings, or is in use; damaged data or checkpoints; ...
+        ValueError: the directory holds a run with other settings, prompts or clips, or is in use; damaged data; ...
         MemoryError: out of memory; says how much was wanted and what to change.
         RuntimeError: with several devices, processes that die again and again, or do not meet.
         KeyboardInterrupt: after Ctrl-C, SIGTERM, SIGHUP or SIGUSR1, once everything is saved. After the latter three
             the signal is sent once more, which by default ends the process.
     """
-    if _is_finished(config):
-        show_history(watch, history(config))
+    if (summary := read_finished(config)) is not None:
+        if not (config.run_directory / "config.yaml").exists():
+            write_or_check_config(config)
+        done = f"top-1 {summary['test_top1']:.2f} % after {summary['epochs']} epochs"
+        _log.info("done already: %s, %s", config.run_directory, done)
+        show_history(watch, _finished_history(config))
         return config.run_directory
     group = f"{config.nodes} machines at {config.rendezvous}" if config.nodes > 1 else ""
     with Interruption() as interruption, lock_run(config.run_directory, group):
@@ -56,30 +64,28 @@ def fit(config: Config, watch: Watch | None = None, draw_confusion: DrawConfusio
     return config.run_directory
 
 
-def _is_finished(config: Config) -> bool:
-    """Whether there is a finished run, which is then said; not if its summary is damaged.
+def _finished_history(config: Config) -> pd.DataFrame:
+    """metrics.csv of a finished run; where it is lost or damaged, made again from last.pt.
 
     Raises:
-        ValueError: it has other settings, or was trained with other clips.
+        ValueError: it is, and there is no last.pt.
     """
-    path = config.run_directory / "summary.json"
-    if not path.exists():
-        return False
-    write_or_check_config(config)
+    path = config.run_directory / "metrics.csv"
     try:
-        summary = json.loads(path.read_text())
-        done = f"top-1 {summary['test_top1']:.2f} % after {summary['epochs']} epochs"
-    except (ValueError, KeyError, TypeError) as error:
-        warnings.warn(f"{path} is damaged ({error}): made again from the checkpoints", stacklevel=3)
-        return False
-    there = (Path(config.data) / "manifest.json").exists()
-    if there and "data" in summary and not same_clips(SkeletonStore.open(config.data), summary["data"]):
+        if len(rows := history(config)) == config.epochs:
+            return rows
+        problem = f"{path} has {len(rows)} of {config.epochs} epochs"
+    except ValueError as error:
+        problem = str(error)
+    try:
+        progress = Progress.saved(checkpoint.load(path.with_name("last.pt"))["progress"])
+    except ValueError as error:
         raise ValueError(
-            f"{path.parent} was trained with other clips than {config.data} holds now: put them back, or set the "
-            "parameter tag to start another run"
-        )
-    _log.info("done already: %s, %s", path.parent, done)
-    return True
+            f"{path} is lost or damaged, and there is no whole last.pt to make it from again: put one of the two back"
+        ) from error
+    warnings.warn(f"metrics.csv is made again from last.pt: {problem}", stacklevel=3)
+    write_atomically(path, pd.DataFrame(progress.rows).to_csv(index=False))
+    return history(config)
 
 
 def _train(
@@ -87,6 +93,7 @@ def _train(
 ) -> None:
     """Train in this process, or in several that this one starts."""
     write_or_check_config(config)
+    _check_weights(config.run_directory)
     if config.nodes == 1:  # else another machine may be at work in the directory
         remove_leftovers(config.run_directory, "*.pt.new")
     free_cores.cache_clear()
@@ -101,6 +108,27 @@ def _train(
         interruption.save = trainer.checkpoints.save_finished_step
         with contextlib.closing(trainer):
             trainer.run_epochs(interruption.is_set, watch, interruption.deferred)
+
+
+def _check_weights(folder: Path) -> None:
+    """ValueError if a training would begin anew where there are weights that it would replace by others.
+
+    A best.pt of the first epoch alone is of a training that was killed before its last.pt, and is made again as it is.
+    """
+    best = folder / "best.pt"
+    if checkpoint.exists(folder / "last.pt") or not checkpoint.exists(best):
+        return
+    try:
+        content = checkpoint.load(best)
+    except ValueError:  # damaged: nothing is lost
+        return
+    made = content.get("imported")
+    if made or content["epoch"] > 1:
+        what = f"weights of {made['file']}, which were imported" if made else f"weights of epoch {content['epoch']}"
+        raise ValueError(
+            f"{best} has {what}, and there is no last.pt to train on from; training anew would replace them. Set the "
+            f"parameter tag to train another run, with start_from={str(folder)!r} to train them on"
+        )
 
 
 def train_share(config: Config, stop: Callable[[], bool], draw_confusion: DrawConfusion | None = None) -> None:

@@ -27,7 +27,7 @@ LEVELS = (
     {"config", "data", "losses", "widgets"},
     {"feeders"},
     {"runs"},
-    {"evaluate", "classify", "rounding"},
+    {"evaluate", "classify", "rounding", "finished"},
     {"pretrained"},
     {"reference"},
     {"training", "analysis", "sweeps", "export"},

@@ -40,6 +40,8 @@ class Result:
         scores: of the test clips, by the selected epoch.
         best_test: top-1 in % of the epoch that is best on the test clips; None where it is not known, and for an
             ensemble of honest runs.
+        texts: hash of the class texts that the run was trained with; "" without any, or where it is not known. Of an
+            ensemble: those of its streams.
         environment: machine and software as recorded in summary.json; empty for ensembles, pretrained networks and
             older runs.
     """
@@ -54,6 +56,7 @@ class Result:
     honest: bool
     scores: Scores
     best_test: float | None
+    texts: str = ""
     environment: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -127,7 +130,8 @@ def _read_run(folder: Path, name: str, _: dict[str, Result]) -> Result:
     environment = summary.get("environment", {})
     if not isinstance(environment, dict):
         raise ValueError(f"summary.json: expected a mapping as environment, got {environment!r:.80}")
-    return Result(name, *naming, settings, known.select != "test", scores, best, environment)
+    texts = str(environment.get("text_digest", ""))
+    return Result(name, *naming, settings, known.select != "test", scores, best, texts, environment)
 
 
 def _read_ensemble(folder: Path, name: str, found: dict[str, Result]) -> Result:
@@ -153,7 +157,8 @@ def _read_ensemble(folder: Path, name: str, found: dict[str, Result]) -> Result:
     if abs(float(whole["top1"]) - scores.top(1)) > 1e-6:
         raise ValueError(f"subsets.csv says top-1 {whole['top1']} %, scores.npz {scores.top(1)} %: {again}")
     naming = (found[runs[0]].benchmark, match["model"], whole["subset"], int(match["seed"]), match["tag"] or "")
-    return Result(name, *naming, settings, honest, scores, None if honest else scores.top(1))
+    texts = " ".join(filter(None, dict.fromkeys(found[run].texts for run in runs)))
+    return Result(name, *naming, settings, honest, scores, None if honest else scores.top(1), texts)
 
 
 def _read_scores(folder: Path) -> Scores:
@@ -220,13 +225,23 @@ def label_results(results: Sequence[Result]) -> dict[str, str]:
 
 
 def group_seeds(results: Sequence[Result]) -> list[list[Result]]:
-    """Group results that differ in nothing but the seed, and were scored on the same clips."""
+    """Group results that differ in nothing but the seed, and were scored on the same clips.
+
+    Where they are known to be of several class texts, those of which it is not known are a group of their own.
+    """
     together: dict[str, list[Result]] = {}
     for result in results:
         clips = hash((*result.labels.items(), *result.scores.classes))
         key = (result.benchmark, result.model, result.modality, result.tag, result.settings, clips)
         together.setdefault(json.dumps(key, sort_keys=True, default=str), []).append(result)
-    return list(together.values())
+    groups = []
+    for group in together.values():
+        by_texts: dict[str, list[Result]] = {}
+        for result in group:
+            by_texts.setdefault(result.texts, []).append(result)
+        several = len({*by_texts} - {""}) > 1
+        groups += list(by_texts.values()) if several else [group]
+    return groups
 
 
 def remove_copies(results: Sequence[Result]) -> list[Result]:
@@ -265,9 +280,9 @@ def summarise(results: Sequence[Result], published: pd.DataFrame) -> pd.DataFram
         published: from `load_published`.
 
     Returns:
-        benchmark, name (`label_result`), settings (that differ within one name), n (seeds), clips; top1, sd
-        (NaN for n = 1), low, high: mean, standard deviation and 95 % interval of honest runs, NaN for others;
-        best_test: mean of the best test epochs; published: text, "" where there is none.
+        benchmark, name (`label_result`), settings (that differ within one name, the hash of the texts among them), n
+        (seeds), clips; top1, sd (NaN for n = 1), low, high: mean, standard deviation and 95 % interval of honest runs,
+        NaN for others; best_test: mean of the best test epochs; published: text, "" where there is none.
         The interval is Wilson's for one run, as in notebook 03; for several, a bootstrap over clips of their mean
         accuracy. Where test clips are copies of training clips: clips, top1, sd, low and high again without them, in
         columns clips_without_copies and so on.
@@ -278,11 +293,17 @@ def summarise(results: Sequence[Result], published: pd.DataFrame) -> pd.DataFram
     for group in every:
         first = group[0]
         alike = [
-            other[0].settings
+            other[0]
             for other in every
             if label_result(other[0]) == label_result(first) and other[0].benchmark == first.benchmark
         ]
-        differ = [key for key in first.settings if any(other.get(key) != first.settings[key] for other in alike)]
+        differ = [
+            f"{key} {value}"
+            for key, value in first.settings.items()
+            if any(other.settings.get(key) != value for other in alike)
+        ]
+        if len({other.texts for other in alike} - {""}) > 1:
+            differ.append(f"texts {max(result.texts for result in group)[:8] or 'not known'}")
         top1, sd, low, high = _measure_accuracy(group) if first.honest else (np.nan,) * 4
         best = [result.best_test for result in group if result.best_test is not None]
         same = published[
@@ -295,7 +316,7 @@ def summarise(results: Sequence[Result], published: pd.DataFrame) -> pd.DataFram
             {
                 "benchmark": first.benchmark,
                 "name": label_result(first),
-                "settings": ", ".join(f"{key} {first.settings[key]}" for key in differ),
+                "settings": ", ".join(differ),
                 "n": len(group),
                 "clips": len(first.scores.labels),
                 "top1": top1,

@@ -1,6 +1,7 @@
 """A resolved run, `Config`, and `resolve`, which makes it of any subset of the parameters."""
 
 import dataclasses
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from bpilib.run_keys import RUN_KEYS
 from bpilib.system.device import pick_device
 from bpilib.system.files import PARAMS, in_project, mask_secrets, mask_url_secrets
 from bpilib.system.tables import text_table
+
+PROCESSES = "devices x nodes"  # of these, results depend on the product alone
 
 
 @dataclass(frozen=True, repr=False)
@@ -32,18 +35,24 @@ class Config(Parameters):
         Passwords within URLs are masked, here and in `settings`, so that what is saved compares with what is given.
         """
         used = [f for f in FIELDS.values() if f.metadata["changes"] == RESULT and self.model in f.metadata["models"]]
-        batch_norm = {"devices x nodes": 1 if self.sync_batchnorm else self.devices * self.nodes}
+        batch_norm = {PROCESSES: 1 if self.sync_batchnorm else self.devices * self.nodes}
         return {f.name: mask_url_secrets(getattr(self, f.name)) for f in used} | batch_norm
 
     @classmethod
     def saved(cls, values: dict[str, Any]) -> "Config":
         """From a run's config.yaml, checked like parameters; those that it does not have yet are the default.
 
+        Warns:
+            It has settings that this version does not know; they are left out.
+
         Raises:
             ValueError: a value that no parameter can have.
         """
         config = cls(**{name: check_value(name, value) for name, value in values.items() if name in FIELDS})
         check_names(vars(config))
+        if unknown := unknown_settings(values):
+            text = f"the run {config.run_directory} has settings that this version of bpilib does not know ({unknown})"
+            warnings.warn(f"{text}, and goes without them here: open it with the version that made it", stacklevel=2)
         return config
 
     def settings(self) -> dict[str, Any]:
@@ -88,6 +97,11 @@ class Config(Parameters):
             if f.metadata["changes"] in groups
         ]
         return pd.DataFrame(rows, columns=["parameter", "value", "unit", "meaning"]).set_index("parameter")
+
+
+def unknown_settings(saved: dict[str, Any]) -> str:
+    """The settings of a run that this version does not know, in words, "mixup: 0.4"; "" without any."""
+    return ", ".join(f"{name}: {value!r}" for name, value in saved.items() if name not in {*FIELDS, PROCESSES})
 
 
 def same_setting(saved: Any, now: Any) -> bool:

@@ -1,6 +1,5 @@
 """Settings ranked by clips that were kept from training, so that none is chosen by the test clips."""
 
-import json
 from typing import Any
 
 import numpy as np
@@ -8,7 +7,7 @@ import pandas as pd
 
 from bpilib.config import Config
 from bpilib.metrics import seed_interval
-from bpilib.sweeps.sweep import Sweep, is_finished
+from bpilib.sweeps.sweep import Sweep, find_finished
 
 _NO_SETTING = ("seed", "tag", "heldout_by", "heldout_view", "heldout")  # what runs of one setting may differ in
 _FIRST = "first"
@@ -35,7 +34,8 @@ def rank_settings(sweep: Sweep) -> pd.DataFrame:
     titles = [_describe_setting(setting, settings[0]) for setting in settings]
     parts = [_name_part(config) for config in sweep.configs]
     runs = pd.DataFrame({"setting": titles, "part": parts, "seed": [config.seed for config in sweep.configs]})
-    runs["top1"] = [_read_heldout(config) for config in sweep.configs]
+    heldout = {config.run_directory: summary.get("heldout_top1") for config, summary in find_finished(sweep)}
+    runs["top1"] = [heldout.get(config.run_directory, np.nan) for config in sweep.configs]
     of_seeds = runs.pivot_table(index=["setting", "seed"], columns="part", values="top1", dropna=False)
     of_seeds = of_seeds[list(dict.fromkeys(parts))].dropna()
     by_setting = {title: rows.droplevel("setting") for title, rows in of_seeds.groupby("setting")}
@@ -56,13 +56,6 @@ def _name_part(config: Config) -> str:
     if config.heldout_by == "view":
         return "last view" if config.heldout_view is None else f"view {config.heldout_view}"
     return f"{100 * config.heldout:g} % of the subjects"
-
-
-def _read_heldout(config: Config) -> float:
-    """Read a run's top-1 on its held-out clips, in %; NaN: it is not finished."""
-    if not is_finished(config):
-        return np.nan
-    return float(json.loads((config.run_directory / "summary.json").read_text())["heldout_top1"])
 
 
 def _summarise(title: str, own: pd.DataFrame, first: pd.DataFrame) -> dict[str, Any]:

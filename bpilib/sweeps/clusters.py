@@ -21,6 +21,8 @@ from distributed.security import Security
 from distributed.utils import get_ip, get_ip_interface
 from tornado.ioloop import PeriodicCallback
 
+from bpilib.config import Config
+from bpilib.finished import read_finished
 from bpilib.sweeps.notebook_runner import execute_notebook
 from bpilib.system.files import mask_secrets
 from bpilib.system.scratch import scratch_folder
@@ -47,7 +49,7 @@ _PATIENT_WITH_JOBS = {"distributed.deploy.lost-worker-timeout": "60s"}  # time t
 _LEAVING = (Status.closing, Status.closing_gracefully, Status.closed)
 
 
-def execute_run(notebook: Path, folder: Path, parameters: dict[str, Any], stop: str) -> tuple[str, str]:
+def execute_run(notebook: Path, config: Config, parameters: dict[str, Any], stop: str) -> tuple[str, str]:
     """The Dask task: execute a notebook until the event named `stop` is set.
 
     Raises:
@@ -62,7 +64,10 @@ def execute_run(notebook: Path, folder: Path, parameters: dict[str, Any], stop: 
         except OSError:  # the scheduler is gone, so nobody waits for the result
             return True
 
-    outcome = execute_notebook(notebook, folder, parameters, stopped, worker.address)
+    def finished() -> bool:
+        return read_finished(config) is not None
+
+    outcome = execute_notebook(notebook, config.run_directory, parameters, stopped, worker.address, finished)
     if outcome[0] == "interrupted" and worker.status in _LEAVING:
         raise Reschedule
     return outcome

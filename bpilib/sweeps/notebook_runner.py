@@ -34,7 +34,12 @@ PAUSE = 0.5  # seconds between two polls
 
 
 def execute_notebook(
-    notebook: Path, folder: Path, parameters: dict[str, object], stopped: Callable[[], bool] = bool, by: str = ""
+    notebook: Path,
+    folder: Path,
+    parameters: dict[str, object],
+    stopped: Callable[[], bool] = bool,
+    by: str = "",
+    finished: Callable[[], bool] = bool,
 ) -> tuple[str, str]:
     """Execute a notebook in a run directory; if another process is doing so, wait for it and return its result.
 
@@ -48,6 +53,7 @@ def execute_notebook(
         parameters: plain values by name.
         stopped: polled twice a second; once true, the kernel is interrupted, so that training saves and ends.
         by: who starts it, for the record.
+        finished: asked once no other process is at work in the folder; where it is true, nothing is executed.
 
     Returns:
         "finished", "failed" or "interrupted", and a line that says why.
@@ -69,7 +75,7 @@ def execute_notebook(
                 return "interrupted", "while another process held the run directory"
             time.sleep(PAUSE)
         _unmasked(kept).unlink(missing_ok=True)  # of a process that was killed
-        if (folder / "summary.json").exists():
+        if finished():
             return "finished", ""
         _mask_log(folder / LOG)
         _record(log, f"start on {platform.node()} by {by or f'process {os.getpid()}'}")

@@ -1,7 +1,7 @@
 """Results of a sweep over its seeds: each run's, each ensemble's, and their means with standard deviations."""
 
-import json
 import math
+import warnings
 
 import pandas as pd
 
@@ -9,7 +9,7 @@ from bpilib.config import Config
 from bpilib.evaluate import Scores, ensemble
 from bpilib.run_keys import GROUP_KEYS
 from bpilib.skeleton import MODALITIES
-from bpilib.sweeps.sweep import COLUMNS, Sweep, is_finished
+from bpilib.sweeps.sweep import COLUMNS, Sweep, find_finished
 from bpilib.system.tables import plus_minus
 
 CLEAN = "top1_without_copies"
@@ -21,8 +21,7 @@ def read_results(sweep: Sweep) -> pd.DataFrame:
     Where test clips are copies of training clips, top1_without_copies as well (%; NaN where that is not known).
     """
     rows = []
-    for config in filter(is_finished, sweep.configs):
-        summary = json.loads((config.run_directory / "summary.json").read_text())
+    for config, summary in find_finished(sweep):
         best = summary["best_test_epoch_as_published"]["test_top1"]
         found = [summary["test_top1"], summary["test_top5"], best, summary.get(f"test_{CLEAN}", math.nan)]
         rows.append([getattr(config, name) for name in COLUMNS] + found)
@@ -37,11 +36,11 @@ def combine_streams(sweep: Sweep, weights: str = "published") -> pd.DataFrame:
         weights: "published", "searched" (on held-out scores) or "equal".
 
     Returns:
-        One row per ensemble: settings (modality: those combined), top1, top5, weights, origin of the weights, low, high
-        (95 % interval of top1); top1_without_copies as in `read_results`.
+        One row per ensemble whose scores can be read: settings (modality: those combined), top1, top5, weights, origin
+        of the weights, low, high (95 % interval of top1); top1_without_copies as in `read_results`.
     """
     sums: dict[tuple, list[Config]] = {}
-    for config in filter(is_finished, sweep.configs):
+    for config, _ in find_finished(sweep):
         key = (config.dataset, config.benchmark, config.model, config.tag, config.seed)
         sums.setdefault(key, []).append(config)
     rows = []
@@ -49,7 +48,11 @@ def combine_streams(sweep: Sweep, weights: str = "published") -> pd.DataFrame:
         if len(configs) < 2:
             continue
         configs = sorted(configs, key=lambda config: MODALITIES.index(config.modality))
-        streams = {config.modality: Scores.load(config.run_directory / "scores.npz") for config in configs}
+        try:
+            streams = {config.modality: Scores.load(config.run_directory / "scores.npz") for config in configs}
+        except ValueError as error:
+            warnings.warn(f"an ensemble is left out of the sweep's tables: {error}", stacklevel=2)
+            continue
         whole = ensemble(streams, model, weights)
         used = ", ".join(f"{weight:g}" for weight in whole.weights.values())
         settings = (dataset, benchmark, model, " + ".join(streams), tag, seed)

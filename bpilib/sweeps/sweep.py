@@ -1,12 +1,14 @@
 """A sweep: many runs from one YAML table, executed as notebooks on Dask."""
 
 import dataclasses
+import functools
 import itertools
 import logging
 import math
 import re
 import time
 import uuid
+import warnings
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -19,8 +21,9 @@ from distributed import Client, Event, Future
 from bpilib.config import NOTEBOOK, Config, resolve
 from bpilib.data.store import SkeletonStore
 from bpilib.errors import MissingInputError, did_you_mean
+from bpilib.finished import read_finished
 from bpilib.run_keys import GROUP_KEYS, RUN_KEYS
-from bpilib.runs import history, write_or_check_config
+from bpilib.runs import check_config, history
 from bpilib.sweeps.clusters import SLURM_OPTIONS, execute_run
 from bpilib.sweeps.notebook_runner import count_starts, is_running
 from bpilib.system.files import NOTEBOOKS, in_project, parse_yaml, write_atomically
@@ -167,8 +170,7 @@ def check_sweep(sweep: Sweep) -> None:
     for data in {config.data for config in sweep.configs if config.data is not None}:
         SkeletonStore.open(data)
     for config in sweep.configs:
-        if (config.run_directory / "config.yaml").exists():
-            write_or_check_config(config)
+        check_config(config)
 
 
 def run_sweep(
@@ -194,13 +196,14 @@ def run_sweep(
     """
     check_sweep(sweep)
     stop = Event(f"stop-{uuid.uuid4().hex}", client=client)
-    done = (number for number, config in enumerate(sweep.configs) if is_finished(config))
-    ended = dict.fromkeys(done, ("skipped", "finished before"))
+    opened = functools.cache(SkeletonStore.open)
+    done = [read_finished(config, opened) is not None for config in sweep.configs]
+    ended = {number: ("skipped", "finished before") for number, finished in enumerate(done) if finished}
     futures = {}
     for number, config in enumerate(sweep.configs):
         if number not in ended:
             key = f"{config.run_directory.name}-{uuid.uuid4().hex}"
-            task = (execute_run, notebook, config.run_directory, sweep.given[number], stop.name)
+            task = (execute_run, notebook, config, sweep.given[number], stop.name)
             futures[number] = client.submit(*task, key=key, priority=-number, pure=False)
     refusal = getattr(client.cluster, "refusal", str)  # of SLURM; other clusters refuse nothing
     try:
@@ -247,9 +250,22 @@ def _read_outcome(future: Future) -> tuple[str, str]:
     return "failed", f"{future.status} by the Dask scheduler: run the same again to go on"
 
 
-def is_finished(config: Config) -> bool:
-    """Whether a run is complete."""
-    return (config.run_directory / "summary.json").exists()
+def find_finished(sweep: Sweep) -> list[tuple[Config, dict[str, Any]]]:
+    """The finished runs of a sweep with their summary.json.
+
+    Warns:
+        A run is damaged, or another one than the table asks for: it is named and left out.
+    """
+    opened = functools.cache(SkeletonStore.open)
+    found = []
+    for config in sweep.configs:
+        try:
+            summary = read_finished(config, opened)
+        except ValueError as error:
+            warnings.warn(f"left out of the sweep's tables: {error}", stacklevel=3)
+        else:
+            found += [] if summary is None else [(config, summary)]
+    return found
 
 
 def read_states(sweep: Sweep, ended: dict[int, tuple[str, str]] | None = None) -> pd.DataFrame:

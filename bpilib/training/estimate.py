@@ -4,6 +4,7 @@ The steps are those of a run in a folder that is removed again: the run itself i
 """
 
 import contextlib
+import functools
 import random
 import time
 from collections.abc import Callable, Iterable
@@ -15,6 +16,7 @@ import torch
 
 from bpilib.config import Config
 from bpilib.data.store import SkeletonStore
+from bpilib.finished import read_finished
 from bpilib.runs import history
 from bpilib.system.device import full_float32, out_of_memory, product_precision, usage
 from bpilib.system.scratch import scratch_folder
@@ -90,6 +92,7 @@ def estimate(config: Config) -> Estimate:
 
     Raises:
         MissingInputError: no prepared data.
+        ValueError: a finished run there is another one; see `read_finished`.
         MemoryError: out of memory; says what to change.
     """
     return estimate_all([config])[0]
@@ -98,10 +101,10 @@ def estimate(config: Config) -> Estimate:
 def estimate_all(configs: Iterable[Config]) -> list[Estimate]:
     """As `estimate`, of several runs; those that go equally fast are tried once."""
     trials: dict[str, Trial] = {}
+    opened = functools.cache(SkeletonStore.open)
     found = []
     for config in configs:
-        finished = (config.run_directory / "summary.json").exists()
-        done = config.epochs if finished else _epochs_done(config)
+        done = config.epochs if read_finished(config, opened) is not None else _epochs_done(config)
         if done >= config.epochs:
             found.append(Estimate(0, 0, None))
             continue

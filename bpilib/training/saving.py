@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bpilib.runs import Run, same_clips
+from bpilib.finished import check_inputs
+from bpilib.runs import Run
 from bpilib.system import checkpoint
 from bpilib.system.device import GradScaler
 from bpilib.system.distributed import rank_zero_only
@@ -123,11 +124,7 @@ class Checkpoints:
         """
         path, config = self._folder / "last.pt", self._run.config
         content = self._run.load(path, need="progress")
-        another = "put them back, or set the parameter tag to start another run"
-        if content["text_digest"] != self._run.text_digest:
-            raise ValueError(f"{path} was trained with other prompts than {config.prompts} holds now: {another}")
-        if not same_clips(self._run.store, content["data"]):
-            raise ValueError(f"{path} was trained with other clips than {config.data} holds now: {another}")
+        check_inputs(content, path, config, self._run.store, self._run.text_digest)
         self._optimizer.load_state_dict(content["optimizer"])
         self._scaler.load_state_dict(content["scaler"])
         torch.set_rng_state(content["random"])

@@ -28,6 +28,7 @@ def summarize(run: Run, scores: Scores, progress: Progress, epoch_clips: int, pr
     config = run.config
     test_epoch, test_best = progress.best("test_top1")
     summary = {
+        "settings": config.result_settings(),
         "epochs": config.epochs,
         "select": config.select,
         "selected_epoch": progress.selected(config.select),

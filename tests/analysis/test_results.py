@@ -200,6 +200,18 @@ def test_seeds_share_a_row_and_other_settings_or_clips_do_not(outputs):
     assert np.isnan(one.sd) and (one.low, one.high) == results[-1].scores.interval()  # all right, as here
 
 
+def test_seeds_of_other_texts_are_not_averaged(outputs):
+    for seed, digest in enumerate(("aaaaaaaaaa", "aaaaaaaaaa", "bbbbbbbbbb")):
+        save_result(outputs, [True, False], seed=seed, environment={"text_digest": digest})
+    results, _ = find_results(outputs)
+    assert [[result.seed for result in group] for group in group_seeds(results)] == [[0, 1], [2]]
+    assert summarise(results, published())["settings"].tolist() == ["texts aaaaaaaa", "texts bbbbbbbb"]
+    save_result(outputs, [True, False], seed=3)  # of an older version
+    results, _ = find_results(outputs)
+    assert [len(group) for group in group_seeds(results)] == [2, 1, 1]
+    assert [len(group) for group in group_seeds([*results[:2], results[3]])] == [3]
+
+
 def test_what_was_selected_on_the_test_clips_stays_out_of_the_honest_column(outputs):
     save_result(outputs, [True, False], select="test", best_test=50.0)
     save_result(outputs, [True, False], seed=1, best_test=60.0)

@@ -109,7 +109,7 @@ except KeyboardInterrupt:
     starter.wait()
     assert is_running(folder)
     threading.Timer(1, (folder / "go on").touch).start()  # the second waits by then, or comes when all is over
-    assert execute_notebook(path, folder, {}, by="the second") == ("finished", "")
+    assert execute_notebook(path, folder, {}, bool, "the second", (folder / "summary.json").exists) == ("finished", "")
     assert (folder / "summary.json").read_text() == "saved by the first"
     assert record(folder) == ["start"] and count_starts(folder) == 1
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from bpilib.evaluate import Scores
+from bpilib.runs import write_or_check_config
 from bpilib.sweeps import sweep
 from bpilib.sweeps.summary import combine_streams, format_for_paper, read_results, summarise
 
@@ -34,6 +35,8 @@ def finish(config, right, best=90.0):
     config.run_directory.mkdir(parents=True)
     Scores(logits, np.zeros(10, int), names, CLASSES).save(config.run_directory / "scores.npz")
     summary = {
+        "settings": config.result_settings(),
+        "epochs": 10,
         "test_top1": 10.0 * right,
         "test_top5": 100.0,
         "best_test_epoch_as_published": {"epoch": 1, "test_top1": best},
@@ -90,6 +93,27 @@ def test_accuracies_without_copies_are_beside_the_others_where_there_are_copies(
     summary = summarise(runs, sums)
     assert summary["mean_without_copies"].tolist() == [12.5, 50.0, 50.0] and summary["std_without_copies"].isna().all()
     assert format_for_paper(summary)["Without copies (%)"].tolist() == ["12.50", "50.00", "50.00"]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"), [("{", "damaged"), ("{}", "lacks 'best_test_epoch"), (None, r"other settings \(lr: 0.9 there")]
+)
+def test_a_bad_run_is_named_and_the_others_are_read(table, content, said):
+    bone0, _, joint0, joint1, _ = table.configs
+    for config in (bone0, joint0, joint1):
+        finish(config, 5)
+    path = joint1.run_directory / "summary.json"
+    if content:
+        write_or_check_config(joint1)
+        path.write_text(content)
+    else:  # without a config.yaml
+        settings = {"settings": joint1.result_settings() | {"lr": 0.9}}
+        path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+    with pytest.warns(UserWarning, match=rf"joint_seed1.*{said}"):
+        assert read_results(table)["modality"].tolist() == ["bone", "joint"]
+    (bone0.run_directory / "scores.npz").write_bytes(b"cut")
+    with pytest.warns(UserWarning, match=r"an ensemble is left out .*bone_seed0/scores\.npz is damaged"):
+        assert combine_streams(table).empty
 
 
 def test_nothing_finished_gives_empty_tables(table):

@@ -2,12 +2,14 @@
 
 import csv
 import os
+import shutil
 import signal
 
 import nbformat
 import numpy as np
 import pytest
 import yaml
+from making import synthetic_store
 
 from bpilib.errors import MissingInputError
 from bpilib.evaluate import Scores
@@ -177,7 +179,7 @@ def waiting(tmp_path):
 @pytest.fixture
 def stand_in(tmp_path):
     """The path of a notebook that trains nothing."""
-    names = ("dataset", "data", "prompts", "width", "batch_size", "repeats", "text", "precision", "outputs", "modality")
+    names = "dataset data prompts width batch_size repeats text precision outputs modality epochs device".split()
     parameters = "# parameters\nseed = 0\n" + "\n".join(f"{name} = None" for name in names)
     cells = [nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]})]
     cells.append(nbformat.v4.new_code_cell(STAND_IN))
@@ -213,12 +215,28 @@ class Killer:
             self.go_on.touch()
 
 
+def test_only_runs_that_are_finished_as_asked_are_skipped(tmp_path, place):
+    shutil.copytree(place / "store", tmp_path / "store")
+    run = small(place, data=str(tmp_path / "store"), epochs=1, batch_size=40, device="cpu")
+    table = load(tmp_path, {"runs": [run]})
+    folder = fit(table.configs[0])
+    with connect("local", workers=1, cores=1) as client:
+        assert sweep.run_sweep(table, client, None, 0.1)["state"].tolist() == ["skipped"]
+        (folder / "summary.json").write_text("{}")
+        with pytest.warns(UserWarning, match=r"summary\.json is damaged \(lacks 'best_test_"):
+            assert sweep.run_sweep(table, client, None, 0.1)["state"].tolist() == ["finished"]
+    assert sweep.find_finished(table)[0][1]["epochs"] == 1
+    shutil.rmtree(tmp_path / "store")
+    synthetic_store(tmp_path, subjects=2)
+    with pytest.raises(ValueError, match="bpi_joint_seed0 was trained with other clips than"):
+        sweep.run_sweep(table, client=client)
+
+
 @pytest.mark.slow
 def test_a_failed_run_and_a_killed_worker_stop_nothing(tmp_path, place, stand_in):
     grid = {"modality": ["joint", "bone"], "seed": [0, 1, 9]}
-    table = load(tmp_path, {"defaults": small(place), "grid": grid})
-    write_or_check_config(table.configs[0])
-    (table.configs[0].run_directory / "summary.json").write_text("{}")
+    table = load(tmp_path, {"defaults": small(place, epochs=1, device="cpu"), "grid": grid})
+    fit(table.configs[0])
     with connect("local", gpus=2, workers=2, cores=1) as client:
         killer = Killer(client, table)
         rows = sweep.run_sweep(table, client, killer, 0.2, stand_in)
