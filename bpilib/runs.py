@@ -238,6 +238,8 @@ class Run:
         text_digest: hash of the prompts.
         device: where model and text live.
         epoch: epochs the weights were trained for.
+        trained_on: the clips they were trained on, see `bpilib.training.trained_on`; empty where that is not known. A
+            copy of the run has the same dict.
     """
 
     config: Config
@@ -247,6 +249,7 @@ class Run:
     text_digest: str
     device: torch.device
     epoch: int = 0
+    trained_on: dict[str, Any] = field(default_factory=dict, repr=False)
     _feeders: dict[tuple[str, bool, int], Feeder] = field(default_factory=dict, repr=False)
 
     @property
@@ -345,6 +348,7 @@ class Run:
             "epoch": self.epoch,
             "text_digest": self.text_digest,
             "data": self.store.manifest["sha256"],
+            "trained_on": self.trained_on,
             "model": self.model.state_dict(),
             "text": {} if self.text is None else self.text.state_dict(),
         }
@@ -397,6 +401,7 @@ class Run:
         if self.text is not None:
             self.text.load_state_dict(content["text"])
         self.epoch = content["epoch"]
+        self.trained_on.update(content.get("trained_on", {}))
         return content
 
 

@@ -88,7 +88,7 @@ def make_store(tmp_path_factory):
         with StoreWriter(out, "test", skeleton, classes, persons or clips[0].shape[1]) as writer:
             for number, (poses, label) in enumerate(zip(clips, labels)):
                 writer.add(Clip(f"clip{number}", poses, int(label)))
-            return writer.finish({"all": {"train": np.arange(len(clips))}}, {})
+            return writer.finish({"all": {"train": np.arange(len(clips)), "test": np.arange(0)}}, {})
 
     return make
 

@@ -21,12 +21,13 @@ def pair_clips(a: Result, b: Result) -> tuple[np.ndarray, np.ndarray, np.ndarray
     """Whether a and whether b recognised each clip, (n,) bool each, and the clips' classes, (n,) int64.
 
     Raises:
-        ValueError: different test clips or classes; one result was selected on the test clips and the other was not.
+        ValueError: different test clips or classes; one result is honest and the other is not.
     """
     if a.honest != b.honest:
         chosen, other = (b, a) if a.honest else (a, b)
         raise ValueError(
-            f"{chosen.name} was selected on the test clips and {other.name} was not: they can't be compared"
+            f"{chosen.name} was selected on the test clips, or may have started from weights trained on some, and "
+            f"{other.name} was not: they can't be compared"
         )
     labels = [result.labels for result in (a, b)]
     if a.scores.classes != b.scores.classes or not labels[0].equals(labels[1]):

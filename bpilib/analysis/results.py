@@ -36,7 +36,8 @@ class Result:
         model, modality: of the run; for an ensemble its streams, joined by " + ".
         seed, tag: of the run.
         settings: everything else that the numbers depend on.
-        honest: its epoch was not selected on the test clips; False where that is unknown, as of a weight file.
+        honest: its epoch was not selected on the test clips, and the weights that it started from were not trained on
+            them; False where that is unknown, as of a weight file.
         scores: of the test clips, by the selected epoch.
         best_test: top-1 in % of the epoch that is best on the test clips; None where it is not known, and for an
             ensemble of honest runs.
@@ -130,8 +131,9 @@ def _read_run(folder: Path, name: str, _: dict[str, Result]) -> Result:
     environment = summary.get("environment", {})
     if not isinstance(environment, dict):
         raise ValueError(f"summary.json: expected a mapping as environment, got {environment!r:.80}")
-    texts = str(environment.get("text_digest", ""))
-    return Result(name, *naming, settings, known.select != "test", scores, best, texts, environment)
+    started = known.start_from is None or summary.get("start_from_clips") in ("known", "other data set")
+    honest, texts = known.select != "test" and started, str(environment.get("text_digest", ""))
+    return Result(name, *naming, settings, honest, scores, best, texts, environment)
 
 
 def _read_ensemble(folder: Path, name: str, found: dict[str, Result]) -> Result:

@@ -99,6 +99,16 @@ def digest(poses: np.ndarray) -> bytes | None:
     return b"".join(sorted(hashlib.blake2b(track.tobytes(), digest_size=16).digest() for track in tracks))
 
 
+def hash_clips(store: SkeletonStore, clips: np.ndarray) -> np.ndarray:
+    """Hash clips (n,) of a store to (n,) int64, also to compare them with another store's; 0 if nobody is in one."""
+    hashes = np.zeros(len(clips), np.int64)
+    for place in np.argsort(clips):  # as they lie on the disk
+        if (whole := digest(store.sample(clips[place]))) is not None:
+            short = hashlib.blake2b(whole, digest_size=hashes.itemsize).digest()
+            hashes[place] = int.from_bytes(short, "little", signed=True)
+    return hashes
+
+
 @np.errstate(divide="ignore", over="ignore", invalid="ignore")  # of absent persons, and of huge coordinates
 def fingerprint(store: SkeletonStore, progress: bool = True) -> Fingerprints:
     """Fingerprint all clips of a store, which is read once from its first frame to its last."""

@@ -176,7 +176,9 @@ def _load(config: Config, found: Found) -> tuple[Run, dict[str, Any]]:
     run = _build_with_texts(config, found, store) or build(config.changed(text="none"), store)
     run.model.load_state_dict(found.state)
     run.epoch = found.config["epoch"]
-    return run, {"file": found.name, "stated": found.config["expected"], "data": found.config["data"]["sha256"]}
+    its = found.config
+    about = {"file": found.name, "stated": its["expected"], "data": its["data"]["sha256"]}
+    return run, about | {"started_from": its.get("started_from")}
 
 
 def _build_with_texts(config: Config, found: Found, store: SkeletonStore) -> Run | None:

@@ -20,12 +20,16 @@ from bpilib.reference import (
 from bpilib.runs import Run, kept_weights
 from bpilib.system import checkpoint
 from bpilib.system.files import in_project
+from bpilib.training.trained_on import check_start, find_trainings, unknown_training
 
+PUBLISHED = {(60, 25): "ntu60", (120, 25): "ntu120", (10, 20): "ucla"}  # classes and joints of published weights
 MAX_LISTED = 20  # tensors that did not fit, in a report
 
 
 def start_from(run: Run, place: str | Path) -> str:
     """Give a new run the weights of a trained one, so far as their names and shapes fit, to be trained on.
+
+    What these were trained on is then in the run's `trained_on`.
 
     The classifier is taken only if the classes are the same: from a run on a data set of the same name, or from a
     published file with as many classes for a run on a published data set.
@@ -39,14 +43,19 @@ def start_from(run: Run, place: str | Path) -> str:
     Returns:
         What was taken and what was not, for people to read.
 
+    Warns:
+        It is not known whether they were trained on clips that this run is tested on.
+
     Raises:
         MissingInputError: nothing there.
-        ValueError: damaged; another kind of file; less than half fits; a run that has seen what this one must not see.
+        ValueError: damaged; another kind of file; less than half fits; a run that has seen what this one must not see,
+            as test clips, held-out clips or unseen classes, or that started from one that has.
     """
     if is_pretrained(place):
         found = read_pretrained(place)
         settings = found.config["training"] | found.config
-        return _start_from_checkpoint(run, found.name, {"config": settings, "model": found.state, "text": {}})
+        its = {"data": found.config["data"]["sha256"], "started_from": found.config.get("started_from")}
+        return _start_from_checkpoint(run, found.name, its | {"config": settings, "model": found.state, "text": {}})
     path = in_project(place)
     if not path.is_file() and path.suffix != ".pt":
         path = checkpoint.find_weights(path)
@@ -69,6 +78,8 @@ def _start_from_checkpoint(run: Run, path: str, content: dict[str, Any]) -> str:
             f"{path} was trained on {', '.join(sorted(known))}, which the parameter unseen keeps from this run: start "
             "from a run with the same unseen classes, or from none"
         )
+    runs = find_trainings(run, path, content)
+    status = check_start(run, path, runs)
     skip = "" if same else "classifier"
     weights = kept_weights(content)
     taken, left = checkpoint.take_fitting(run.model, weights, skip)
@@ -77,6 +88,7 @@ def _start_from_checkpoint(run: Run, path: str, content: dict[str, Any]) -> str:
         taken, left = taken + more, left + beside
     source = f"{its['model']} {its['modality']} on {its['dataset']}, width {its['width']}"
     _check_share(run, f"{path} ({source})", taken, left)
+    run.trained_on.update(runs=runs, start_from_clips=status)
     joints = {tensor.shape[-1] for name, tensor in weights.items() if name.endswith("adjacency")}
     return _report(run, f"{path} ({source})", taken, left, joints)
 
@@ -97,8 +109,14 @@ def _start_from_published(run: Run, path: Path, state: dict[str, Tensor]) -> str
             left.append(f"{name}, of other classes")
         else:
             fitting[name] = there
-    source = f"{path} (published weights of {look_at(state)})"
+    seen = look_at(state)
+    source = f"{path} (published weights of {seen})"
     _check_share(run, source, len(fitting), left)
+    shape = (seen.classes or 0, seen.joints or 0)
+    as_here = shape == (len(run.store.classes), run.store.skeleton.num_joints)
+    dataset = PUBLISHED.get(shape, run.config.dataset if as_here else "")
+    runs = [unknown_training(str(path), dataset)]
+    run.trained_on.update(runs=runs, start_from_clips=check_start(run, str(path), runs))
     load_reference_weights(run.model, mine | fitting)
     joints = {tensor.shape[-1] for name, tensor in state.items() if name.endswith("gcn1.PA")}
     return _report(run, source, len(fitting), left, joints)

@@ -49,6 +49,8 @@ def summarize(run: Run, scores: Scores, progress: Progress, epoch_clips: int, pr
         "data": run.store.manifest["sha256"],
         "environment": _describe_environment(run),
     }
+    if config.start_from is not None:
+        summary["start_from_clips"] = run.trained_on["start_from_clips"]
     if scores.heldout is not None:
         summary["heldout_top1"] = scores.heldout.top(1)
         summary["heldout_top1_interval_95"] = scores.heldout.interval()

@@ -45,6 +45,7 @@ from bpilib.training.saving import Checkpoints
 from bpilib.training.start import start_from
 from bpilib.training.summary import summarize
 from bpilib.training.tensorboard import DrawConfusion, TensorBoardLogger
+from bpilib.training.trained_on import note_training
 from bpilib.training.weight_average import WeightAverage
 
 Watch = Callable[[pd.DataFrame], None]
@@ -133,6 +134,8 @@ class Trainer:
             watch: see `bpilib.train.fit`.
             deferred: context of the steps, within which nothing but `stop` interrupts.
         """
+        if not self.progress.resumed or not self.run.trained_on:
+            note_training(self.run)
         size = self.config.batch_size
         done = (self.progress.epoch * self.batches + self.progress.batch) * size
         with distributed.progress_bar(self.config.epochs * self.batches * size, self.folder.name, done) as bar:

@@ -70,6 +70,19 @@ def test_weights_from_elsewhere_are_compared_by_their_scores_as_honest_as_is_kno
     assert none == [] and "were not evaluated: run 03_evaluate.ipynb with them" in left_out["reason"][0]
 
 
+@pytest.mark.parametrize(
+    ("noted", "honest"),
+    [("known", True), ("other data set", True), ("unknown", False), ("test-selected", False), (None, False)],
+)
+def test_a_run_is_as_honest_as_the_weights_it_started_from(outputs, noted, honest):
+    folder = save_result(outputs, [True, False], start_from="outputs/a")
+    summary = json.loads((folder / "summary.json").read_text())
+    if noted:  # older runs did not look
+        (folder / "summary.json").write_text(json.dumps(summary | {"start_from_clips": noted}))
+    (result,), _ = find_results(outputs)
+    assert result.honest is honest
+
+
 def test_right_is_in_the_order_of_names_whatever_that_of_the_file(outputs):
     save_result(outputs, [True, False, True], names=["c", "a", "b"])
     (result,), _ = find_results(outputs)

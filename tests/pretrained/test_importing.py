@@ -185,3 +185,18 @@ def test_a_training_starts_from_a_pretrained_network(place, folder, tmp_path):
     assert "not taken: classifier.weight, of other classes" in start_from(run, folder)
     with pytest.raises(ValueError, match="was trained on clap, which the parameter unseen keeps"):
         start_from(build(tiny_config(place, tmp_path, unseen=["clap"])), folder)
+
+
+def test_the_training_clips_of_a_pretrained_network_are_looked_up(place, folder, tmp_path):
+    source = import_pretrained(tiny_config(place, tmp_path, pretrained=str(folder))).run_directory
+    for network in (folder, source):
+        run = build(tiny_config(place, tmp_path, tag="tuned"))
+        start_from(run, network)
+        assert run.trained_on["start_from_clips"] == "known"
+        held = build(tiny_config(place, tmp_path, heldout_by="view"))
+        with pytest.raises(ValueError, match="was trained on 10 of the 10 held-out clips of this run"):
+            start_from(held, network)
+        run.store.manifest = run.store.manifest | {"sha256": dict.fromkeys(("poses.npy", "index.npz"), "")}
+        with pytest.warns(UserWarning, match="it is not known on which clips of synthetic .* was trained, so the acc"):
+            start_from(run, network)
+        assert run.trained_on["start_from_clips"] == "unknown"
