@@ -45,7 +45,6 @@ MOST_KEYS = 256  # of a YAML that are not text: numbers can be chosen to collide
 DEEPEST = 100  # levels of a YAML
 LONGEST = 100  # characters of a number in a YAML
 NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
-MOST_NUMBERS = 1 << 62  # of an array; more can't be counted
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 SHORTEST_SECRET = 6  # characters, of those that are masked wherever they stand
 Content = bytes | str | Callable[[Path], None]  # of a file; a function writes to the path it is given
@@ -216,7 +215,7 @@ def array_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
         raise
     except Exception as error:  # NumPy parses the header as Python, which raises whatever its tokenizer does
         raise ValueError(f"its header is damaged ({type(error).__name__}: {error})") from error
-    if not all(type(length) is int and length >= 0 for length in shape) or math.prod(shape) > MOST_NUMBERS:
+    if not all(type(length) is int and length >= 0 for length in shape):
         raise ValueError(f"its header is damaged: shape {shape!r:.100}")
     return shape, fortran, dtype
 
@@ -231,7 +230,10 @@ def map_array(path: str | Path) -> np.ndarray:
     with open(path, "rb") as file:
         if file.read(2) != b"PK":  # an npz, which has no header of its own
             file.seek(0)
-            array_header(file)
+            shape, _, dtype = array_header(file)
+            needed = 0 if dtype.hasobject else file.tell() + math.prod(shape) * dtype.itemsize
+            if needed > os.fstat(file.fileno()).st_size:
+                raise ValueError(f"an array {shape!r:.100} of {dtype} is greater than file size")
     return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
