@@ -139,7 +139,7 @@ def test_a_full_disk_leaves_the_network_that_was_there_and_nothing_else(config, 
     from_pretrained(save_pretrained(config, tmp_path / "new"))
 
 
-@pytest.mark.parametrize("over", [True, False])
+@pytest.mark.parametrize("over", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_after_a_kill_at_any_point_of_a_save_the_old_network_is_there_or_another_save_works(
     config, folder, tmp_path, monkeypatch, over
 ):

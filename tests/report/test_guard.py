@@ -200,6 +200,7 @@ def test_deep_and_unknown_elements_are_read():
     assert "deepkept" in page and page.count("</div>") == 3000
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 @pytest.mark.skipif(chromium() is None, reason="no chromium here: apt-get install chromium")
 def test_in_a_browser_nothing_leads_away(tmp_path):
