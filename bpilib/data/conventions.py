@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from bpilib.data.plausibility import find_first_body, is_body, measure
+from bpilib.data.bodies import find_first_body, is_body, measure
 from bpilib.data.store import mark_present
 from bpilib.skeleton import NTU, Skeleton
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bpilib.errors import MissingInputError
+from bpilib.system.files import hash_file
 
 BLOCK = 1 << 20  # bytes that are read at once
 
@@ -37,7 +38,7 @@ class Source:
             "name": ", ".join(path.name for path in self.files[:2]),
             "sha256": self._digest(),
             "tracker": self.tracker,
-            **({"classes": _hash(self.names)} if self.names else {}),
+            **({"classes": hash_file(self.names)} if self.names else {}),
         }
 
     def differs(self, saved: Mapping[str, object]) -> str:
@@ -47,7 +48,7 @@ class Source:
                 return f"{key}: {saved[key]} then, {value} now"
         if saved.get("tracker") != self.tracker:
             return f"tracker: {saved.get('tracker')} then, {self.tracker} now"
-        if self.names and "classes" in saved and saved["classes"] != _hash(self.names):
+        if self.names and "classes" in saved and saved["classes"] != hash_file(self.names):
             return f"{self.names.name} was changed"
         return "their content was changed" if "sha256" in saved and saved["sha256"] != self._digest() else ""
 
@@ -69,8 +70,3 @@ class Source:
             except OSError as error:  # it was left out as well
                 digest.update(f"\0{error.errno}".encode())
         return digest.hexdigest()
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -23,7 +23,7 @@ import numpy as np
 
 from bpilib.errors import MissingInputError
 from bpilib.skeleton import SKELETONS, Skeleton
-from bpilib.system.files import read_npz, sync, write_atomically
+from bpilib.system.files import hash_file, read_npz, sync, write_atomically
 
 VERSION = 1
 FILES, MANIFEST = ("poses.npy", "index.npz", "problems.csv"), "manifest.json"
@@ -67,11 +67,6 @@ def _compute_checksum(manifest: dict) -> str:
     """SHA-256 of a manifest's content without its checksum, independent of whitespace and order."""
     content = {key: value for key, value in manifest.items() if key != "checksum"}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _hash_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class StoreWriter:
@@ -212,7 +207,7 @@ class StoreWriter:
             "source": source,
             **({"options": options} if options else {}),
             **({"plausibility": plausibility} if plausibility else {}),
-            "sha256": {name: _hash_file(self.folder / name) for name in FILES},
+            "sha256": {name: hash_file(self.folder / name) for name in FILES},
         }
         manifest["checksum"] = _compute_checksum(manifest)
         (self.folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
@@ -361,7 +356,7 @@ class SkeletonStore:
             poses = np.load(path / "poses.npy", mmap_mode="c", allow_pickle=False)
             index = read_npz(path / "index.npz")
             frames = int(index["offsets"][-1])
-            if _hash_file(path / "index.npz") != manifest["sha256"]["index.npz"]:
+            if hash_file(path / "index.npz") != manifest["sha256"]["index.npz"]:
                 raise ValueError("index.npz differs from its checksum")
             if out := next(filter(_leads_out, index["names"].tolist()), None):
                 raise ValueError(f"the clip name {out!r} leads out of its folder")
@@ -378,7 +373,7 @@ class SkeletonStore:
             ValueError: names the files that differ.
         """
         files = {name: self.path / name for name in self.manifest["sha256"]}
-        wrong = [n for n, file in files.items() if not file.is_file() or _hash_file(file) != self.manifest["sha256"][n]]
+        wrong = [n for n, file in files.items() if not file.is_file() or hash_file(file) != self.manifest["sha256"][n]]
         if wrong:
             raise ValueError(f"{', '.join(wrong)} of {self.path} differ from the manifest: prepare the data again")
 

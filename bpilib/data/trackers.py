@@ -21,7 +21,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from bpilib.data.plausibility import Inspection, is_body, measure
+from bpilib.data.bodies import is_body, measure
+from bpilib.data.plausibility import Inspection
 from bpilib.data.store import mark_present
 from bpilib.skeleton import NTU, UCLA, Skeleton
 

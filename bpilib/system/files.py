@@ -1,6 +1,7 @@
 """Where the project lies, files that are either whole or not there, and texts without the secrets in them."""
 
 import contextlib
+import hashlib
 import math
 import os
 import platform
@@ -198,6 +199,12 @@ def remove_leftovers(folder: str | Path, *patterns: str) -> None:
                 gone = time.time() - part.stat().st_mtime > 3600
             if gone:
                 part.unlink()
+
+
+def hash_file(path: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def array_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:

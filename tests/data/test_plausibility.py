@@ -12,14 +12,13 @@ from bodies import AT, acted, crawling, falling, in_room, jumping, lying, rotati
 from making import NO_UCLA, ucla_records, ucla_zip, write_folder
 
 from bpilib.data import SkeletonStore, plausibility, prepare, ucla
+from bpilib.data.bodies import find_odd_bones, measure
 from bpilib.data.plausibility import (
     KEPT,
     Inspection,
     check,
     describe_empty_classes,
     find_empty_classes,
-    find_odd_bones,
-    measure,
     measure_store,
     tabulate,
 )

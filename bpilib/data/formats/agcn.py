@@ -17,13 +17,13 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
+from bpilib.data.bodies import is_body, measure
 from bpilib.data.conventions import Convention, choose_probed, is_z_up, turn_y_up
 from bpilib.data.formats.pyskl import check_label, read_class
 from bpilib.data.formats.safe_pickle import PickledArray, open_pickle
 from bpilib.data.importer import CLASS_NAMES_FILE, ImportWriter, choose_class_names, find_skeleton, fit_persons
 from bpilib.data.ntu.protocol import FILE_NAME as NTU_NAME
 from bpilib.data.ntu.protocol import MAX_IDS, TRAIN_SUBJECTS
-from bpilib.data.plausibility import is_body, measure
 from bpilib.data.source import Source
 from bpilib.data.store import Clip, SkeletonStore
 from bpilib.data.tables import detect_base, shift_label

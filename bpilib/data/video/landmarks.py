@@ -6,7 +6,6 @@ MediaPipe runs apart so that what it prints stays out of the notebook, and so th
 """
 
 import contextlib
-import hashlib
 import importlib.metadata
 import multiprocessing
 import os
@@ -23,7 +22,7 @@ from tqdm.auto import tqdm
 
 from bpilib.data.video.film import HOW, open_film, opencv
 from bpilib.errors import MissingInputError
-from bpilib.system.files import in_project, read_npz, write_atomically
+from bpilib.system.files import hash_file, in_project, read_npz, write_atomically
 from bpilib.system.scratch import scratch_folder
 
 VERSION = "0.10.31"
@@ -142,11 +141,8 @@ class Wanted(NamedTuple):
 
 def key_of(film: Path, model: Path, people: int, mirrored: bool) -> str:
     """What landmarks depend on; the same key, the same landmarks."""
-    digests = []
-    for path in (film, model):
-        with path.open("rb") as file:
-            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
-    return f"film {digests[0]} model {digests[1]} mediapipe {check_mediapipe()} people {people} mirrored {mirrored}"
+    files = f"film {hash_file(film)} model {hash_file(model)}"
+    return f"{files} mediapipe {check_mediapipe()} people {people} mirrored {mirrored}"
 
 
 def track_films(
