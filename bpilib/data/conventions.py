@@ -48,7 +48,7 @@ class Convention:
         self.clips += 1
         if self.copy_single and persons == 1 and poses.shape[1] == 2:
             self.copied += 1
-            (alone,) = np.flatnonzero(mark_present(poses).any(0))[:1] if poses.any() else (0,)
+            alone = mark_present(poses).any(0).argmax()
             poses = np.repeat(poses[:, [alone]], 2, 1)
         if not self.moves or not poses.any():
             return poses
